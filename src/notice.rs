@@ -1,0 +1,84 @@
+//! What the core has to say to the person who runs a job.
+//!
+//! The core never talks to the host: it leaves notices in a queue, and whoever drives the job (the plugin on the job's
+//! own thread, the command line) drains it. Calls into the File Daemon from a second thread have killed jobs on 9.6.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// How a notice counts for the job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Progress and results.
+    Info,
+    /// Worth knowing; leaves the job's status alone.
+    Warning,
+    /// Counted as an error: the job ends "OK -- with warnings".
+    Error,
+}
+
+/// One line for the job log, without the plugin's prefix and without a line end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// How it counts.
+    pub severity: Severity,
+    /// The text; never contains a secret.
+    pub text: String,
+}
+
+/// A queue of notices, shared by everything that works for one job.
+#[derive(Clone, Debug, Default)]
+pub struct Notices(Arc<Mutex<VecDeque<Notice>>>);
+
+impl Notices {
+    /// Leaves an informational line.
+    pub fn info(&self, text: impl Into<String>) {
+        self.push(Severity::Info, text.into());
+    }
+
+    /// Leaves a warning.
+    pub fn warning(&self, text: impl Into<String>) {
+        self.push(Severity::Warning, text.into());
+    }
+
+    /// Leaves an error.
+    pub fn error(&self, text: impl Into<String>) {
+        self.push(Severity::Error, text.into());
+    }
+
+    /// Takes the oldest notice.
+    #[must_use]
+    pub fn pop(&self) -> Option<Notice> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop_front()
+    }
+
+    fn push(&self, severity: Severity, text: String) {
+        match severity {
+            Severity::Info => tracing::info!("{text}"),
+            Severity::Warning => tracing::warn!("{text}"),
+            Severity::Error => tracing::error!("{text}"),
+        }
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push_back(Notice { severity, text });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notices_come_back_in_order() {
+        let notices = Notices::default();
+        notices.info("one");
+        notices.clone().error("two");
+        assert_eq!(notices.pop().map(|n| n.text), Some("one".into()));
+        assert_eq!(notices.pop().map(|n| n.severity), Some(Severity::Error));
+        assert_eq!(notices.pop(), None);
+    }
+}
