@@ -1,10 +1,33 @@
 //! Which VMs, what to snapshot, which base, what to stream, what to delete afterwards. Knows nothing of Bacula.
-use crate::azure::Azure;
-use crate::config::Selection;
-use crate::notice::Notices;
-use crate::pipeline::{Block, Limits};
+//!
+//! A driver (the plugin on the job's thread, the command line) calls, inside one tokio runtime:
+//!
+//! ```text
+//! Backup::begin ── next_vm ──> VmBackup ── next_entry ──> Entry { Empty | Bytes | Image(DiskImage) }
+//!      ^              |            |                          DiskImage: read_block ... None, finish
+//!      |              |            └─ close (in every outcome, also half way)
+//!      └─ finish(Good | Bad) (in every outcome after a successful begin)
+//! ```
+//!
+//! Errors of one VM before its data starts are notices (or, with `abort_on_error`, errors of `next_vm`). An error of
+//! [`DiskImage::read_block`] or [`DiskImage::finish`] must end the job as failed whatever `abort_on_error` says: an
+//! image that stopped half way in a good job would become a base. After any error the driver still calls `close` and
+//! `finish(Outcome::Bad)`; both use a client of their own, so that a cancelled job gives back what it holds.
+//!
+//! Nothing here prints or calls the host: what a person should read is left in [`Notices`].
+
+mod error;
+
 use std::path::PathBuf;
 use std::time::SystemTime;
+
+pub use self::error::Error;
+
+use crate::azure::Azure;
+use crate::config::Selection;
+use crate::document::Slot;
+use crate::notice::Notices;
+use crate::pipeline::{Block, Limits};
 
 /// Level of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +64,7 @@ pub struct Options {
     pub abort_on_error: bool,
     /// Memory and parallelism.
     pub limits: Limits,
-    /// Folder of the tracker file.
+    /// Folder of the tracker file; created (mode 0700) if it does not exist.
     pub state_dir: PathBuf,
 }
 
@@ -54,19 +77,73 @@ pub enum Outcome {
     Bad,
 }
 
-/// A failed backup.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Error(String);
+/// What a run would save of one VM, by listing alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VmPlan {
+    /// The VM's name.
+    pub name: String,
+    /// Its resource group.
+    pub resource_group: String,
+    /// Its UUID, lower case with dashes.
+    pub uuid: String,
+    /// The entries a run would write, in their order.
+    pub entries: Vec<PlannedEntry>,
+    /// The disks behind the images, in the same order.
+    pub disks: Vec<PlannedDisk>,
+    /// Why the VM could not be saved; then `entries` is empty.
+    pub refusal: Option<String>,
+}
+
+/// One file that a run would write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedEntry {
+    /// Catalog name; the epoch in it is the present time.
+    pub path: String,
+    /// Size in bytes: of an image the disk's size, an upper bound of what would be sent.
+    pub size: u64,
+}
+
+/// One disk that a run would save.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedDisk {
+    /// The managed disk's name.
+    pub name: String,
+    /// Where it sits.
+    pub slot: Slot,
+    /// Size in bytes.
+    pub size: u64,
+    /// e.g. `Premium_LRS`; empty if Azure named none.
+    pub sku: String,
+    /// Why it would be a full image, e.g. `level Full`.
+    pub reason: String,
+}
 
 /// A running backup.
 #[derive(Debug)]
 pub struct Backup {}
 
 impl Backup {
-    /// Clears debris of dead predecessors, lists and selects the VMs.
+    /// What a run would save. Reads only: no snapshot, no access, no state.
+    ///
     /// # Errors
-    /// Nothing selected, a named VM missing, Azure's refusal.
+    ///
+    /// Nothing selected, a named VM missing, Azure's refusal. A single VM that cannot be saved is a
+    /// [`VmPlan::refusal`], not an error.
+    pub async fn plan(
+        azure: &Azure,
+        run: &Run,
+        options: &Options,
+        notices: &Notices,
+    ) -> Result<Vec<VmPlan>, Error> {
+        let _ = (azure, run, options, notices);
+        unimplemented!()
+    }
+
+    /// Lists and selects the VMs, and clears the debris of dead predecessors of this job.
+    ///
+    /// # Errors
+    ///
+    /// Nothing selected, a named VM missing, a tracker file that cannot be written, Azure's refusal.
     pub async fn begin(
         azure: Azure,
         run: Run,
@@ -76,15 +153,23 @@ impl Backup {
         let _ = (azure, run, options, notices);
         unimplemented!()
     }
-    /// Prepares the next VM: configuration, snapshots, access, page lists. A VM that fails here is reported and skipped, unless `abort_on_error`.
+
+    /// Prepares the next VM: configuration, snapshots, access, page lists; `None` after the last. A VM that fails here
+    /// is reported as an error notice and skipped, unless `abort_on_error`; what it held was given back.
+    ///
     /// # Errors
-    /// The run must stop.
+    ///
+    /// The run must stop: `abort_on_error`, or cancelled.
     pub async fn next_vm(&mut self) -> Result<Option<VmBackup>, Error> {
         unimplemented!()
     }
-    /// Records the snapshots of a good run, removes those of a bad one.
+
+    /// Records the snapshots of a good run and removes those that no later run can need; removes those of a bad one.
+    /// What cannot be given back is reported as an error notice.
+    ///
     /// # Errors
-    /// No VM could be saved; something could not be given back.
+    ///
+    /// No VM could be saved; the run could not be recorded.
     pub async fn finish(self, outcome: Outcome) -> Result<(), Error> {
         let _ = outcome;
         unimplemented!()
@@ -95,14 +180,38 @@ impl Backup {
 #[derive(Debug)]
 pub struct VmBackup {}
 
+impl VmBackup {
+    /// The VM's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        unimplemented!()
+    }
+
+    /// The VM's resource group.
+    #[must_use]
+    pub fn resource_group(&self) -> &str {
+        unimplemented!()
+    }
+
+    /// The next entry; an image must be finished or dropped before the one after it is read.
+    pub fn next_entry(&mut self) -> Option<Entry> {
+        unimplemented!()
+    }
+
+    /// Gives back what is still held (access), in every outcome. What cannot be given back is an error notice.
+    pub async fn close(self) {
+        unimplemented!()
+    }
+}
+
 /// One file for the catalog.
 #[derive(Debug)]
 pub struct Entry {
     /// Catalog name, `/@azure-vm/...`.
     pub path: String,
-    /// Time of the run.
+    /// Time of the run; its whole seconds are the epoch of the VM's file names.
     pub modified: SystemTime,
-    /// Bytes.
+    /// Bytes: of an image the size of the disk.
     pub size: u64,
     /// What is in it.
     pub content: Content,
@@ -119,32 +228,27 @@ pub enum Content {
     Image(Box<DiskImage>),
 }
 
-impl VmBackup {
-    /// The next entry.
-    pub fn next_entry(&mut self) -> Option<Entry> {
-        unimplemented!()
-    }
-    /// Gives back what is still held (access).
-    pub async fn close(self) {
-        unimplemented!()
-    }
-}
-
 /// A disk being read.
 #[derive(Debug)]
 pub struct DiskImage {}
 
 impl DiskImage {
-    /// Fills `buffer` with the next block; `None` at the end of a complete image.
+    /// Fills `buffer` with the next block; `None` at the end of a complete image. Blocks come in disk order; what lies
+    /// between two of them reads as zeros. The last block ends at the entry's size.
+    ///
     /// # Errors
+    ///
     /// The image cannot be completed: the job must fail.
     pub async fn read_block(&mut self, buffer: &mut [u8]) -> Result<Option<Block>, Error> {
         let _ = buffer;
         unimplemented!()
     }
+
     /// After the last block: checks that all was delivered, gives the access back, leaves the account as a notice.
+    ///
     /// # Errors
-    /// The image is not complete.
+    ///
+    /// The image is not complete: the job must fail.
     pub async fn finish(self) -> Result<(), Error> {
         unimplemented!()
     }

@@ -1,0 +1,148 @@
+//! Why a restore failed.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::{azure, pipeline};
+
+/// A failed restore. Display prints one level; the cause, if any, is the `source`.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file is not one of ours, or not one of this restore.
+    #[error("restore {path}: {reason}")]
+    Entry {
+        /// Catalog name.
+        path: String,
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
+
+    /// Files of two VMs came in one restore.
+    #[error(
+        "restore files of two virtual machines in one job: {first} and {second}; mark the files of one UUID only"
+    )]
+    TwoVms {
+        /// UUID of the VM that came first.
+        first: String,
+        /// UUID of the other one.
+        second: String,
+    },
+
+    /// The configuration document cannot be used.
+    #[error("read configuration document {path}: {reason}")]
+    Document {
+        /// Catalog name.
+        path: String,
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
+
+    /// Files that the configuration document names did not come, or not completely.
+    #[error("restore virtual machine {vm}: {reason}")]
+    Incomplete {
+        /// The saved VM's name.
+        vm: String,
+        /// Which files, and what to do.
+        reason: String,
+    },
+
+    /// The saved VM cannot be built, by what is in its configuration.
+    #[error("restore {what}: {reason}")]
+    Unsupported {
+        /// Kind and name of the resource.
+        what: String,
+        /// What is not supported, and what to do.
+        reason: String,
+    },
+
+    /// The local folder is too small.
+    #[error(
+        "stage images in {}: {needed} bytes needed, {available} free; make room or point the File Daemon's working directory elsewhere",
+        dir.display()
+    )]
+    Space {
+        /// The folder.
+        dir: PathBuf,
+        /// Bytes that are still to come.
+        needed: u64,
+        /// Bytes that are free.
+        available: u64,
+    },
+
+    /// A VM of the new name exists.
+    #[error(
+        "create virtual machine {name} in resource group {resource_group}: the name is taken; choose another with new_hostname"
+    )]
+    NameTaken {
+        /// The new VM's name.
+        name: String,
+        /// Where it should have gone.
+        resource_group: String,
+    },
+
+    /// Local storage failed.
+    #[error("{action} {}", path.display())]
+    Local {
+        /// What was tried, e.g. `write staging file`.
+        action: &'static str,
+        /// Which file or folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+
+    /// A request to Azure failed for good.
+    #[error("{action}")]
+    Azure {
+        /// Verb, object and its name.
+        action: String,
+        /// What Azure, or the way to it, said.
+        #[source]
+        source: azure::Error,
+    },
+
+    /// The bytes of a disk could not be uploaded.
+    #[error("upload disk {disk}")]
+    Upload {
+        /// Name of the new disk.
+        disk: String,
+        /// Which range, and why.
+        #[source]
+        source: pipeline::Error,
+    },
+
+    /// What Azure made is not what was asked for.
+    #[error("check {what}: {reason}")]
+    Mismatch {
+        /// Kind and name of the resource.
+        what: String,
+        /// Expected and found.
+        reason: String,
+    },
+
+    /// The job was cancelled.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl Error {
+    /// Whether the job was cancelled: an outcome to be reported once and quietly, not a fault.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        match self {
+            Self::Cancelled => true,
+            Self::Azure { source, .. } => source.is_cancelled(),
+            Self::Upload { source, .. } => matches!(source, pipeline::Error::Cancelled),
+            Self::Entry { .. }
+            | Self::TwoVms { .. }
+            | Self::Document { .. }
+            | Self::Incomplete { .. }
+            | Self::Unsupported { .. }
+            | Self::Space { .. }
+            | Self::NameTaken { .. }
+            | Self::Local { .. }
+            | Self::Mismatch { .. } => false,
+        }
+    }
+}
