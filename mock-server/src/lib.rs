@@ -1,1 +1,45 @@
+//! An emulator of Azure for programs that back up and restore virtual machines: token endpoint, Resource Manager and the
+//! page blobs behind managed disks, with state, rules and faults.
+//!
+//! It uses nothing of the client's code: a shared type would hide a shared mistake.
+//!
+//! ```no_run
+//! # async fn demo() -> Result<(), mock_server::Error> {
+//! use mock_server::{Config, Disk, Emulator, GIB, MIB, Scenario, Vm};
+//!
+//! let emulator = Emulator::start(Config::default()).await?;
+//! let os = Disk::new("web-01-os", 30 * GIB).pattern(1, 0, 64 * MIB);
+//! let data = Disk::new("web-01-data", 8 * GIB).ranges(2, 0, 1000, 4096, MIB);
+//! emulator.load(&Scenario::new().vm(Vm::new("rg1", "web-01", os).data_disk(5, data)))?;
+//! emulator.guest_write("web-01-data", 12_345, b"written by the guest")?;
+//! # Ok(())
+//! # }
+//! ```
+mod config;
+mod emulator;
+mod error;
+mod faults;
+mod observer;
+pub mod pattern;
+mod scenario;
+mod size;
+mod sync;
+mod view;
 
+pub use config::{
+    Config, DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, DEFAULT_LOCATION, DEFAULT_RESOURCE_GROUP,
+    DEFAULT_SUBSCRIPTION, DEFAULT_TENANT, Link, OperationPolicy,
+};
+pub use emulator::Emulator;
+pub use error::Error;
+pub use faults::{Action, Fault, RetryAfter, When};
+pub use observer::{Counters, OperationCounters};
+pub use scenario::{
+    AttachedDisk, Content, Disk, NetworkInterface, NetworkSecurityGroup, PowerState, Principal,
+    PublicIpAddress, ResourceGroup, Scenario, Snapshot, Subnet, Subscription, Tenant,
+    VirtualNetwork, Vm,
+};
+pub use size::{ByteSize, GIB, KIB, MIB, TIB};
+pub use view::{
+    AttachedDiskView, DiskView, GrantView, NicView, OperationView, SnapshotView, StateView, VmView,
+};

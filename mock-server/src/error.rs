@@ -1,0 +1,52 @@
+//! What can go wrong on the emulator's own side, as opposed to the errors that it plays.
+use std::{io, net::SocketAddr, path::PathBuf};
+
+/// Why the emulator could not do what its owner asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A port is taken or not allowed.
+    #[error("listen on {address}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The CA or the server certificate could not be made.
+    #[error("make the certificate of the HTTPS listener: {0}")]
+    Certificate(String),
+    /// The scenario contradicts itself.
+    #[error("load scenario: {at}: {problem}")]
+    Scenario {
+        /// Which member, e.g. `virtualMachines[web-01].dataDisks[1].lun`.
+        at: String,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
+    /// A file that a scenario names cannot be used.
+    #[error("read {}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// No disk or snapshot has this id or name.
+    #[error(
+        "find disk or snapshot {0}: there is none of this id or name, or the name is not unique"
+    )]
+    NoSuchDisk(String),
+    /// The range leaves the disk.
+    #[error("access {offset}+{len} of {disk}: its size is {size} bytes")]
+    OutOfRange {
+        /// Id.
+        disk: String,
+        /// First byte asked for.
+        offset: u64,
+        /// Bytes asked for.
+        len: u64,
+        /// Size of the disk in bytes.
+        size: u64,
+    },
+}
