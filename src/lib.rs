@@ -2,6 +2,7 @@
 
 pub mod azure;
 pub mod backup;
+pub mod catalog;
 pub mod config;
 pub mod document;
 #[allow(
@@ -9,9 +10,11 @@ pub mod document;
     reason = "the C interface of the File Daemon is unsafe by nature; nothing else is"
 )]
 mod ffi;
+mod json;
 pub mod notice;
 pub mod pipeline;
 pub mod plugin;
 pub mod range;
 pub mod restore;
 pub mod secret;
+pub mod vhd;

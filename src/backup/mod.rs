@@ -17,6 +17,7 @@
 //! Nothing here prints or calls the host: what a person should read is left in [`Notices`].
 
 mod error;
+mod select;
 
 use std::path::PathBuf;
 use std::time::SystemTime;

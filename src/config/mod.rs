@@ -49,6 +49,12 @@ impl NamePattern {
         let _ = name;
         unimplemented!()
     }
+    /// Whether some part of `name` matches: a hint for users who expected a search.
+    #[must_use]
+    pub fn is_found_in(&self, name: &str) -> bool {
+        let _ = name;
+        unimplemented!()
+    }
     /// As the user wrote it.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -1,0 +1,184 @@
+//! Which of the listed VMs a run saves: the selection rules of the user contract, without any request.
+
+use serde_json::Value;
+
+use super::Error;
+use crate::azure::ResourceId;
+use crate::config::Selection;
+use crate::json;
+use crate::notice::Notices;
+
+/// A VM as a list names it.
+#[derive(Clone, Debug)]
+pub(super) struct Candidate {
+    pub(super) id: ResourceId,
+    pub(super) name: String,
+    pub(super) resource_group: String,
+    /// `properties.vmId`, lower case with dashes.
+    pub(super) uuid: String,
+}
+
+impl Candidate {
+    /// Reads one element of a VM list.
+    ///
+    /// # Errors
+    ///
+    /// An element without a usable id or UUID: nothing could be saved under its name.
+    pub(super) fn from_listed(vm: &Value) -> Result<Self, Error> {
+        let id = json::text(vm, "/id").and_then(ResourceId::parse);
+        let uuid = json::text(vm, "/properties/vmId").and_then(|text| text.parse().ok());
+        let (Some(id), Some(uuid)) = (id, uuid) else {
+            return Err(Error::Unsavable {
+                what: format!(
+                    "virtual machine {}",
+                    json::text(vm, "/name").unwrap_or("without a name")
+                ),
+                reason: "Azure's list gives no resource id or no properties.vmId for it".into(),
+            });
+        };
+        let uuid: uuid::Uuid = uuid;
+        Ok(Self {
+            name: json::text(vm, "/name").unwrap_or(id.name()).to_owned(),
+            resource_group: id.resource_group().to_owned(),
+            uuid: uuid.hyphenated().to_string(),
+            id,
+        })
+    }
+}
+
+/// The candidates that pass `selection`, ordered by name and resource group. What the user may not expect (a name taken
+/// in another case, one name in several groups) is said in `notices`.
+///
+/// # Errors
+///
+/// [`Error::Selection`]: the VM named by `vm` is not there, or nothing passes.
+pub(super) fn select(
+    candidates: Vec<Candidate>,
+    selection: &Selection,
+    notices: &Notices,
+) -> Result<Vec<Candidate>, Error> {
+    let mut candidates: Vec<_> = candidates
+        .into_iter()
+        .filter(|vm| {
+            selection
+                .resource_group
+                .as_deref()
+                .is_none_or(|group| group.eq_ignore_ascii_case(&vm.resource_group))
+        })
+        .collect();
+    candidates.sort_by(|a, b| (&a.name, &a.resource_group).cmp(&(&b.name, &b.resource_group)));
+
+    let named = match &selection.vm {
+        Some(wanted) => Some(resolve_name(&candidates, wanted, selection, notices)?),
+        None => None,
+    };
+    let (chosen, others): (Vec<_>, Vec<_>) = candidates
+        .into_iter()
+        .partition(|vm| passes(&vm.name, named.as_deref(), selection));
+    if chosen.is_empty() {
+        return Err(Error::Selection(nothing_passes(&others, selection)));
+    }
+    report_shared_names(&chosen, notices);
+    Ok(chosen)
+}
+
+/// The rules of the user contract, section 6, in their order.
+fn passes(name: &str, named: Option<&str>, selection: &Selection) -> bool {
+    if named == Some(name) {
+        return true;
+    }
+    let included = match &selection.include {
+        Some(include) => include.matches(name),
+        None => named.is_none(),
+    };
+    included
+        && !selection
+            .exclude
+            .as_ref()
+            .is_some_and(|exclude| exclude.matches(name))
+}
+
+/// The spelling under which the VM named `wanted` exists.
+fn resolve_name(
+    candidates: &[Candidate],
+    wanted: &str,
+    selection: &Selection,
+    notices: &Notices,
+) -> Result<String, Error> {
+    if candidates.iter().any(|vm| vm.name == wanted) {
+        return Ok(wanted.to_owned());
+    }
+    let folded = wanted.to_lowercase();
+    let similar: Vec<_> = candidates
+        .iter()
+        .filter(|vm| vm.name.to_lowercase() == folded)
+        .collect();
+    match similar.as_slice() {
+        [] => Err(Error::Selection(format!(
+            "no virtual machine is named {wanted}{}; {} were looked at",
+            in_group(selection),
+            candidates.len(),
+        ))),
+        [only] => {
+            notices.info(format!(
+                "vm={wanted}: taking virtual machine {} (resource group {}), the only one of that name when case is ignored",
+                only.name, only.resource_group
+            ));
+            Ok(only.name.clone())
+        }
+        several => Err(Error::Selection(format!(
+            "no virtual machine is named exactly {wanted}{}, but several are when case is ignored: {}",
+            in_group(selection),
+            several
+                .iter()
+                .map(|vm| format!("{} (resource group {})", vm.name, vm.resource_group))
+                .collect::<Vec<_>>()
+                .join(", "),
+        ))),
+    }
+}
+
+fn nothing_passes(others: &[Candidate], selection: &Selection) -> String {
+    let group = in_group(selection);
+    if others.is_empty() {
+        return format!(
+            "Azure lists no virtual machine{group}; check subscription_id and the role of the service principal"
+        );
+    }
+    let count = others.len();
+    let Some(include) = &selection.include else {
+        return format!("exclude removes all {count} virtual machines{group}");
+    };
+    let pattern = include.as_str();
+    let mut text =
+        format!("none of {count} virtual machines{group} passes include={pattern} and exclude");
+    if others.iter().any(|vm| include.is_found_in(&vm.name)) {
+        text.push_str(&format!(
+            "; the expression must match the whole name: write include=(.*){pattern}(.*) to match a part of it"
+        ));
+    }
+    text
+}
+
+fn in_group(selection: &Selection) -> String {
+    selection
+        .resource_group
+        .as_ref()
+        .map(|group| format!(" in resource group {group}"))
+        .unwrap_or_default()
+}
+
+/// `sorted` is in the order of [`select`], so equal names are neighbours.
+fn report_shared_names(sorted: &[Candidate], notices: &Notices) {
+    for same in sorted.chunk_by(|a, b| a.name == b.name) {
+        if let [first, _, ..] = same {
+            let groups: Vec<_> = same.iter().map(|vm| vm.resource_group.as_str()).collect();
+            notices.info(format!(
+                "{} virtual machines are named {}, in the resource groups {}; all are saved",
+                same.len(),
+                first.name,
+                groups.join(", ")
+            ));
+        }
+    }
+}
