@@ -1,0 +1,63 @@
+# What people and CI call. `make demo` needs nothing but Debian 12 and a Rust toolchain.
+
+CARGO ?= cargo
+DESTDIR ?=
+PLUGIN_DIR ?= /opt/bacula/plugins
+BIN_DIR ?= /usr/local/bin
+
+.DEFAULT_GOAL := build
+.PHONY: bench build check-generated check-tree demo deny deps doc generate install lint plugin test
+
+# Everything, unoptimised.
+build:
+	$(CARGO) build --workspace --locked
+
+# The plugin under the name that the File Daemon expects, and the command line; optimised.
+# A copy: the daemon skips symbolic links.
+plugin:
+	$(CARGO) build --release --locked -p azure-vm-fd
+	cp -f target/release/libazure_vm_fd.so target/release/azure-vm-fd.so
+
+install: plugin
+	install -D -m 0644 target/release/azure-vm-fd.so $(DESTDIR)$(PLUGIN_DIR)/azure-vm-fd.so
+	install -D -m 0755 target/release/azure-vm $(DESTDIR)$(BIN_DIR)/azure-vm
+
+# Tools and private Bacula daemons for the demo and the tests.
+deps:
+	@tests/bacula/install-deps
+
+# Backup, loss and restore of a VM with real Bacula daemons against the emulator.
+demo: deps
+	$(CARGO) build --quiet --locked -p azure-vm-fd --lib
+	$(CARGO) run --quiet --locked -p bacula-bench --bin demo
+
+test: deps
+	$(CARGO) build --locked -p azure-vm-fd --lib
+	$(CARGO) test --workspace --locked
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
+
+doc:
+	$(CARGO) doc --workspace --no-deps --locked
+
+# Licences, advisories, banned crates (needs cargo-deny).
+deny:
+	$(CARGO) deny check
+
+# No Azure SDK, reqwest or OpenSSL; `unsafe` in src/ffi only; two exported symbols.
+check-tree:
+	$(CARGO) test --locked -p bacula-bench --test source_tree
+
+# Rewrites src/azure/generated from arm-specs/specs.
+generate:
+	$(CARGO) run --locked -p arm-specs
+
+# Fails if src/azure/generated is not what the generator writes.
+check-generated:
+	$(CARGO) test --locked -p arm-specs
+
+bench:
+	$(CARGO) bench --locked -p azure-vm-fd

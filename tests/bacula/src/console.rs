@@ -1,0 +1,293 @@
+//! Jobs by way of `bconsole`, results from the catalog.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::sandbox::{CLIENT, RESTORE_JOB, Sandbox};
+
+/// Longest time a job may take, unless the caller sets another: a hang must end a test, not the day.
+const JOB_LIMIT: Duration = Duration::from_secs(15 * 60);
+
+/// How long a job's last lines may take to reach the catalog after the job has ended.
+const LOG_LIMIT: Duration = Duration::from_secs(10);
+
+/// How a job ended, as the catalog tells it.
+#[derive(Clone, Debug)]
+pub struct JobReport {
+    /// Catalog number.
+    pub id: u32,
+    /// Letter: `T` OK, `E` error, `f` fatal, `A` cancelled, `I` incomplete.
+    pub status: char,
+    /// Errors counted; an OK job with errors is "OK -- with warnings".
+    pub errors: u32,
+    /// Files saved or restored.
+    pub files: u32,
+    /// Bytes saved or restored.
+    pub bytes: u64,
+    /// The job log.
+    pub log: String,
+    /// From the request to the end.
+    pub elapsed: Duration,
+}
+
+impl JobReport {
+    /// Whether the job ended OK without any error counted.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.status == 'T' && self.errors == 0
+    }
+
+    /// Lines of the log that contain `needle`.
+    #[must_use]
+    pub fn lines_with(&self, needle: &str) -> Vec<&str> {
+        self.log
+            .lines()
+            .filter(|line| line.contains(needle))
+            .collect()
+    }
+}
+
+/// What to restore, and how.
+#[derive(Clone, Debug, Default)]
+pub struct RestoreRequest {
+    /// Jobs to restore from, in this order.
+    pub jobs: Vec<u32>,
+    /// Values for the plugin's restore options, by name.
+    pub plugin_options: Vec<(String, String)>,
+}
+
+impl Sandbox {
+    /// Sends `commands` to `bconsole` and returns what it says.
+    ///
+    /// # Errors
+    ///
+    /// `bconsole` cannot be run, fails, or takes longer than `limit`.
+    pub fn console(&self, commands: &str, limit: Duration) -> Result<String> {
+        let mut command = Command::new("timeout");
+        // `timeout` ends a console that waits for an answer that never comes.
+        command.arg(limit.as_secs().max(1).to_string());
+        let console = self.programs.command("bconsole");
+        command.arg(console.get_program());
+        command.envs(
+            console
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        );
+        let mut child = command
+            .arg("-n")
+            .arg("-c")
+            .arg(self.root().join("bconsole.conf"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("start bconsole")?;
+        let mut input = child.stdin.take().context("bconsole has no input")?;
+        // The commands are short: they fit into the pipe before the first answer is read.
+        input.write_all(commands.as_bytes())?;
+        drop(input);
+        let output = child.wait_with_output()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        ensure!(
+            output.status.success(),
+            "bconsole ended with {}:\n{text}",
+            output.status
+        );
+        Ok(text)
+    }
+
+    /// Runs a backup job and waits for its end. `level` is Bacula's word: `Full`, `Incremental`, `Differential`.
+    ///
+    /// # Errors
+    ///
+    /// The job cannot be started or does not end in time. A job that *fails* is a report.
+    pub fn backup(&self, job: &str, level: &str) -> Result<JobReport> {
+        self.run(&format!("run job=\"{job}\" level={level} yes\n"))
+    }
+
+    /// Runs a restore of everything in the given jobs and waits for its end.
+    ///
+    /// # Errors
+    ///
+    /// The job cannot be started or does not end in time. A job that *fails* is a report.
+    pub fn restore(&self, request: &RestoreRequest) -> Result<JobReport> {
+        let ids: Vec<String> = request.jobs.iter().map(ToString::to_string).collect();
+        let restore = format!(
+            "restore jobid={} client={CLIENT} restorejob={RESTORE_JOB} all done",
+            ids.join(",")
+        );
+        if request.plugin_options.is_empty() {
+            return self.run(&format!("{restore} yes\n"));
+        }
+        let mut dialogue = format!("{restore}\nmod\n13\n");
+        let options = self.plugin_options(&format!("{dialogue}mod\n"))?;
+        for (name, value) in &request.plugin_options {
+            let number = options
+                .get(name)
+                .with_context(|| format!("set plugin option {name}: offered are {options:?}"))?;
+            dialogue += &format!("mod\n{number}\n{value}\n");
+        }
+        dialogue += "yes\nyes\n";
+        self.run(&dialogue)
+    }
+
+    /// Numbers of the restore options, by name, as the dialogue lists them.
+    fn plugin_options(&self, dialogue: &str) -> Result<BTreeMap<String, u32>> {
+        let text = self.console(dialogue, Duration::from_secs(30))?;
+        let options: BTreeMap<String, u32> = text
+            .lines()
+            .filter_map(|line| {
+                // `   1: new_hostname         *None*               (New name …)`
+                let (number, rest) = line.trim_start().split_once(':')?;
+                let name = rest.split_whitespace().next()?;
+                Some((name.trim_end_matches(':').to_owned(), number.parse().ok()?))
+            })
+            .collect();
+        ensure!(!options.is_empty(), "no plugin options offered:\n{text}");
+        Ok(options)
+    }
+
+    fn run(&self, commands: &str) -> Result<JobReport> {
+        let started = Instant::now();
+        let answer = self.console(commands, Duration::from_secs(60))?;
+        let id: u32 = answer
+            .lines()
+            .find_map(|line| line.split_once("Job queued. JobId="))
+            .with_context(|| format!("start a job:\n{answer}"))?
+            .1
+            .trim()
+            .parse()?;
+        self.wait(id, started)
+    }
+
+    fn wait(&self, id: u32, started: Instant) -> Result<JobReport> {
+        self.console(
+            &format!("wait jobid={id} timeout={}\n", JOB_LIMIT.as_secs()),
+            JOB_LIMIT + Duration::from_secs(10),
+        )?;
+        let elapsed = started.elapsed();
+        let row = self.job_row(id)?;
+        let text = |name: &str| row.get(name).and_then(Value::as_str).unwrap_or_default();
+        let number = |name: &str| row.get(name).and_then(Value::as_u64).unwrap_or_default();
+        let status = text("JobStatus")
+            .chars()
+            .next()
+            .context("job without status")?;
+        if matches!(status, 'C' | 'R' | 'B') {
+            bail!(
+                "job {id} has not ended after {JOB_LIMIT:?} (status {status})\n{}",
+                self.job_log(id)?
+            );
+        }
+        Ok(JobReport {
+            id,
+            status,
+            errors: u32::try_from(number("JobErrors"))?,
+            files: u32::try_from(number("JobFiles"))?,
+            bytes: number("JobBytes"),
+            log: self.complete_job_log(id)?,
+            elapsed,
+        })
+    }
+
+    /// The log up to its last line, which the Director writes after it has set the job's status.
+    fn complete_job_log(&self, id: u32) -> Result<String> {
+        let asked = Instant::now();
+        loop {
+            let log = self.job_log(id)?;
+            if log.contains("Termination:") || asked.elapsed() > LOG_LIMIT {
+                return Ok(log);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn job_row(&self, id: u32) -> Result<Value> {
+        self.query(&format!("SELECT * FROM Job WHERE JobId = {id}"))?
+            .into_iter()
+            .next()
+            .with_context(|| format!("job {id} is not in the catalog"))
+    }
+
+    fn job_log(&self, id: u32) -> Result<String> {
+        let rows = self.query(&format!(
+            "SELECT LogText FROM Log WHERE JobId = {id} ORDER BY LogId"
+        ))?;
+        Ok(rows
+            .iter()
+            .filter_map(|row| row.get("LogText").and_then(Value::as_str))
+            .collect())
+    }
+
+    /// Names of the files that a job has in the catalog, in file-index order.
+    ///
+    /// # Errors
+    ///
+    /// The catalog cannot be read.
+    pub fn files(&self, id: u32) -> Result<Vec<String>> {
+        let rows = self.query(&format!(
+            "SELECT Path.Path || Filename.Name AS Name FROM File \
+             JOIN Path ON Path.PathId = File.PathId \
+             JOIN Filename ON Filename.FilenameId = File.FilenameId \
+             WHERE File.JobId = {id} ORDER BY File.FileIndex"
+        ))?;
+        Ok(rows
+            .iter()
+            .filter_map(|row| Some(row.get("Name")?.as_str()?.to_owned()))
+            .collect())
+    }
+
+    /// Name of the volume that a job was written to.
+    ///
+    /// # Errors
+    ///
+    /// The job is on no volume, or on several.
+    pub fn volume(&self, id: u32) -> Result<String> {
+        let rows = self.query(&format!(
+            "SELECT DISTINCT VolumeName FROM JobMedia JOIN Media \
+             ON Media.MediaId = JobMedia.MediaId WHERE JobMedia.JobId = {id}"
+        ))?;
+        ensure!(rows.len() == 1, "job {id} is on {} volumes", rows.len());
+        Ok(rows
+            .first()
+            .and_then(|row| row.get("VolumeName")?.as_str())
+            .context("volume without name")?
+            .to_owned())
+    }
+
+    /// The whole catalog as SQL text.
+    ///
+    /// # Errors
+    ///
+    /// The catalog cannot be read.
+    pub fn catalog_dump(&self) -> Result<String> {
+        self.sqlite(&[".dump"])
+    }
+
+    fn query(&self, sql: &str) -> Result<Vec<Value>> {
+        let text = self.sqlite(&[".mode json", sql])?;
+        if text.trim().is_empty() {
+            return Ok(Vec::new());
+        }
+        serde_json::from_str(&text).with_context(|| format!("read the answer to {sql}"))
+    }
+
+    fn sqlite(&self, commands: &[&str]) -> Result<String> {
+        let output = Command::new("sqlite3")
+            .args(["-readonly", "-cmd", ".timeout 10000"])
+            .arg(self.root().join("dir/bacula.db"))
+            .args(commands)
+            .output()
+            .context("run sqlite3")?;
+        ensure!(
+            output.status.success(),
+            "read the catalog: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+}

@@ -1,0 +1,252 @@
+//! One Bacula daemon as a child process: found, started in the foreground, watched, stopped.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// Bacula release that the bench is written for (Debian 12).
+pub const BACULA_VERSION: &str = "9.6.7";
+
+/// How long a daemon may take to listen. Measured: 0.3 s; the rest is for a busy machine.
+const START_LIMIT: Duration = Duration::from_secs(20);
+
+/// How long a daemon may take to end after SIGTERM before it is killed.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// Bacula's programs: unpacked by `make deps` below `target/`, or installed on the machine.
+#[derive(Clone, Debug)]
+pub(crate) struct Programs {
+    prefix: PathBuf,
+}
+
+impl Programs {
+    /// Looks for a complete set: `target/bacula-9.6.7` first, then the system's.
+    ///
+    /// # Errors
+    ///
+    /// Neither place has all programs.
+    pub(crate) fn find() -> Result<Self> {
+        let private = workspace()
+            .join("target")
+            .join(format!("bacula-{BACULA_VERSION}"));
+        [private, PathBuf::from("/")]
+            .into_iter()
+            .map(|prefix| Self { prefix })
+            .find(|programs| {
+                [
+                    "bacula-dir",
+                    "bacula-sd",
+                    "bacula-fd",
+                    "bconsole",
+                    "bextract",
+                ]
+                .iter()
+                .all(|name| programs.path(name).is_file())
+                    && programs.schema().is_file()
+            })
+            .context("find Bacula's programs: neither unpacked nor installed; run `make deps`")
+    }
+
+    /// A command that runs one of the programs.
+    #[must_use]
+    pub(crate) fn command(&self, name: &str) -> Command {
+        let mut command = Command::new(self.path(name));
+        self.use_libraries(&mut command);
+        command
+    }
+
+    /// The catalog's schema for SQLite.
+    #[must_use]
+    pub(crate) fn schema(&self) -> PathBuf {
+        self.prefix
+            .join("usr/share/dbconfig-common/data/bacula-director-sqlite3/install/sqlite3")
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.prefix.join("usr/sbin").join(name)
+    }
+
+    /// Debian's programs look for their libraries in `/usr/lib/bacula`; unpacked ones have them elsewhere.
+    fn use_libraries(&self, command: &mut Command) {
+        if self.prefix != Path::new("/") {
+            command.env("LD_LIBRARY_PATH", self.prefix.join("usr/lib/bacula"));
+        }
+    }
+}
+
+/// The root of the source tree.
+#[must_use]
+pub fn workspace() -> &'static Path {
+    // Two levels up from this package; both exist, or it could not have been compiled.
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
+
+/// A running daemon; stopped when dropped.
+#[derive(Debug)]
+pub(crate) struct Daemon {
+    name: &'static str,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Daemon {
+    /// Starts `name -f -c config` and waits until it listens on `port` itself.
+    ///
+    /// The daemon is told to end when the calling *thread* ends (`PR_SET_PDEATHSIG`), so that a killed test leaves
+    /// nothing running: call this on the thread that keeps the daemon.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be started, ends at once, or does not listen in time; with the end of its output.
+    pub(crate) fn start(
+        programs: &Programs,
+        name: &'static str,
+        config: &Path,
+        port: u16,
+        log: PathBuf,
+    ) -> Result<Self> {
+        let output = File::create(&log).with_context(|| format!("create {}", log.display()))?;
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", "TERM", "--"])
+            .arg(programs.path(name))
+            .arg("-f")
+            .arg("-c")
+            .arg(config);
+        programs.use_libraries(&mut command);
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .spawn()
+            .with_context(|| format!("start {name}"))?;
+        let mut daemon = Self { name, child, log };
+        daemon.wait_until_listening(port)?;
+        Ok(daemon)
+    }
+
+    /// Process id.
+    #[must_use]
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn wait_until_listening(&mut self, port: u16) -> Result<()> {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                bail!(
+                    "start {}: it ended with {status}\n{}",
+                    self.name,
+                    self.output()
+                );
+            }
+            if owns_listener(self.pid(), port)? {
+                return Ok(());
+            }
+            ensure!(
+                started.elapsed() < START_LIMIT,
+                "start {}: not listening on port {port} after {START_LIMIT:?}\n{}",
+                self.name,
+                self.output()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn output(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    fn stop(&mut self) -> Result<()> {
+        let pid = Pid::from_raw(i32::try_from(self.pid())?);
+        if self.child.try_wait()?.is_some() {
+            return Ok(());
+        }
+        kill(pid, Signal::SIGTERM)?;
+        let started = Instant::now();
+        while self.child.try_wait()?.is_none() {
+            if started.elapsed() > STOP_LIMIT {
+                self.child.kill()?;
+                self.child.wait()?;
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // A daemon that has gone already is stopped enough.
+        self.stop().ok();
+    }
+}
+
+/// Whether process `pid` itself listens on the loopback `port`: an open port alone could be somebody else's.
+fn owns_listener(pid: u32, port: u16) -> Result<bool> {
+    const LISTEN: &str = "0A";
+    let suffix = format!(":{port:04X}");
+    let table = fs::read_to_string("/proc/net/tcp")?;
+    let Some(inode) = table.lines().skip(1).find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let matches = fields.get(1)?.ends_with(&suffix) && *fields.get(3)? == LISTEN;
+        matches.then(|| fields.get(9).copied())?
+    }) else {
+        return Ok(false);
+    };
+    let socket = PathBuf::from(format!("socket:[{inode}]"));
+    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+        return Ok(false);
+    };
+    Ok(descriptors
+        .flatten()
+        .any(|entry| fs::read_link(entry.path()).is_ok_and(|target| target == socket)))
+}
+
+/// Resident memory of a process.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    /// Resident now, in bytes.
+    pub resident: u64,
+    /// Highest resident since the start or the last [`reset_peak`], in bytes.
+    pub peak: u64,
+}
+
+/// Reads `VmRSS` and `VmHWM` of a process (proc(5)).
+///
+/// # Errors
+///
+/// The process has gone.
+pub(crate) fn memory(pid: u32) -> Result<Memory> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let field = |name: &str| -> Result<u64> {
+        let kib: u64 = status
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .and_then(|rest| rest.trim_start_matches(':').split_whitespace().next())
+            .with_context(|| format!("read {name} of process {pid}"))?
+            .parse()?;
+        Ok(kib * 1024)
+    };
+    Ok(Memory {
+        resident: field("VmRSS")?,
+        peak: field("VmHWM")?,
+    })
+}
+
+/// Sets the peak of a process back to what is resident now (`clear_refs`, value 5: proc(5)).
+///
+/// # Errors
+///
+/// The process has gone, or it is not ours.
+pub(crate) fn reset_peak(pid: u32) -> Result<()> {
+    fs::write(format!("/proc/{pid}/clear_refs"), "5")
+        .with_context(|| format!("reset the peak memory of process {pid}"))
+}

@@ -1,0 +1,289 @@
+//! Disks as a guest would have them: sparse raw files, one with a partition table and a file system, others with
+//! patterned contents that show any misplaced byte.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
+use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context, Result, ensure};
+use nix::errno::Errno;
+use nix::unistd::{Whence, lseek};
+
+use crate::tool::{run, tool};
+
+/// Bytes in a KiB, a MiB and a GiB.
+pub const KIB: u64 = 1 << 10;
+/// See [`KIB`].
+pub const MIB: u64 = 1 << 20;
+/// See [`KIB`].
+pub const GIB: u64 = 1 << 30;
+
+/// Where the partition starts: 1 MiB, as installers put it.
+const PARTITION_OFFSET: u64 = MIB;
+
+/// A sparse raw disk image in a file.
+#[derive(Debug)]
+pub struct GuestDisk {
+    path: PathBuf,
+    file: File,
+    size: u64,
+}
+
+impl GuestDisk {
+    /// An empty disk of `size` bytes.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be created.
+    pub fn empty(path: &Path, size: u64) -> Result<Self> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(path)
+            .with_context(|| format!("create {}", path.display()))?;
+        file.set_len(size)?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            file,
+            size,
+        })
+    }
+
+    /// A disk with a GPT and one ext4 file system, filled with `content_bytes` of files beside a small system tree.
+    ///
+    /// # Errors
+    ///
+    /// A tool is missing or refuses.
+    pub fn with_file_system(path: &Path, size: u64, content_bytes: u64) -> Result<Self> {
+        let disk = Self::empty(path, size)?;
+        let mut sfdisk = tool("sfdisk")
+            .arg("-q")
+            .arg(path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .context("run sfdisk; is it installed? `make deps` does it")?;
+        let mut script = sfdisk.stdin.take().context("sfdisk has no input")?;
+        script.write_all(
+            format!(
+                "label: gpt\nstart={}, type=linux, name=root\n",
+                PARTITION_OFFSET / 512
+            )
+            .as_bytes(),
+        )?;
+        drop(script);
+        ensure!(
+            sfdisk.wait()?.success(),
+            "write the partition table of {}",
+            path.display()
+        );
+
+        let tree = tempfile::tempdir()?;
+        write_tree(tree.path(), content_bytes)?;
+        // The partition ends before the backup table in the disk's last 33 sectors; a whole MiB keeps it simple.
+        let file_system_kib = (size - PARTITION_OFFSET - MIB) / KIB;
+        run(tool("mke2fs")
+            .args(["-q", "-F", "-t", "ext4", "-L", "root", "-d"])
+            .arg(tree.path())
+            .args(["-E", &format!("offset={PARTITION_OFFSET}")])
+            .arg(path)
+            .arg(format!("{file_system_kib}k")))?;
+        Ok(disk)
+    }
+
+    /// The image file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Size of the disk in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Fills a range with the pattern of `seed`.
+    ///
+    /// # Errors
+    ///
+    /// Out of bounds, or the file cannot be written.
+    pub fn write_pattern(&self, seed: u64, range: Range<u64>) -> Result<()> {
+        ensure!(
+            range.end <= self.size,
+            "write {range:?}: the disk ends at {}",
+            self.size
+        );
+        let mut buffer = vec![0; usize::try_from(MIB)?];
+        let mut offset = range.start;
+        while offset < range.end {
+            let len = usize::try_from((range.end - offset).min(MIB))?;
+            let block = &mut buffer[..len];
+            fill_pattern(seed, offset, block);
+            self.file.write_all_at(block, offset)?;
+            offset += len as u64;
+        }
+        Ok(())
+    }
+
+    /// Calls `each` with every allocated piece of the file, in ascending order, cut to at most 1 MiB.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or `each` fails.
+    pub fn for_each_block(&self, mut each: impl FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
+        let mut buffer = vec![0; usize::try_from(MIB)?];
+        let mut position = 0;
+        while let Some(data) = self.next_data(position)? {
+            let mut offset = data.start;
+            while offset < data.end {
+                let len = usize::try_from((data.end - offset).min(MIB))?;
+                let block = &mut buffer[..len];
+                self.file.read_exact_at(block, offset)?;
+                each(offset, block)?;
+                offset += len as u64;
+            }
+            position = data.end;
+        }
+        Ok(())
+    }
+
+    /// The next allocated range at or after `position`.
+    fn next_data(&self, position: u64) -> Result<Option<Range<u64>>> {
+        let seek = |offset: u64, whence| {
+            lseek(
+                &self.file,
+                i64::try_from(offset).unwrap_or(i64::MAX),
+                whence,
+            )
+        };
+        let start = match seek(position, Whence::SeekData) {
+            Ok(offset) => u64::try_from(offset)?,
+            // Nothing but a hole up to the end.
+            Err(Errno::ENXIO) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let end = u64::try_from(seek(start, Whence::SeekHole)?)?;
+        Ok(Some(start..end.min(self.size)))
+    }
+}
+
+/// Checks the file system of an image made by [`GuestDisk::with_file_system`] without changing anything.
+///
+/// # Errors
+///
+/// The check finds anything; with its output.
+pub fn check_file_system(image: &Path) -> Result<String> {
+    run(tool("fsck.ext4")
+        .arg("-fn")
+        .arg(format!("{}?offset={PARTITION_OFFSET}", image.display())))
+}
+
+/// Checks that two raw images hold the same bytes, with `qemu-img compare`.
+///
+/// # Errors
+///
+/// They differ; with its output.
+pub fn compare_images(one: &Path, other: &Path) -> Result<String> {
+    run(tool("qemu-img")
+        .args(["compare", "-f", "raw", "-F", "raw"])
+        .arg(one)
+        .arg(other))
+}
+
+/// Writes the pattern of `seed` for disk offsets from `offset` on: every 8-byte word differs from all others of the
+/// disk and from those of other seeds, so that a misplaced byte shows.
+pub fn fill_pattern(seed: u64, offset: u64, block: &mut [u8]) {
+    let mut position = offset;
+    let mut rest = block;
+    while !rest.is_empty() {
+        let word = mix(seed ^ (position / 8)).to_le_bytes();
+        let skip = usize::try_from(position % 8).unwrap_or_default();
+        let len = rest.len().min(8 - skip);
+        let (head, tail) = rest.split_at_mut(len);
+        head.copy_from_slice(&word[skip..skip + len]);
+        position += len as u64;
+        rest = tail;
+    }
+}
+
+/// A bijection of 64-bit words that looks random (the finalizer of `SplitMix64`).
+const fn mix(word: u64) -> u64 {
+    let word = word.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    word ^ (word >> 31)
+}
+
+/// A small system tree with the shapes that file systems store differently: short, long, sparse and empty files, links,
+/// many entries in one directory.
+fn write_tree(root: &Path, content_bytes: u64) -> Result<()> {
+    for directory in ["etc", "var/lib/ledger", "var/log", "home/user", "boot"] {
+        fs::create_dir_all(root.join(directory))?;
+    }
+    fs::write(root.join("etc/hostname"), "ledger01\n")?;
+    fs::write(root.join("var/log/empty"), "")?;
+    std::os::unix::fs::symlink("hostname", root.join("etc/name"))?;
+    for number in 0..300 {
+        fs::write(
+            root.join(format!("home/user/note-{number:03}")),
+            format!("note {number}\n").repeat(number),
+        )?;
+    }
+    let sparse = GuestDisk::empty(&root.join("var/lib/ledger/sparse"), 64 * MIB)?;
+    sparse.write_pattern(3, 20 * MIB..20 * MIB + 777)?;
+    let book = GuestDisk::empty(&root.join("var/lib/ledger/book"), content_bytes)?;
+    book.write_pattern(4, 0..content_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pattern_depends_on_the_offset_only() {
+        let mut whole = [0; 100];
+        fill_pattern(7, 1000, &mut whole);
+        let mut part = [0; 50];
+        fill_pattern(7, 1013, &mut part);
+        assert_eq!(part[..], whole[13..63]);
+        let mut other = [0; 100];
+        fill_pattern(8, 1000, &mut other);
+        assert_ne!(whole, other);
+    }
+
+    #[test]
+    fn blocks_are_the_allocated_ones() -> Result<()> {
+        let directory = tempfile::tempdir()?;
+        let disk = GuestDisk::empty(&directory.path().join("disk"), GIB)?;
+        disk.write_pattern(1, 512 * MIB..513 * MIB)?;
+        let mut seen = 0;
+        disk.for_each_block(|offset, block| {
+            let mut expected = vec![0; block.len()];
+            fill_pattern(1, offset, &mut expected);
+            assert_eq!(block, expected);
+            seen += block.len() as u64;
+            Ok(())
+        })?;
+        assert_eq!(seen, MIB);
+        Ok(())
+    }
+
+    #[test]
+    fn file_system_is_clean_and_a_change_is_found() -> Result<()> {
+        let directory = tempfile::tempdir()?;
+        let disk = GuestDisk::with_file_system(&directory.path().join("one"), 256 * MIB, 8 * MIB)?;
+        check_file_system(disk.path())?;
+        let copy = directory.path().join("two");
+        fs::copy(disk.path(), &copy)?;
+        compare_images(disk.path(), &copy)?;
+        disk.write_pattern(1, MIB..MIB + 64 * KIB)?;
+        assert!(check_file_system(disk.path()).is_err());
+        assert!(compare_images(disk.path(), &copy).is_err());
+        Ok(())
+    }
+}
