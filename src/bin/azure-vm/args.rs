@@ -1,0 +1,217 @@
+//! What stands on the command line.
+//!
+//! Parameters that the plugin knows have the plugin's names here (`resource_group` is `--resource-group`) and take the
+//! plugin's way: [`Parameters::command`] writes them as a plugin command, and `config` alone decides what is right.
+
+use std::path::PathBuf;
+
+use azure_vm_fd::config::{DEFAULT_CONFIG_FILE, Settings};
+use azure_vm_fd::secret::Secret;
+use clap::{ArgAction, Parser, Subcommand};
+
+use crate::failure::Failure;
+
+/// Back up and restore Azure VMs as raw disk images, without a Director.
+///
+/// Access values come from the configuration file of the plugin, from options, and the secret from the file or from
+/// the environment variable AZURE_VM_APPLICATION_SECRET.
+///
+/// Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 3 partly saved; 4 login refused or rights missing;
+/// 130 cancelled.
+#[derive(Debug, Parser)]
+#[command(name = "azure-vm", version, disable_help_subcommand = true)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) parameters: Parameters,
+
+    /// Write one JSON document to standard output and nothing else.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Test login, rights and endpoints, and say what is missing.
+    Check,
+    /// List the VMs of the subscription and their disks.
+    List(SelectionArgs),
+    /// Show what a backup would save, and why; changes nothing.
+    Plan(SelectionArgs),
+    /// Save VMs to a folder.
+    Backup(BackupArgs),
+    /// Build a VM from a folder that `backup` or `bextract` filled.
+    Restore(RestoreArgs),
+    /// Fetch one disk image by SAS URL.
+    Pull(PullArgs),
+    /// Upload one raw disk image to an upload disk by SAS URL.
+    Push(PushArgs),
+}
+
+/// Parameters of the plugin that every command takes.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Access")]
+pub(crate) struct Parameters {
+    /// Configuration file of the plugin.
+    #[arg(long, global = true, value_name = "FILE", env = "AZURE_VM_CONFIG")]
+    config: Option<PathBuf>,
+
+    /// Group of the configuration file; the first one without it.
+    #[arg(long, global = true, value_name = "NAME")]
+    group: Option<String>,
+
+    /// Tenant of the service principal.
+    #[arg(long, global = true, value_name = "ID")]
+    tenant_id: Option<String>,
+
+    /// Subscription that is worked on.
+    #[arg(long, global = true, value_name = "ID")]
+    subscription_id: Option<String>,
+
+    /// Client id of the service principal.
+    #[arg(long, global = true, value_name = "ID")]
+    application_id: Option<String>,
+
+    /// `AzureCloud`, `AzureUSGovernment`, `AzureChinaCloud` or `AzureBleuCloud`.
+    #[arg(long, global = true, value_name = "NAME")]
+    cloud: Option<String>,
+
+    /// Resource Manager endpoint, instead of the cloud's.
+    #[arg(long, global = true, value_name = "URL")]
+    arm_endpoint: Option<String>,
+
+    /// Token endpoint, instead of the cloud's.
+    #[arg(long, global = true, value_name = "URL")]
+    authority: Option<String>,
+
+    /// Further trusted roots, PEM.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
+
+    /// Accept plain HTTP on loopback addresses (an emulator).
+    #[arg(long, global = true)]
+    pub(crate) allow_http: bool,
+
+    /// Bytes in flight, such as 64M.
+    #[arg(long, global = true, value_name = "SIZE")]
+    pub(crate) memory: Option<String>,
+
+    /// Requests in flight per disk.
+    #[arg(long, global = true, value_name = "N")]
+    pub(crate) concurrency: Option<String>,
+
+    /// Trace to standard error: 1 steps, 2 requests, 3 to 9 also what the libraries report.
+    #[arg(long, global = true, value_name = "0-9", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=9))]
+    pub(crate) debug: u8,
+
+    /// Any other parameter of the plugin; may be repeated.
+    #[arg(short = 'p', long = "parameter", global = true, value_name = "KEY=VALUE", action = ArgAction::Append)]
+    others: Vec<String>,
+}
+
+/// Which VMs.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Selection")]
+pub(crate) struct SelectionArgs {
+    /// Exactly this VM.
+    #[arg(long, value_name = "NAME")]
+    vm: Option<String>,
+
+    /// Names that qualify: a Java regular expression for the whole name.
+    #[arg(long, value_name = "REGEX")]
+    include: Option<String>,
+
+    /// Names that do not qualify: a Java regular expression for the whole name.
+    #[arg(long, value_name = "REGEX")]
+    exclude: Option<String>,
+
+    /// Only VMs of this resource group.
+    #[arg(long, value_name = "NAME")]
+    resource_group: Option<String>,
+}
+
+/// Arguments of `backup`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct BackupArgs {
+    /// Folder that receives `@azure-vm/...`; made if missing. Nothing in it is overwritten.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) to: PathBuf,
+
+    /// Stop at the first VM that fails.
+    #[arg(long)]
+    pub(crate) abort_on_error: bool,
+
+    #[command(flatten)]
+    pub(crate) selection: SelectionArgs,
+}
+
+/// Arguments of `restore`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RestoreArgs {
+    /// Folder that holds `@azure-vm/...`, at any depth.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) from: PathBuf,
+
+    /// Name of the new VM; the saved name without it.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) new_hostname: Option<String>,
+
+    /// VM to restore, by UUID or by saved name, where the folder holds several.
+    #[arg(long, value_name = "NAME|UUID")]
+    pub(crate) vm: Option<String>,
+
+    /// Run to restore, by the number that its file names begin with; the newest without it.
+    #[arg(long, value_name = "EPOCH")]
+    pub(crate) epoch: Option<u64>,
+
+    /// Folder for local copies of the images; the folder for temporary files without it.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) staging: Option<PathBuf>,
+}
+
+/// Arguments of `pull`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PullArgs {
+    /// SAS URL of the snapshot or disk; `-` reads it from standard input.
+    #[arg(value_name = "SAS", env = "AZURE_VM_SAS", hide_env_values = true, value_parser = secret)]
+    pub(crate) sas: Secret,
+
+    /// New sparse raw file; `-` writes to standard output.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) to: PathBuf,
+
+    /// SAS URL of an earlier snapshot of the same disk: fetch only what changed since. Needs --base-file. `-` reads it
+    /// from standard input, on the line after the other URL.
+    #[arg(long, value_name = "SAS", env = "AZURE_VM_BASE_SAS", hide_env_values = true, value_parser = secret, requires = "base_file")]
+    pub(crate) base: Option<Secret>,
+
+    /// Raw image of that earlier snapshot; the new file is a copy of it with the changes applied.
+    #[arg(long, value_name = "FILE", requires = "base")]
+    pub(crate) base_file: Option<PathBuf>,
+}
+
+/// Arguments of `push`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PushArgs {
+    /// SAS URL of an upload disk; `-` reads it from standard input.
+    #[arg(value_name = "SAS", env = "AZURE_VM_SAS", hide_env_values = true, value_parser = secret)]
+    pub(crate) sas: Secret,
+
+    /// Raw disk image; its size is that of the disk (`uploadSizeBytes` less 512).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) from: PathBuf,
+}
+
+impl Parameters {
+    /// The plugin command that says the same as these options, `extra` included, and the settings that it makes.
+    ///
+    /// # Errors
+    ///
+    /// A value that a plugin command cannot carry; everything that `config` refuses.
+    pub(crate) fn settings(&self, extra: &[(&str, Option<&str>)]) -> Result<Settings, Failure> {
+        let command = self.command(extra)?;
+        Settings::from_command(&command, Path::new(DEFAULT_CONFIG_FILE)).map_err(Failure::usage)
+    }
