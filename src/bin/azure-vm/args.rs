@@ -3,13 +3,18 @@
 //! Parameters that the plugin knows have the plugin's names here (`resource_group` is `--resource-group`) and take the
 //! plugin's way: [`Parameters::command`] writes them as a plugin command, and `config` alone decides what is right.
 
-use std::path::PathBuf;
+use std::convert::Infallible;
+use std::env;
+use std::path::{Path, PathBuf};
 
 use azure_vm_fd::config::{DEFAULT_CONFIG_FILE, Settings};
+use azure_vm_fd::notice::Severity;
 use azure_vm_fd::secret::Secret;
 use clap::{ArgAction, Parser, Subcommand};
+use zeroize::Zeroizing;
 
 use crate::failure::Failure;
+use crate::output::Output;
 
 /// Back up and restore Azure VMs as raw disk images, without a Director.
 ///
@@ -205,13 +210,198 @@ pub(crate) struct PushArgs {
     pub(crate) from: PathBuf,
 }
 
+/// Parameters of the plugin, as key and value.
+pub(crate) type Pairs = Vec<(&'static str, String)>;
+
+/// Where the secret of the service principal may stand: an option would show it in the process list.
+const SECRET_VARIABLE: &str = "AZURE_VM_APPLICATION_SECRET";
+
+impl Command {
+    /// As typed.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Check => "check",
+            Self::List(_) => "list",
+            Self::Plan(_) => "plan",
+            Self::Backup(_) => "backup",
+            Self::Restore(_) => "restore",
+            Self::Pull(_) => "pull",
+            Self::Push(_) => "push",
+        }
+    }
+}
+
 impl Parameters {
-    /// The plugin command that says the same as these options, `extra` included, and the settings that it makes.
+    /// The settings that these options, the parameters of a command and the configuration file make.
     ///
     /// # Errors
     ///
     /// A value that a plugin command cannot carry; everything that `config` refuses.
-    pub(crate) fn settings(&self, extra: &[(&str, Option<&str>)]) -> Result<Settings, Failure> {
-        let command = self.command(extra)?;
-        Settings::from_command(&command, Path::new(DEFAULT_CONFIG_FILE)).map_err(Failure::usage)
+    pub(crate) fn settings(
+        &self,
+        command: Pairs,
+        output: &mut Output,
+    ) -> Result<Settings, Failure> {
+        let secret = env::var(SECRET_VARIABLE).ok().map(Zeroizing::new);
+        let command = self.command(command, secret)?;
+        let settings = Settings::from_command(&command, Path::new(DEFAULT_CONFIG_FILE))?;
+        for warning in &settings.warnings {
+            output.message(Severity::Warning, warning.clone());
+        }
+        Ok(settings)
     }
+
+    /// The plugin command that says the same.
+    fn command(
+        &self,
+        command: Pairs,
+        secret: Option<Zeroizing<String>>,
+    ) -> Result<Zeroizing<String>, Failure> {
+        let mut text = Zeroizing::new("azure-vm:".to_owned());
+        for (key, value) in self.pairs().into_iter().chain(command) {
+            push(&mut text, key, &value)?;
+        }
+        for other in &self.others {
+            let Some((key, value)) = other.split_once('=') else {
+                return Err(Failure::usage(format!(
+                    "parameter {other}: write it as key=value"
+                )));
+            };
+            if matches!(key, "application_secret" | "connection_key") {
+                return Err(Failure::usage(format!(
+                    "parameter {key}: the process list would show it; put it into the configuration file{}",
+                    if key == "application_secret" {
+                        format!(" or into the environment variable {SECRET_VARIABLE}")
+                    } else {
+                        String::new()
+                    }
+                )));
+            }
+            push(&mut text, key, value)?;
+        }
+        if let Some(secret) = secret {
+            push(&mut text, "application_secret", &secret)?;
+        }
+        Ok(text)
+    }
+
+    fn pairs(&self) -> Pairs {
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        given([
+            ("config", path(&self.config)),
+            ("group", self.group.clone()),
+            ("tenant_id", self.tenant_id.clone()),
+            ("subscription_id", self.subscription_id.clone()),
+            ("application_id", self.application_id.clone()),
+            ("cloud", self.cloud.clone()),
+            ("arm_endpoint", self.arm_endpoint.clone()),
+            ("authority", self.authority.clone()),
+            ("ca_file", path(&self.ca_file)),
+            ("allow_http", self.allow_http.then(|| "yes".to_owned())),
+            ("memory", self.memory.clone()),
+            ("concurrency", self.concurrency.clone()),
+        ])
+    }
+}
+
+impl SelectionArgs {
+    /// As parameters of the plugin.
+    pub(crate) fn pairs(&self) -> Pairs {
+        given([
+            ("vm", self.vm.clone()),
+            ("include", self.include.clone()),
+            ("exclude", self.exclude.clone()),
+            ("resource_group", self.resource_group.clone()),
+        ])
+    }
+}
+
+impl BackupArgs {
+    /// As parameters of the plugin.
+    pub(crate) fn pairs(&self) -> Pairs {
+        let mut pairs = self.selection.pairs();
+        pairs.extend(given([(
+            "abort_on_error",
+            self.abort_on_error.then(|| "1".to_owned()),
+        )]));
+        pairs
+    }
+}
+
+impl RestoreArgs {
+    /// As parameters of the plugin.
+    pub(crate) fn pairs(&self) -> Pairs {
+        given([("new_hostname", self.new_hostname.clone())])
+    }
+}
+
+fn given<const N: usize>(pairs: [(&'static str, Option<String>); N]) -> Pairs {
+    pairs
+        .into_iter()
+        .filter_map(|(key, value)| Some((key, value?)))
+        .collect()
+}
+
+/// Appends one item; blanks separate items, so none can be in one.
+fn push(command: &mut String, key: &str, value: &str) -> Result<(), Failure> {
+    if key.contains(char::is_whitespace) || value.contains(char::is_whitespace) {
+        return Err(Failure::usage(format!(
+            "parameter {}: its value contains a blank, which a parameter of the plugin cannot",
+            key.trim()
+        )));
+    }
+    command.extend([" ", key, "=", value]);
+    Ok(())
+}
+
+fn secret(text: &str) -> Result<Secret, Infallible> {
+    Ok(Secret::new(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Args {
+        Args::try_parse_from(line.split(' ')).unwrap()
+    }
+
+    #[test]
+    fn options_become_a_plugin_command() {
+        let args = parse(
+            "azure-vm backup --to /d --group lab --vm ledger01 --allow-http -p transfer=direct --abort-on-error",
+        );
+        let Command::Backup(backup) = args.command else {
+            panic!("not a backup");
+        };
+        let command = args
+            .parameters
+            .command(backup.pairs(), Some("s=1".to_owned().into()))
+            .unwrap();
+        assert_eq!(
+            *command,
+            "azure-vm: group=lab allow_http=yes vm=ledger01 abort_on_error=1 transfer=direct application_secret=s=1"
+        );
+    }
+
+    #[test]
+    fn blanks_and_secrets_in_arguments_are_refused() {
+        let mut parameters = parse("azure-vm check").parameters;
+        parameters.group = Some("a vm=b".to_owned());
+        assert!(parameters.command(Pairs::new(), None).is_err());
+        for secret in ["application_secret=x", "connection_key=x"] {
+            let line = format!("azure-vm check -p {secret}");
+            let failure = parse(&line)
+                .parameters
+                .command(Pairs::new(), None)
+                .unwrap_err();
+            assert!(failure.text.contains("process list"));
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_sas() {
+        let args = parse("azure-vm pull https://h/a?sig=hidden --to x");
+        assert!(!format!("{args:?}").contains("hidden"));
+    }
+}

@@ -1,0 +1,157 @@
+//! `restore --from DIR`: a VM from the files of a folder.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use azure_vm_fd::azure::Azure;
+use azure_vm_fd::notice::Severity;
+use azure_vm_fd::restore::{Disposition, Options, Restore, RestoredVm};
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use crate::args::{Parameters, RestoreArgs};
+use crate::failure::{Failure, Status};
+use crate::output::{Output, Report};
+use crate::saved::{SavedImage, SavedVm, data_ranges};
+
+/// Bytes read from an image at a time; blocks of zeros of this size are not staged.
+const BLOCK_BYTES: usize = 1 << 20;
+
+/// Where staging files go by default: kept over restarts and not in memory, unlike `/tmp` on many systems
+/// (Filesystem Hierarchy Standard 3.0, section 5.15).
+const STAGING: &str = "/var/tmp";
+
+/// The JSON document.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Restored {
+    name: String,
+    id: String,
+    /// UUID of the saved VM; the new one has its own.
+    saved_uuid: String,
+    epoch: u64,
+}
+
+pub(crate) async fn run(
+    parameters: &Parameters,
+    args: RestoreArgs,
+    cancel: CancellationToken,
+    output: &mut Output,
+) -> Result<Report, Failure> {
+    let settings = parameters.settings(args.pairs(), output)?;
+    let saved = SavedVm::find(&args.from, args.vm.as_deref(), args.epoch)?;
+    output.message(
+        Severity::Info,
+        format!(
+            "restoring {} ({}), saved as {}",
+            saved.document.vm_name, saved.document.vm_uuid, saved.document.epoch
+        ),
+    );
+    let staging = args.staging.as_deref().unwrap_or(Path::new(STAGING));
+    // Removed with all that is in it when the command ends, however it ends.
+    let staging = tempfile::Builder::new()
+        .prefix("azure-vm-restore-")
+        .tempdir_in(staging)
+        .map_err(|error| Failure::local("create a folder in", staging, &error))?;
+    let options = Options {
+        new_hostname: settings.new_hostname,
+        staging_dir: staging.path().join("images"),
+        keep_staging: false,
+        limits: settings.limits,
+    };
+    let azure = Azure::new(settings.azure, cancel.clone())?;
+    let mut restore = Restore::new(azure, options, output.notices());
+    let staged = stage(&mut restore, &saved, &cancel, output).await;
+    output.end_progress();
+    output.drain();
+    if let Err(failure) = staged {
+        restore.abandon().await;
+        return Err(failure);
+    }
+    let restored = restore.complete().await;
+    output.drain();
+    let RestoredVm { id, name } = restored?;
+    output.line(format!("restored {name}: {id}"));
+    Report::new(
+        Status::Ok,
+        &Restored {
+            name,
+            id,
+            saved_uuid: saved.document.vm_uuid,
+            epoch: saved.document.epoch,
+        },
+    )
+}
+
+/// Hands over the document, then the images.
+async fn stage(
+    restore: &mut Restore,
+    saved: &SavedVm,
+    cancel: &CancellationToken,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let path = &saved.document_path;
+    let document = fs::read(path)
+        .map_err(|error| Failure::local("read configuration document", path, &error))?;
+    if restore
+        .begin_entry(&saved.document_name, document.len() as u64)
+        .await?
+        == Disposition::Receive
+    {
+        restore.write(0, &document)?;
+        restore.end_entry().await?;
+    }
+    output.drain();
+    for image in &saved.images {
+        match restore.begin_entry(&image.name, image.size).await? {
+            Disposition::Skip => {}
+            Disposition::Receive => {
+                output.begin_progress(&image.name, image.size);
+                stage_image(restore, image, cancel, output)?;
+                restore.end_entry().await?;
+                output.end_progress();
+            }
+        }
+        output.drain();
+    }
+    Ok(())
+}
+
+/// Hands over what is not zero, and the last block in any case: it carries the size.
+fn stage_image(
+    restore: &mut Restore,
+    image: &SavedImage,
+    cancel: &CancellationToken,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let failed = |error| Failure::local("read image", &image.path, &error);
+    let file = File::open(&image.path).map_err(failed)?;
+    let mut buffer = vec![0; BLOCK_BYTES];
+    for range in data_ranges(&file, image.size).map_err(failed)? {
+        let mut position = range.start();
+        while position < range.end() {
+            if cancel.is_cancelled() {
+                return Err(Failure::cancelled());
+            }
+            let len = usize::try_from(range.end() - position)
+                .map_or(BLOCK_BYTES, |rest| rest.min(BLOCK_BYTES));
+            let block = &mut buffer[..len];
+            file.read_exact_at(block, position).map_err(failed)?;
+            if block.iter().any(|&byte| byte != 0) {
+                restore.write(position, block)?;
+            }
+            position += len as u64;
+            output.progress(position);
+        }
+    }
+    let last = usize::try_from(image.size).map_or(SECTOR, |size| size.min(SECTOR));
+    let block = &mut buffer[..last];
+    let position = image.size - last as u64;
+    file.read_exact_at(block, position).map_err(failed)?;
+    restore.write(position, block)?;
+    Ok(())
+}
+
+/// Images are made of 512-byte sectors.
+const SECTOR: usize = 512;

@@ -1,0 +1,357 @@
+//! A folder that holds saved VMs: from `backup --to`, or what `bextract` and the `bls` family of tools left.
+//!
+//! Files are recognised by `@azure-vm/` in their path, whatever stands before it: tools of Bacula put the catalog name
+//! below a folder of the user's choice.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use azure_vm_fd::document::{Document, FORMAT, ImageContent};
+use azure_vm_fd::range::ByteRange;
+use nix::errno::Errno;
+use nix::unistd::{Whence, lseek};
+
+use crate::failure::Failure;
+
+/// The part of a path that all names of the plugin share.
+const MARK: &str = "@azure-vm";
+
+/// One run of one VM, as found.
+#[derive(Debug)]
+pub(crate) struct SavedVm {
+    /// The document, for names and sizes; the core reads it again from its bytes.
+    pub(crate) document: Document,
+    /// Where it is.
+    pub(crate) document_path: PathBuf,
+    /// Catalog name of the document.
+    pub(crate) document_name: String,
+    /// The images, in the document's order.
+    pub(crate) images: Vec<SavedImage>,
+}
+
+/// One image file.
+#[derive(Debug)]
+pub(crate) struct SavedImage {
+    /// Where it is.
+    pub(crate) path: PathBuf,
+    /// Catalog name.
+    pub(crate) name: String,
+    /// Size in bytes, as the document has it; the file is as long.
+    pub(crate) size: u64,
+}
+
+/// The configuration documents below a folder, by VM and epoch.
+type Documents = BTreeMap<String, BTreeMap<u64, PathBuf>>;
+
+impl SavedVm {
+    /// Finds the run to restore below `folder`: of the VM `vm` (name or UUID; the only one without it), the run of
+    /// `epoch` (the newest without it).
+    ///
+    /// # Errors
+    ///
+    /// Nothing there, or several VMs to choose from; a document that cannot be read; an image that is missing, has
+    /// another size, or holds changes only.
+    pub(crate) fn find(
+        folder: &Path,
+        vm: Option<&str>,
+        epoch: Option<u64>,
+    ) -> Result<Self, Failure> {
+        let folder = folder
+            .canonicalize()
+            .map_err(|error| Failure::local("read folder", folder, &error))?;
+        let mut found = Documents::new();
+        collect(&folder, &mut found)?;
+        let (uuid, runs) = choose_vm(&folder, found, vm)?;
+        let epoch = match epoch {
+            Some(epoch) => epoch,
+            None => runs.keys().next_back().copied().unwrap_or_default(),
+        };
+        let Some(path) = runs.get(&epoch) else {
+            let known: Vec<_> = runs.keys().map(u64::to_string).collect();
+            return Err(Failure::usage(format!(
+                "find run {epoch} of VM {uuid} in {}: there is only {}",
+                folder.display(),
+                known.join(", ")
+            )));
+        };
+        Self::open(&uuid, path)
+    }
+
+    fn open(uuid: &str, path: &Path) -> Result<Self, Failure> {
+        let document = read_document(path)?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let images = document
+            .images
+            .iter()
+            .map(|record| {
+                let path = folder.join(&record.file);
+                match record.content {
+                    ImageContent::Full => {}
+                    // A plain file cannot tell "written with zeros" from "not written".
+                    ImageContent::Delta { .. } => {
+                        return Err(Failure::failed(format!(
+                            "restore image {}: it holds changes only, and a file on disk does not say which; restore this run with Bacula and the plugin, or choose a full run with --epoch",
+                            path.display()
+                        )));
+                    }
+                }
+                let len = fs::metadata(&path)
+                    .map_err(|error| Failure::local("read image", &path, &error))?
+                    .len();
+                if len != record.size_bytes {
+                    return Err(Failure::failed(format!(
+                        "read image {}: it has {len} bytes, the disk had {}; the file is incomplete or of another run",
+                        path.display(),
+                        record.size_bytes
+                    )));
+                }
+                Ok(SavedImage {
+                    path,
+                    name: format!("/{MARK}/{uuid}/{}", record.file),
+                    size: record.size_bytes,
+                })
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            document_name: format!("/{MARK}/{uuid}/{}_conf", document.epoch),
+            document_path: path.to_owned(),
+            document,
+            images,
+        })
+    }
+}
+
+/// The stretches of a file that are not holes, ascending. A file system without holes gives one stretch.
+///
+/// # Errors
+///
+/// The file cannot be searched.
+pub(crate) fn data_ranges(file: &File, len: u64) -> io::Result<Vec<ByteRange>> {
+    let seek = |position: u64, whence| -> io::Result<Option<u64>> {
+        let position = i64::try_from(position).map_err(io::Error::other)?;
+        match lseek(file.as_fd(), position, whence) {
+            Ok(found) => u64::try_from(found).map(Some).map_err(io::Error::other),
+            Err(Errno::ENXIO) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    };
+    let mut ranges = Vec::new();
+    let mut position = 0;
+    while position < len {
+        let Some(start) = seek(position, Whence::SeekData)? else {
+            break;
+        };
+        let end = seek(start, Whence::SeekHole)?.unwrap_or(len).min(len);
+        ranges.extend(ByteRange::new(start, end));
+        position = end;
+    }
+    Ok(ranges)
+}
+
+/// Looks for documents in `folder` and below; symbolic links are not followed.
+fn collect(folder: &Path, found: &mut Documents) -> Result<(), Failure> {
+    let entries =
+        fs::read_dir(folder).map_err(|error| Failure::local("read folder", folder, &error))?;
+    for entry in entries {
+        let entry = entry.map_err(|error| Failure::local("read folder", folder, &error))?;
+        let path = entry.path();
+        let kind = entry
+            .file_type()
+            .map_err(|error| Failure::local("read folder", folder, &error))?;
+        if kind.is_dir() {
+            collect(&path, found)?;
+        } else if let Some((uuid, epoch)) = document_key(&path) {
+            found.entry(uuid).or_default().insert(epoch, path);
+        }
+    }
+    Ok(())
+}
+
+/// UUID and epoch of `.../@azure-vm/<uuid>/<epoch>_conf`.
+fn document_key(path: &Path) -> Option<(String, u64)> {
+    let epoch = path.file_name()?.to_str()?.strip_suffix("_conf")?;
+    let uuid = path.parent()?;
+    if uuid.parent()?.file_name()? != MARK {
+        return None;
+    }
+    Some((uuid.file_name()?.to_str()?.to_owned(), epoch.parse().ok()?))
+}
+
+fn choose_vm(
+    folder: &Path,
+    mut found: Documents,
+    vm: Option<&str>,
+) -> Result<(String, BTreeMap<u64, PathBuf>), Failure> {
+    if let Some(vm) = vm {
+        retain_vm(&mut found, vm)?;
+    }
+    let several = found.len() > 1;
+    match (found.pop_last(), vm) {
+        (Some(only), _) if !several => Ok(only),
+        (Some(last), _) => {
+            let uuids: Vec<_> = found.into_keys().chain([last.0]).collect();
+            Err(Failure::usage(format!(
+                "choose a VM of {}: it holds {}; name one UUID with --vm",
+                folder.display(),
+                uuids.join(", ")
+            )))
+        }
+        (None, Some(vm)) => Err(Failure::failed(format!(
+            "find VM {vm} in {}: there is no saved VM of this name or UUID",
+            folder.display()
+        ))),
+        (None, None) => Err(Failure::failed(format!(
+            "find a saved VM in {}: there is no {MARK}/<uuid>/<epoch>_conf in it or below",
+            folder.display()
+        ))),
+    }
+}
+
+/// Keeps the VM of this UUID, or those that had this name when they were last saved.
+fn retain_vm(found: &mut Documents, vm: &str) -> Result<(), Failure> {
+    if let Some(runs) = found.remove(&vm.to_lowercase()) {
+        *found = BTreeMap::from([(vm.to_lowercase(), runs)]);
+        return Ok(());
+    }
+    let mut named = Documents::new();
+    for (uuid, runs) in std::mem::take(found) {
+        let Some(newest) = runs.values().next_back() else {
+            continue;
+        };
+        if read_document(newest)?.vm_name == vm {
+            named.insert(uuid, runs);
+        }
+    }
+    *found = named;
+    Ok(())
+}
+
+fn read_document(path: &Path) -> Result<Document, Failure> {
+    let bytes = fs::read(path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => Failure::failed(format!("read {}: it is not there", path.display())),
+        _ => Failure::local("read", path, &error),
+    })?;
+    let document: Document = serde_json::from_slice(&bytes).map_err(|error| {
+        Failure::failed(format!(
+            "read configuration document {}: {error}",
+            path.display()
+        ))
+    })?;
+    if document.format != FORMAT {
+        return Err(Failure::failed(format!(
+            "read configuration document {}: its format is {}, this version knows {FORMAT}",
+            path.display(),
+            document.format
+        )));
+    }
+    Ok(document)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+
+    const UUID: &str = "3d1f0c52-7a44-4e0e-9a53-8b1d6c2f9e10";
+
+    /// A folder as `bextract` leaves it, with one VM of one 3 MiB disk.
+    fn saved(root: &Path, uuid: &str, epoch: u64, name: &str, content: &ImageContent) -> PathBuf {
+        let folder = root.join("some/where/@azure-vm").join(uuid);
+        fs::create_dir_all(&folder).unwrap();
+        let image = File::create(folder.join(format!("{epoch}_osdisk"))).unwrap();
+        image.set_len(3 << 20).unwrap();
+        let document = serde_json::json!({
+            "format": FORMAT, "creator": "test", "job": "j", "epoch": epoch, "vmUuid": uuid, "vmName": name,
+            "virtualMachine": {}, "networkInterfaces": [],
+            "images": [{
+                "file": format!("{epoch}_osdisk"), "slot": "os", "diskUniqueId": "u", "sizeBytes": 3 << 20,
+                "sectorSize": 512, "content": content, "snapshot": "s", "snapshotTime": "t", "disk": {},
+            }],
+        });
+        fs::write(folder.join(format!("{epoch}_conf")), document.to_string()).unwrap();
+        folder
+    }
+
+    #[test]
+    fn the_newest_run_is_found_below_any_prefix() {
+        let root = tempfile::tempdir().unwrap();
+        saved(root.path(), UUID, 100, "ledger01", &ImageContent::Full);
+        let folder = saved(root.path(), UUID, 1000, "ledger01", &ImageContent::Full);
+        for from in [root.path(), &folder] {
+            let vm = SavedVm::find(from, None, None).unwrap();
+            assert_eq!(vm.document.epoch, 1000);
+            assert_eq!(vm.document_name, format!("/@azure-vm/{UUID}/1000_conf"));
+            assert_eq!(vm.images[0].name, format!("/@azure-vm/{UUID}/1000_osdisk"));
+        }
+        let older = SavedVm::find(root.path(), Some("ledger01"), Some(100)).unwrap();
+        assert_eq!(older.document.epoch, 100);
+        let error = SavedVm::find(root.path(), None, Some(5)).unwrap_err();
+        assert!(error.text.contains("100, 1000"), "{}", error.text);
+    }
+
+    #[test]
+    fn of_several_vms_one_must_be_named() {
+        let root = tempfile::tempdir().unwrap();
+        saved(root.path(), UUID, 1, "ledger01", &ImageContent::Full);
+        saved(root.path(), "0000", 2, "web01", &ImageContent::Full);
+        let error = SavedVm::find(root.path(), None, None).unwrap_err();
+        assert!(error.text.contains(UUID) && error.text.contains("0000"));
+        for vm in ["web01", "0000"] {
+            let found = SavedVm::find(root.path(), Some(vm), None).unwrap();
+            assert_eq!(found.document.vm_name, "web01");
+        }
+        assert!(SavedVm::find(root.path(), Some("web02"), None).is_err());
+    }
+
+    #[test]
+    fn incomplete_runs_are_refused() {
+        let root = tempfile::tempdir().unwrap();
+        assert!(SavedVm::find(root.path(), None, None).is_err());
+        let folder = saved(root.path(), UUID, 1, "ledger01", &ImageContent::Full);
+        let image = folder.join("1_osdisk");
+        File::options()
+            .write(true)
+            .open(&image)
+            .unwrap()
+            .set_len(4096)
+            .unwrap();
+        let error = SavedVm::find(root.path(), None, None).unwrap_err();
+        assert!(error.text.contains("4096") && error.text.contains("3145728"));
+        fs::remove_file(image).unwrap();
+        assert!(SavedVm::find(root.path(), None, None).is_err());
+    }
+
+    #[test]
+    fn changes_alone_are_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let delta = ImageContent::Delta {
+            base_epoch: 1,
+            cleared: Vec::new(),
+        };
+        saved(root.path(), UUID, 2, "ledger01", &delta);
+        let error = SavedVm::find(root.path(), None, None).unwrap_err();
+        assert!(error.text.contains("changes only"), "{}", error.text);
+    }
+
+    #[test]
+    fn holes_are_left_out() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[1; 4096]).unwrap();
+        file.set_len(64 << 20).unwrap();
+        file.write_all_at(&[2; 4096], 32 << 20).unwrap();
+        let ranges = data_ranges(&file, 64 << 20).unwrap();
+        let read: u64 = ranges.iter().map(|range| range.len()).sum();
+        assert!(read < 64 << 20, "{ranges:?}");
+        for byte in [0, 4095, 32 << 20, (32 << 20) + 4095] {
+            assert!(
+                ranges.iter().any(|r| r.start() <= byte && byte < r.end()),
+                "{byte} in {ranges:?}"
+            );
+        }
+    }
+}
