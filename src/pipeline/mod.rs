@@ -1,19 +1,33 @@
 //! Moving bytes in disk order under a byte budget; knows neither Bacula nor Azure.
+//!
+//! Reading: a [`ReadPlan`] is cut into chunks, a [`ReadQueue`] keeps requests for them under way within a [`ByteBudget`],
+//! a [`ChunkReader`] hands them over in order, an [`ImageReader`] makes the host's blocks of them. Writing: a
+//! [`PageWriter`] collects the host's blocks into large requests. Storage is seen through [`RangeSource`] and
+//! [`RangeSink`] only; retrying is theirs. Whatever is doubtful (a short body, a plan with a hole at its end, a block that
+//! was lost in an abandoned call) is an error, after which a reader or writer stays failed.
 
 mod budget;
 mod image_reader;
 mod page_writer;
+mod plan;
+#[cfg(test)]
+mod properties;
 mod read;
+#[cfg(test)]
+mod testing;
+mod zeros;
 
 use std::error::Error as StdError;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-pub use self::budget::ByteBudget;
-pub use self::image_reader::{Block, ImageReader, ZeroBlocks};
+pub use self::budget::{ByteBudget, Permit};
+pub use self::image_reader::{Block, ImageReader, ReadStats, ZeroBlocks};
 pub use self::page_writer::{PageWriter, WriteStats};
-pub use self::read::{Chunk, ChunkReader, ReadPlan, read_images};
+pub use self::plan::ReadPlan;
+pub use self::read::{Chunk, ChunkReader, ReadQueue, read_images};
+pub use self::zeros::is_zero;
 
 use crate::range::ByteRange;
 
@@ -70,7 +84,47 @@ pub enum Error {
         /// Bytes that came.
         actual: u64,
     },
+    /// The ranges of a plan are not ascending and disjoint.
+    #[error(
+        "plan to read bytes {range}: they begin before {position}, where the range before them ends"
+    )]
+    Disordered {
+        /// The offending range.
+        range: ByteRange,
+        /// End of the range before it.
+        position: u64,
+    },
+    /// The bytes of an image end elsewhere than the image.
+    #[error("read an image of {size} bytes: its data ends at {end}")]
+    Incomplete {
+        /// Where the data ends.
+        end: u64,
+        /// Where the image does.
+        size: u64,
+    },
+    /// A block was asked for without room for it.
+    #[error("read a block: the buffer is empty")]
+    EmptyBuffer,
+    /// A write that does not consist of whole pages below 2^64.
+    #[error("write {len} bytes at {offset}: page writes begin and end at multiples of 512 bytes")]
+    Unaligned {
+        /// Where the run of writes begins.
+        offset: u64,
+        /// Its bytes.
+        len: u64,
+    },
+    /// A transfer that failed before, or was left in the middle of a call, cannot go on.
+    #[error("stopped by an earlier failure")]
+    Failed,
     /// The job was cancelled.
     #[error("cancelled")]
     Cancelled,
+}
+
+impl Error {
+    /// Whether the job was cancelled, which is an outcome rather than a failure.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self, Self::Cancelled)
+    }
 }

@@ -1,0 +1,210 @@
+//! A scripted source and sink for the tests of this module: content by formula, latency by paused clock, faults by place.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use super::{BoxError, Limits, RangeSink, RangeSource, ReadPlan};
+use crate::range::ByteRange;
+
+pub(super) fn range(start: u64, end: u64) -> ByteRange {
+    ByteRange::new(start, end).expect("a range of the test")
+}
+
+pub(super) fn plan_of(script: Script, ranges: &[(u64, u64)]) -> ReadPlan {
+    let ranges = ranges.iter().map(|&(start, end)| range(start, end));
+    ReadPlan::new(Arc::new(script), ranges.collect()).expect("a plan of the test")
+}
+
+pub(super) fn limits(concurrency: usize, chunk: u64) -> Limits {
+    Limits {
+        memory: 0,
+        concurrency,
+        chunk,
+    }
+}
+
+/// What came to pass, shared with the test.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Meter {
+    now: Arc<AtomicU64>,
+    peak: Arc<AtomicU64>,
+    requests: Arc<AtomicUsize>,
+    most_requests: Arc<AtomicUsize>,
+    seen: Arc<Mutex<Vec<ByteRange>>>,
+}
+
+impl Meter {
+    fn take(&self, len: u64) -> Held {
+        let now = self.now.fetch_add(len, SeqCst) + len;
+        self.peak.fetch_max(now, SeqCst);
+        Held(self.clone(), len)
+    }
+
+    fn enter(&self, range: ByteRange) -> Entered {
+        self.seen.lock().unwrap().push(range);
+        let now = self.requests.fetch_add(1, SeqCst) + 1;
+        self.most_requests.fetch_max(now, SeqCst);
+        Entered(self.clone())
+    }
+
+    /// Bytes requested or held, at their highest.
+    pub(super) fn peak(&self) -> u64 {
+        self.peak.load(SeqCst)
+    }
+
+    /// Bytes requested or held.
+    pub(super) fn held(&self) -> u64 {
+        self.now.load(SeqCst)
+    }
+
+    /// Requests side by side, at their highest.
+    pub(super) fn most_requests(&self) -> usize {
+        self.most_requests.load(SeqCst)
+    }
+
+    /// All requests, in the order in which they began.
+    pub(super) fn seen(&self) -> Vec<ByteRange> {
+        self.seen.lock().unwrap().clone()
+    }
+}
+
+struct Held(Meter, u64);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(self.1, SeqCst);
+    }
+}
+
+struct Entered(Meter);
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.0.requests.fetch_sub(1, SeqCst);
+    }
+}
+
+/// A frame that is counted as long as it lives.
+struct Frame(
+    Vec<u8>,
+    #[expect(dead_code, reason = "counts until dropped")] Arc<Held>,
+);
+
+impl AsRef<[u8]> for Frame {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// What goes wrong with the request that covers a byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    Refused,
+    Short,
+    Long,
+    Panic,
+    Never,
+}
+
+/// A source or sink with a script; the default is an instant one full of data.
+#[derive(Debug, Default)]
+pub(super) struct Script {
+    /// Milliseconds per request, in turn.
+    pub(super) latencies: Vec<u64>,
+    /// Frame lengths, in turn.
+    pub(super) frames: Vec<usize>,
+    /// Byte and what happens to the request that covers it.
+    pub(super) fault: Option<(u64, Fault)>,
+    /// These read as zeros.
+    pub(super) zeros: Vec<ByteRange>,
+    pub(super) meter: Meter,
+    pub(super) written: Arc<Mutex<BTreeMap<u64, u8>>>,
+}
+
+impl Script {
+    /// A ramp with a prime period shows misplaced bytes at once; it holds no zero.
+    pub(super) fn byte(&self, offset: u64) -> u8 {
+        if self
+            .zeros
+            .iter()
+            .any(|r| r.start() <= offset && offset < r.end())
+        {
+            0
+        } else {
+            u8::try_from(offset % 251).unwrap() + 1
+        }
+    }
+
+    fn fault(&self, range: ByteRange) -> Option<Fault> {
+        let (at, fault) = self.fault?;
+        (range.start() <= at && at < range.end()).then_some(fault)
+    }
+
+    async fn latency(&self, turn: usize) {
+        if let Some(&latency) = self.latencies.get(turn % self.latencies.len().max(1)) {
+            tokio::time::sleep(Duration::from_millis(latency)).await;
+        }
+    }
+}
+
+impl RangeSource for Script {
+    fn read(&self, range: ByteRange) -> BoxFuture<'_, Result<Vec<Bytes>, BoxError>> {
+        async move {
+            let held = Arc::new(self.meter.take(range.len()));
+            let _entered = self.meter.enter(range);
+            let turn = self.meter.seen().len();
+            self.latency(turn).await;
+            let end = match self.fault(range) {
+                None => range.end(),
+                Some(Fault::Refused) => return Err("refused".into()),
+                Some(Fault::Short) => range.end() - 1,
+                Some(Fault::Long) => range.end() + 1,
+                Some(Fault::Panic) => panic!("a source that panics"),
+                Some(Fault::Never) => std::future::pending().await,
+            };
+            let mut frames = vec![Bytes::new()];
+            let mut position = range.start();
+            while position < end {
+                let len = self
+                    .frames
+                    .get((turn + frames.len()) % self.frames.len().max(1));
+                let to = end.min(position + len.map_or(u64::MAX / 2, |len| *len as u64));
+                let bytes = (position..to).map(|offset| self.byte(offset)).collect();
+                frames.push(Bytes::from_owner(Frame(bytes, Arc::clone(&held))));
+                position = to;
+            }
+            Ok(frames)
+        }
+        .boxed()
+    }
+}
+
+impl RangeSink for Script {
+    fn write(&self, offset: u64, data: Bytes) -> BoxFuture<'_, Result<(), BoxError>> {
+        async move {
+            let range = ByteRange::with_len(offset, data.len() as u64).expect("a write with data");
+            let _held = self.meter.take(range.len());
+            let _entered = self.meter.enter(range);
+            self.latency(self.meter.seen().len()).await;
+            match self.fault(range) {
+                None => {}
+                Some(Fault::Panic) => panic!("a sink that panics"),
+                Some(Fault::Never) => std::future::pending().await,
+                Some(Fault::Refused | Fault::Short | Fault::Long) => return Err("refused".into()),
+            }
+            let bytes = data
+                .iter()
+                .enumerate()
+                .map(|(i, byte)| (offset + i as u64, *byte));
+            self.written.lock().unwrap().extend(bytes);
+            Ok(())
+        }
+        .boxed()
+    }
+}
