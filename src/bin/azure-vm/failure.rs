@@ -149,7 +149,12 @@ impl From<pipeline::Error> for Failure {
             pipeline::Error::Cancelled => Self::cancelled(),
             pipeline::Error::Read { .. }
             | pipeline::Error::Write { .. }
-            | pipeline::Error::WrongLength { .. } => Self::failed(chain(&error)),
+            | pipeline::Error::WrongLength { .. }
+            | pipeline::Error::Disordered { .. }
+            | pipeline::Error::Incomplete { .. }
+            | pipeline::Error::EmptyBuffer
+            | pipeline::Error::Unaligned { .. }
+            | pipeline::Error::Failed => Self::failed(chain(&error)),
         }
     }
 }
