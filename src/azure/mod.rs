@@ -1,14 +1,17 @@
 //! Azure over REST: what the wire means.
 
 pub mod access;
+pub mod call;
 pub mod connection_string;
 pub mod disk;
 pub mod endpoints;
 mod error;
+#[rustfmt::skip] // formatted by its generator
 pub mod generated;
 pub mod network;
 pub mod operation;
 pub mod page_blob;
+pub mod read_only;
 pub mod resource_id;
 pub mod retry;
 pub mod shared_key;
