@@ -5,6 +5,7 @@
 //! Each operation is a constant and a function that builds its request: no client, clock, retry or credentials.
 //! Members and values that the documents do not name survive a round trip through the models.
 
+pub mod authorization;
 pub mod blob;
 pub mod compute;
 pub mod disks;
@@ -17,6 +18,8 @@ pub mod subscriptions;
 /// A version may be replaced where a cloud does not know the default yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiVersions {
+    /// Of [`authorization`]: what the caller may do.
+    pub authorization: String,
     /// Of [`blob`]: page blobs behind a SAS: exported snapshots and disks being uploaded.
     pub blob: String,
     /// Of [`compute`]: virtual machines of the compute resource provider.
@@ -34,6 +37,7 @@ pub struct ApiVersions {
 impl Default for ApiVersions {
     fn default() -> Self {
         Self {
+            authorization: "2022-04-01".to_owned(),
             blob: "2025-11-05".to_owned(),
             compute: "2024-11-01".to_owned(),
             disks: "2025-01-02".to_owned(),
