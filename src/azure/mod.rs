@@ -6,31 +6,39 @@ pub mod connection_string;
 pub mod disk;
 pub mod endpoints;
 mod error;
+mod error_body;
+mod exchange;
 #[rustfmt::skip] // formatted by its generator
 pub mod generated;
 pub mod network;
-pub mod operation;
+mod operation;
 pub mod page_blob;
 pub mod read_only;
+mod redact;
 pub mod resource_id;
-pub mod retry;
+mod retry;
 pub mod shared_key;
 pub mod snapshot;
-pub mod token;
-pub mod transport;
+mod token;
+mod transport;
 pub mod vm;
+mod xml;
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 pub use self::access::{Access, AccessGrant, SasUrl};
 pub use self::endpoints::Endpoints;
-pub use self::error::{Error, ErrorKind};
+pub use self::error::{Defect, Error, ErrorKind};
 pub use self::page_blob::{PageBlob, PageRange, PageRangeKind};
 pub use self::resource_id::ResourceId;
 pub use self::transport::Transport;
 
+use self::retry::{RetryPolicy, Sender};
+use self::token::{Bearer, ServicePrincipal, TokenCache};
 use crate::secret::Secret;
 
 /// Everything needed to talk to one subscription as one service principal.
@@ -56,7 +64,24 @@ pub struct AzureConfig {
 
 /// One service principal's view of one subscription. Cheap to clone; clones share token and connections.
 #[derive(Clone, Debug)]
-pub struct Azure {}
+pub struct Azure {
+    shared: Arc<Shared>,
+    sender: Sender,
+    /// Longest wait for a long-running operation.
+    patience: Duration,
+}
+
+#[derive(Debug)]
+struct Shared {
+    config: AzureConfig,
+    transport: Transport,
+    tokens: TokenCache,
+}
+
+/// A copy of a large disk in the background may take hours, but reports progress; nothing else takes this long.
+const JOB_PATIENCE: Duration = Duration::from_secs(3600);
+/// Nobody waits for what is given back after a failure.
+const CLEANUP_PATIENCE: Duration = Duration::from_secs(60);
 
 impl Azure {
     /// Prepares the clients; no request is made. `cancel` ends every wait of this view.
@@ -65,28 +90,63 @@ impl Azure {
     ///
     /// An unusable CA file or endpoint.
     pub fn new(config: AzureConfig, cancel: CancellationToken) -> Result<Self, Error> {
-        let _ = (config, cancel);
-        unimplemented!()
+        let transport = Transport::new(
+            config.ca_file.as_deref(),
+            config.allow_http,
+            config.concurrency,
+        )?;
+        let principal = ServicePrincipal::new(&config)?;
+        let sender = Sender::new(Arc::new(transport.clone()), RetryPolicy::JOB, cancel);
+        Ok(Self {
+            shared: Arc::new(Shared {
+                config,
+                transport,
+                tokens: TokenCache::new(principal),
+            }),
+            sender,
+            patience: JOB_PATIENCE,
+        })
     }
 
     /// The same client with a cancellation of its own and a short deadline: for giving back what a cancelled job holds.
     #[must_use]
     pub fn for_cleanup(&self) -> Self {
-        unimplemented!()
+        Self {
+            shared: Arc::clone(&self.shared),
+            sender: self.sender.detached(RetryPolicy::CLEANUP),
+            patience: CLEANUP_PATIENCE,
+        }
     }
 
-    /// Obtains a token, to learn early whether the credentials are good.
+    /// Obtains a token, to learn early and soon whether the credentials are good.
     ///
     /// # Errors
     ///
     /// What the token endpoint said, or why it could not be asked.
     pub async fn login(&self) -> Result<(), Error> {
-        unimplemented!()
+        let sender = self.sender.with_policy(RetryPolicy::SHORT);
+        let bearer = Bearer {
+            cache: &self.shared.tokens,
+            sender: &sender,
+        };
+        bearer.login().await
     }
 
     /// The subscription that is worked on.
     #[must_use]
     pub fn subscription_id(&self) -> &str {
-        unimplemented!()
+        &self.shared.config.subscription_id
+    }
+
+    /// The connections, for blobs that are reached without this subscription.
+    #[must_use]
+    pub fn transport(&self) -> &Transport {
+        &self.shared.transport
+    }
+
+    /// Ends every wait of this view.
+    #[must_use]
+    pub fn cancellation(&self) -> &CancellationToken {
+        self.sender.cancel()
     }
 }

@@ -1,1 +1,504 @@
-//! To come.
+//! The one retry loop: every request of this layer, to ARM, the token endpoint or a blob, goes through [`Sender::send`].
+//!
+//! An attempt is a whole exchange, the body and its check included: a chunk that broke in the middle is fetched again
+//! whole. The loop decides by method, status and error code; it waits at least as long as `Retry-After` says, gives up
+//! at a number of attempts or at a deadline, and every wait ends at once when the job is cancelled. What the answer
+//! means, and who is asked for a token or a SAS, is left to the caller.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{Method, Request, StatusCode};
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::error::{Defect, Failure};
+use super::error_body::ErrorBody;
+use super::exchange::{Answer, Exchange, TransportError, TransportErrorKind};
+use super::{Error, ErrorKind};
+
+/// How often and how long a request is repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RetryPolicy {
+    /// Attempts in all.
+    pub(super) attempts: u32,
+    /// Attempts while the host has never answered: that is a wrong address rather than an outage.
+    pub(super) first_contact_attempts: u32,
+    /// Wait after the first attempt; doubles from then on.
+    pub(super) first_delay: Duration,
+    /// Longest wait of our own choice.
+    pub(super) max_delay: Duration,
+    /// From the first attempt to the last answer, waits included. `Retry-After` is honoured up to here.
+    pub(super) deadline: Duration,
+}
+
+impl RetryPolicy {
+    /// For the requests of a job. Restore uploads are known to sit in `OperationTimedOut` for minutes, and compute asks
+    /// to wait up to 20 minutes ("Troubleshooting API throttling errors"); both shall not end a job of hours.
+    pub(super) const JOB: Self = Self {
+        attempts: 12,
+        first_contact_attempts: 4,
+        first_delay: Duration::from_millis(800),
+        max_delay: Duration::from_secs(60),
+        deadline: Duration::from_secs(30 * 60),
+    };
+
+    /// For giving back what is held when nobody wants to wait any more.
+    pub(super) const CLEANUP: Self = Self {
+        attempts: 8,
+        deadline: Duration::from_secs(60),
+        max_delay: Duration::from_secs(10),
+        ..Self::JOB
+    };
+
+    /// For questions that a person waits on, and for a refresh that can also be made later.
+    pub(super) const SHORT: Self = Self {
+        attempts: 4,
+        deadline: Duration::from_secs(45),
+        ..Self::JOB
+    };
+
+    /// Wait before attempt `next`, or `None` to give up.
+    fn delay(
+        &self,
+        cause: &Cause,
+        request: &Outgoing<'_>,
+        made: u32,
+        spent: Duration,
+    ) -> Option<Duration> {
+        if !cause.is_transient(request) || made >= self.limit(cause) {
+            return None;
+        }
+        let exponential = self
+            .first_delay
+            .saturating_mul(1_u32.checked_shl(made - 1).unwrap_or(u32::MAX))
+            .min(self.max_delay);
+        // Half of it is left to chance, so that many requests that failed together do not return together.
+        let jittered = exponential.mul_f64(0.5 + fastrand::f64() / 2.0);
+        let delay = cause
+            .retry_after()
+            .map_or(jittered, |asked| jittered.max(asked));
+        (spent.checked_add(delay)? < self.deadline).then_some(delay)
+    }
+
+    fn limit(&self, cause: &Cause) -> u32 {
+        match cause {
+            Cause::Transport(error) if error.is_unsent() && !error.host_known => {
+                self.attempts.min(self.first_contact_attempts)
+            }
+            // Something on the way damages answers: a second look may help, a long wait does not.
+            Cause::Defect(..) => self.attempts.min(4),
+            Cause::Transport(_) | Cause::Status { .. } => self.attempts,
+        }
+    }
+}
+
+/// What a request needs to be accepted. Called for each attempt, since tokens and SAS change under way.
+pub(super) trait Credential: Send + Sync {
+    /// Completes the request. Returns the generation of the credential used, for [`renew`](Self::renew).
+    fn authorize<'a>(
+        &'a self,
+        request: &'a mut Request<Bytes>,
+    ) -> BoxFuture<'a, Result<u64, Error>>;
+
+    /// Whether this answer means that the credential, not the request, was refused.
+    fn is_refused(&self, status: StatusCode) -> bool;
+
+    /// Replaces the credential of that generation, unless somebody did already. `false` if there is no other to be had.
+    fn renew(&self, generation: u64) -> BoxFuture<'_, Result<bool, Error>>;
+}
+
+/// No credential at all.
+pub(super) struct Anonymous;
+
+impl Credential for Anonymous {
+    fn authorize<'a>(
+        &'a self,
+        _request: &'a mut Request<Bytes>,
+    ) -> BoxFuture<'a, Result<u64, Error>> {
+        Box::pin(async { Ok(0) })
+    }
+
+    fn is_refused(&self, _status: StatusCode) -> bool {
+        false
+    }
+
+    fn renew(&self, _generation: u64) -> BoxFuture<'_, Result<bool, Error>> {
+        Box::pin(async { Ok(false) })
+    }
+}
+
+/// Looks at a successful answer; its complaint makes the attempt a failed one.
+pub(super) type Check<'a> = &'a (dyn Fn(&Answer) -> Result<(), Defect> + Send + Sync);
+
+/// One request, and what the loop has to know about it.
+pub(super) struct Outgoing<'a> {
+    /// Verb and object for messages: `create snapshot`.
+    pub(super) operation: &'static str,
+    /// Which one, for messages.
+    pub(super) resource: &'a (dyn fmt::Display + Send + Sync),
+    pub(super) request: Request<Bytes>,
+    pub(super) credential: &'a dyn Credential,
+    /// Statuses that mean success.
+    pub(super) success: &'a [u16],
+    /// Safe to send again although an earlier attempt may have been carried out.
+    pub(super) repeatable: bool,
+    /// The resource is known to be coming: 404 is waited out.
+    pub(super) awaits_existence: bool,
+    /// Longest body accepted, in bytes.
+    pub(super) limit: u64,
+    pub(super) check: Option<Check<'a>>,
+}
+
+impl<'a> Outgoing<'a> {
+    /// Longest answer of a service in JSON or XML; a page of a thousand virtual machines has a few MB.
+    pub(super) const DOCUMENT_LIMIT: u64 = 64 << 20;
+
+    /// A request that is repeatable by its method, with an answer that is a document.
+    pub(super) fn new(
+        operation: &'static str,
+        resource: &'a (dyn fmt::Display + Send + Sync),
+        request: Request<Bytes>,
+        success: &'a [u16],
+        credential: &'a dyn Credential,
+    ) -> Self {
+        let repeatable = request.method().is_idempotent();
+        Self {
+            operation,
+            resource,
+            request,
+            credential,
+            success,
+            repeatable,
+            awaits_existence: false,
+            limit: Self::DOCUMENT_LIMIT,
+            check: None,
+        }
+    }
+}
+
+/// A received answer, and how many attempts it took.
+#[derive(Debug)]
+pub(super) struct Received {
+    pub(super) answer: Answer,
+    pub(super) attempts: u32,
+}
+
+/// Sends requests until they succeed, fail for good, run out of time or are cancelled. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Sender {
+    exchange: Arc<dyn Exchange>,
+    policy: RetryPolicy,
+    cancel: CancellationToken,
+}
+
+impl Sender {
+    pub(super) fn new(
+        exchange: Arc<dyn Exchange>,
+        policy: RetryPolicy,
+        cancel: CancellationToken,
+    ) -> Self {
+        Self {
+            exchange,
+            policy,
+            cancel,
+        }
+    }
+
+    /// The same connections under another policy.
+    pub(super) fn with_policy(&self, policy: RetryPolicy) -> Self {
+        Self {
+            policy,
+            ..self.clone()
+        }
+    }
+
+    /// The same connections under another policy and cancellation.
+    pub(super) fn detached(&self, policy: RetryPolicy) -> Self {
+        Self::new(Arc::clone(&self.exchange), policy, CancellationToken::new())
+    }
+
+    pub(super) fn cancel(&self) -> &CancellationToken {
+        &self.cancel
+    }
+
+    /// Waits, unless the job is cancelled.
+    pub(super) async fn pause(
+        &self,
+        delay: Duration,
+        operation: &'static str,
+        resource: &(dyn fmt::Display + Send + Sync),
+    ) -> Result<(), Error> {
+        self.cancel
+            .run_until_cancelled(sleep(delay))
+            .await
+            .ok_or_else(|| Error::cancelled(operation, resource))
+    }
+
+    /// Sends `outgoing` and returns its successful answer.
+    ///
+    /// # Cancellation
+    ///
+    /// Ends at once with [`ErrorKind::Cancelled`]; the service may still carry the request out.
+    pub(super) async fn send(&self, outgoing: Outgoing<'_>) -> Result<Received, Error> {
+        let cancelled = || Error::cancelled(outgoing.operation, outgoing.resource);
+        let started = Instant::now();
+        let deadline = started + self.policy.deadline;
+        let mut renewed = false;
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let mut request = outgoing.request.clone();
+            let attempt = async {
+                let generation = outgoing.credential.authorize(&mut request).await?;
+                Ok::<_, Error>((generation, self.attempt(&outgoing, request).await))
+            };
+            let (generation, outcome) = self
+                .cancel
+                .run_until_cancelled(timeout_at(deadline, attempt))
+                .await
+                .ok_or_else(cancelled)?
+                .unwrap_or_else(|_elapsed| Ok((0, Err(Cause::deadline(self.policy.deadline)))))?;
+            let cause = match outcome {
+                Ok(answer) => return Ok(Received { answer, attempts }),
+                Err(cause) => cause,
+            };
+            if !renewed
+                && cause
+                    .status()
+                    .is_some_and(|s| outgoing.credential.is_refused(s))
+            {
+                renewed = true;
+                let renewal = outgoing.credential.renew(generation);
+                if self
+                    .cancel
+                    .run_until_cancelled(renewal)
+                    .await
+                    .ok_or_else(cancelled)??
+                {
+                    continue;
+                }
+            }
+            let spent = started.elapsed();
+            let Some(delay) = self.policy.delay(&cause, &outgoing, attempts, spent) else {
+                return Err(cause.into_error(&outgoing, attempts, spent));
+            };
+            tracing::debug!(
+                operation = outgoing.operation,
+                resource = %outgoing.resource,
+                attempts,
+                delay_ms = delay.as_millis(),
+                "repeats after a failed attempt"
+            );
+            self.pause(delay, outgoing.operation, outgoing.resource)
+                .await?;
+        }
+    }
+
+    async fn attempt(
+        &self,
+        outgoing: &Outgoing<'_>,
+        request: Request<Bytes>,
+    ) -> Result<Answer, Cause> {
+        let method = request.method().clone();
+        let sent = Instant::now();
+        let result = self.exchange.exchange(request, outgoing.limit).await;
+        let milliseconds = sent.elapsed().as_millis();
+        let answer = match result {
+            Ok(answer) => answer,
+            Err(error) => {
+                tracing::debug!(
+                    operation = outgoing.operation,
+                    resource = %outgoing.resource,
+                    %method,
+                    milliseconds,
+                    error = error.text,
+                    "no answer"
+                );
+                return Err(Cause::Transport(error));
+            }
+        };
+        tracing::debug!(
+            operation = outgoing.operation,
+            resource = %outgoing.resource,
+            %method,
+            status = answer.status.as_u16(),
+            milliseconds,
+            request_id = answer.request_id(),
+            "answer"
+        );
+        if outgoing.success.contains(&answer.status.as_u16()) {
+            return match outgoing.check.map_or(Ok(()), |check| check(&answer)) {
+                Ok(()) => Ok(answer),
+                Err(defect) => Err(Cause::Defect(defect, answer.request_id())),
+            };
+        }
+        Err(Cause::Status {
+            status: answer.status,
+            retry_after: retry_after(&answer),
+            request_id: answer.request_id(),
+            body: ErrorBody::parse(&answer.headers, &answer.contiguous()),
+            head: method == Method::HEAD,
+        })
+    }
+}
+
+/// `Retry-After` of an answer, in seconds or as an HTTP date; 0, which much of Azure sends always, says nothing.
+pub(super) fn retry_after(answer: &Answer) -> Option<Duration> {
+    let text = answer.header("retry-after")?.trim();
+    let delay = match text.parse::<u64>() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_not_a_number) => httpdate::parse_http_date(text)
+            .ok()?
+            .duration_since(SystemTime::now())
+            .ok()?,
+    };
+    (!delay.is_zero()).then_some(delay)
+}
+
+/// Why an attempt failed.
+enum Cause {
+    Transport(TransportError),
+    Status {
+        status: StatusCode,
+        retry_after: Option<Duration>,
+        request_id: Option<String>,
+        body: ErrorBody,
+        /// The answer could not have a body.
+        head: bool,
+    },
+    Defect(Defect, Option<String>),
+}
+
+/// Conflicts that pass by themselves ("Resource is locked by another operation").
+const TRANSIENT_CODES: [&str; 5] = [
+    "AnotherOperationInProgress",
+    "CanceledAndSupersededDueToAnotherOperation",
+    "ReferencedResourceNotProvisioned",
+    "RetryableError",
+    "RetryableErrorDueToAnotherOperation",
+];
+
+impl Cause {
+    fn deadline(limit: Duration) -> Self {
+        Self::Transport(TransportError {
+            kind: TransportErrorKind::Timeout,
+            text: format!("not finished within {} s", limit.as_secs()),
+            host_known: true,
+        })
+    }
+
+    fn status(&self) -> Option<StatusCode> {
+        match self {
+            Self::Status { status, .. } => Some(*status),
+            Self::Transport(_) | Self::Defect(..) => None,
+        }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status { retry_after, .. } => *retry_after,
+            Self::Transport(_) | Self::Defect(..) => None,
+        }
+    }
+
+    /// Whether another attempt may succeed and does no harm.
+    fn is_transient(&self, request: &Outgoing<'_>) -> bool {
+        match self {
+            Self::Transport(error) => match error.kind {
+                TransportErrorKind::UnknownHost | TransportErrorKind::NotConnected => true,
+                TransportErrorKind::Tls
+                | TransportErrorKind::Timeout
+                | TransportErrorKind::Broken => request.repeatable || error.is_unsent(),
+                TransportErrorKind::Certificate
+                | TransportErrorKind::Protocol
+                | TransportErrorKind::NotAllowed => false,
+            },
+            Self::Status { status, body, .. } => match status.as_u16() {
+                // Refused before anything was done.
+                429 => true,
+                408 | 500 | 502 | 503 | 504 => request.repeatable,
+                404 => request.awaits_existence,
+                409 | 412 => body
+                    .code
+                    .as_deref()
+                    .is_some_and(|code| TRANSIENT_CODES.contains(&code)),
+                _ => false,
+            },
+            Self::Defect(..) => request.repeatable,
+        }
+    }
+
+    fn into_error(self, request: &Outgoing<'_>, attempts: u32, elapsed: Duration) -> Error {
+        let failure = |kind, message| Failure {
+            attempts,
+            elapsed,
+            ..Failure::new(kind, request.operation, request.resource, message)
+        };
+        match self {
+            Self::Transport(error) => {
+                let kind = match error.kind {
+                    TransportErrorKind::UnknownHost
+                    | TransportErrorKind::NotConnected
+                    | TransportErrorKind::Tls
+                    | TransportErrorKind::Broken => ErrorKind::Network,
+                    TransportErrorKind::Certificate => ErrorKind::Certificate,
+                    TransportErrorKind::Timeout => ErrorKind::Timeout,
+                    TransportErrorKind::Protocol => ErrorKind::InvalidAnswer,
+                    TransportErrorKind::NotAllowed => ErrorKind::Configuration,
+                };
+                failure(kind, error.text).into()
+            }
+            Self::Defect(defect, request_id) => Failure {
+                request_id,
+                defect: Some(defect.clone()),
+                ..failure(ErrorKind::InvalidAnswer, defect.to_string())
+            }
+            .into(),
+            Self::Status {
+                status,
+                retry_after,
+                request_id,
+                body,
+                head,
+            } => {
+                let mut message = body.message.unwrap_or_else(|| {
+                    let reason = status.canonical_reason().unwrap_or("unknown status");
+                    match head {
+                        true => reason.to_owned(),
+                        false => format!("{reason}, without an explanation"),
+                    }
+                });
+                if let Some(wait) = retry_after {
+                    message.push_str(&format!("; to be repeated after {} s", wait.as_secs()));
+                }
+                Failure {
+                    status: Some(status),
+                    code: body.code.clone(),
+                    request_id,
+                    ..failure(kind_of(status, body.code.as_deref()), message)
+                }
+                .into()
+            }
+        }
+    }
+}
+
+fn kind_of(status: StatusCode, code: Option<&str>) -> ErrorKind {
+    match status.as_u16() {
+        401 => ErrorKind::Unauthorized,
+        403 => ErrorKind::Forbidden,
+        404 => ErrorKind::NotFound,
+        409 | 412 => ErrorKind::Conflict,
+        408 | 504 => ErrorKind::Timeout,
+        429 => ErrorKind::Throttled,
+        503 if code == Some("ServerBusy") => ErrorKind::Throttled,
+        400..500 => ErrorKind::Refused,
+        500.. => ErrorKind::Service,
+        // An informational, successful or redirecting status that this request cannot have.
+        _ => ErrorKind::InvalidAnswer,
+    }
+}

@@ -1,1 +1,394 @@
-//! To come.
+//! Tokens of the service principal: the client-credentials grant, and the one cache that all requests share.
+//!
+//! A token is replaced when less than five minutes are left, by one request while the others go on with the old one.
+//! Where there is none to go on with, all wait for one refresh and share its outcome. The secret is sent to the token
+//! endpoint and nowhere else; neither secret nor token is ever part of an error.
+
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::header::AUTHORIZATION;
+use http::{HeaderValue, Request, StatusCode};
+use oauth2::basic::BasicClient;
+use oauth2::{
+    AsyncHttpClient, AuthType, ClientId, ClientSecret, HttpRequest, HttpResponse,
+    RequestTokenError, Scope, TokenResponse, TokenUrl,
+};
+use tokio::sync::Mutex as AsyncMutex;
+use tokio::time::Instant;
+use url::Url;
+
+use super::error::Defect;
+use super::retry::{Anonymous, Credential, Outgoing, RetryPolicy, Sender};
+use super::{AzureConfig, Error, ErrorKind};
+use crate::secret::Secret;
+
+const OPERATION: &str = "obtain a token for";
+
+/// A token with less time left is replaced (the rule of Azure's own clients).
+const REFRESH_MARGIN: Duration = Duration::from_secs(300);
+/// After a failed early refresh the old token serves on for at least so long.
+const REFRESH_PAUSE: Duration = Duration::from_secs(30);
+/// Assumed where the answer does not say; the service's own minimum is an hour.
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(3600);
+
+/// Who asks for what; prints no secret.
+pub(super) struct ServicePrincipal {
+    token_url: Url,
+    tenant: String,
+    application: String,
+    secret: Secret,
+    scope: String,
+}
+
+impl ServicePrincipal {
+    /// `{authority}/{tenant}/oauth2/v2.0/token` and the scope `{audience}/.default`.
+    pub(super) fn new(config: &AzureConfig) -> Result<Self, Error> {
+        let mut token_url = config.endpoints.authority.clone();
+        token_url
+            .path_segments_mut()
+            .map_err(|()| {
+                Error::new(
+                    ErrorKind::Configuration,
+                    "use authority",
+                    &config.endpoints.authority,
+                    "it cannot be the base of a URL",
+                )
+            })?
+            .pop_if_empty()
+            .extend([config.tenant_id.as_str(), "oauth2", "v2.0", "token"]);
+        Ok(Self {
+            token_url,
+            tenant: config.tenant_id.clone(),
+            application: config.application_id.clone(),
+            secret: config.application_secret.clone(),
+            scope: format!(
+                "{}/.default",
+                config.endpoints.audience.trim_end_matches('/')
+            ),
+        })
+    }
+
+    async fn fetch(&self, sender: &Sender) -> Result<(String, Duration), Error> {
+        let client = BasicClient::new(ClientId::new(self.application.clone()))
+            .set_client_secret(ClientSecret::new(self.secret.expose().to_owned()))
+            .set_auth_type(AuthType::RequestBody)
+            .set_token_uri(TokenUrl::from_url(self.token_url.clone()));
+        let channel = Channel {
+            sender,
+            resource: self,
+        };
+        let token = client
+            .exchange_client_credentials()
+            .add_scope(Scope::new(self.scope.clone()))
+            .request_async(&channel)
+            .await
+            .map_err(|error| self.explain(error))?;
+        let lifetime = token.expires_in().unwrap_or(DEFAULT_LIFETIME);
+        Ok((token.access_token().secret().clone(), lifetime))
+    }
+
+    /// The body of an unreadable answer is left out: it may hold a token.
+    fn explain<T>(&self, error: RequestTokenError<Error, T>) -> Error
+    where
+        T: oauth2::ErrorResponse + 'static,
+    {
+        match error {
+            RequestTokenError::Request(error) => self.explain_refusal(&error),
+            RequestTokenError::Parse(error, _body) => self.invalid(format!(
+                "the answer is not a token: unexpected value at `{}`",
+                error.path()
+            )),
+            RequestTokenError::ServerResponse(_) | RequestTokenError::Other(_) => {
+                self.invalid("the answer is not a token".to_owned())
+            }
+        }
+    }
+
+    fn invalid(&self, text: String) -> Error {
+        Error::invalid_answer(OPERATION, self, Defect::Malformed(text))
+    }
+
+    /// Says in plain words what the codes of Microsoft Entra ID mean ("Microsoft Entra authentication and
+    /// authorization error codes").
+    fn explain_refusal(&self, error: &Error) -> Error {
+        let Some(number) = aadsts(error.message()) else {
+            return match error.status() {
+                Some(400 | 401) => error.reinterpret(ErrorKind::Unauthorized, error.message()),
+                _ => error.clone(),
+            };
+        };
+        let Self {
+            tenant,
+            application,
+            ..
+        } = self;
+        let advice = match number {
+            7_000_215 => {
+                "the application secret is wrong; give the value of the secret, not its id"
+                    .to_owned()
+            }
+            7_000_222 => "the application secret has expired; create a new one for the application"
+                .to_owned(),
+            700_016 => format!(
+                "application {application} does not exist in tenant {tenant}; check application_id and tenant_id"
+            ),
+            90_002 => {
+                format!("tenant {tenant} does not exist in this cloud; check tenant_id and cloud")
+            }
+            900_023 => format!("tenant_id {tenant} is neither an id nor a domain name of a tenant"),
+            70_011 | 500_011 => format!(
+                "tenant {tenant} does not know the resource {}; check cloud",
+                self.scope
+            ),
+            _ => error.message().to_owned(),
+        };
+        error.reinterpret(
+            ErrorKind::Unauthorized,
+            if advice == error.message() {
+                advice
+            } else {
+                format!("{advice} (AADSTS{number})")
+            },
+        )
+    }
+}
+
+impl fmt::Display for ServicePrincipal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "application {} in tenant {}",
+            self.application, self.tenant
+        )
+    }
+}
+
+impl fmt::Debug for ServicePrincipal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Number of the first `AADSTSnnnnn` in a text.
+fn aadsts(text: &str) -> Option<u32> {
+    let (_, after) = text.split_once("AADSTS")?;
+    let end = after
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(after.len());
+    after[..end].parse().ok()
+}
+
+/// Carries the requests of the `oauth2` package through the retry loop.
+struct Channel<'a> {
+    sender: &'a Sender,
+    resource: &'a ServicePrincipal,
+}
+
+impl<'c> AsyncHttpClient<'c> for Channel<'_> {
+    type Error = Error;
+    type Future = BoxFuture<'c, Result<HttpResponse, Error>>;
+
+    fn call(&'c self, request: HttpRequest) -> Self::Future {
+        Box::pin(async move {
+            let request = request.map(Bytes::from);
+            let outgoing = Outgoing {
+                // Asking twice for a token yields two good tokens.
+                repeatable: true,
+                limit: 1 << 20,
+                ..Outgoing::new(OPERATION, self.resource, request, &[200], &Anonymous)
+            };
+            let answer = self.sender.send(outgoing).await?.answer;
+            let mut response = HttpResponse::new(answer.contiguous().to_vec());
+            *response.headers_mut() = answer.headers;
+            Ok(response)
+        })
+    }
+}
+
+/// The current token, ready to be sent.
+#[derive(Clone)]
+struct Token {
+    header: HeaderValue,
+    expires: Instant,
+    generation: u64,
+}
+
+/// The token of one service principal.
+pub(super) struct TokenCache {
+    principal: ServicePrincipal,
+    current: Mutex<Option<Token>>,
+    /// Held during a refresh: there is never more than one.
+    refresh: AsyncMutex<LastRefresh>,
+}
+
+#[derive(Default)]
+struct LastRefresh {
+    generation: u64,
+    failed: Option<(Instant, Error)>,
+}
+
+impl TokenCache {
+    pub(super) fn new(principal: ServicePrincipal) -> Self {
+        Self {
+            principal,
+            current: Mutex::new(None),
+            refresh: AsyncMutex::default(),
+        }
+    }
+
+    /// A token that is good for the next request; `sender` is used if one has to be fetched.
+    async fn token(&self, sender: &Sender) -> Result<Token, Error> {
+        let asked = Instant::now();
+        if let Some(token) = self.current() {
+            let left = token.expires.saturating_duration_since(asked);
+            if left >= REFRESH_MARGIN {
+                return Ok(token);
+            }
+            if !left.is_zero() {
+                return self.refresh_early(token, sender).await;
+            }
+        }
+        self.refresh(asked, None, sender).await
+    }
+
+    /// Replaces a token that still works: not at the cost of failing or of waiting in a crowd.
+    async fn refresh_early(&self, old: Token, sender: &Sender) -> Result<Token, Error> {
+        let Ok(mut last) = self.refresh.try_lock() else {
+            return Ok(old);
+        };
+        let resting = last
+            .failed
+            .as_ref()
+            .is_some_and(|(at, _)| at.elapsed() < REFRESH_PAUSE);
+        if resting {
+            return Ok(old);
+        }
+        let hasty = sender.with_policy(RetryPolicy::SHORT);
+        match self.fetch(&mut last, &hasty).await {
+            Err(error) if error.is_cancelled() => Err(error),
+            Err(error) if old.expires <= Instant::now() => Err(error),
+            Err(error) => {
+                tracing::warn!("{error}; the old token serves on until it expires");
+                Ok(old)
+            }
+            Ok(token) => Ok(token),
+        }
+    }
+
+    /// Waits for a token other than that of generation `refused`.
+    async fn refresh(
+        &self,
+        asked: Instant,
+        refused: Option<u64>,
+        sender: &Sender,
+    ) -> Result<Token, Error> {
+        let mut last = self.refresh.lock().await;
+        if let Some(token) = self.current()
+            && refused != Some(token.generation)
+            && token.expires > Instant::now()
+        {
+            return Ok(token);
+        }
+        if let Some((at, error)) = &last.failed
+            && *at >= asked
+        {
+            return Err(error.clone());
+        }
+        self.fetch(&mut last, sender).await
+    }
+
+    async fn fetch(&self, last: &mut LastRefresh, sender: &Sender) -> Result<Token, Error> {
+        // Counted from before the request: the service counts from before its answer.
+        let asked = Instant::now();
+        let fetched = self
+            .principal
+            .fetch(sender)
+            .await
+            .and_then(|(text, lifetime)| {
+                let mut header =
+                    HeaderValue::try_from(format!("Bearer {text}")).map_err(|_invalid| {
+                        self.principal.invalid("the token is not plain text".into())
+                    })?;
+                header.set_sensitive(true);
+                last.generation += 1;
+                Ok(Token {
+                    header,
+                    expires: asked + lifetime,
+                    generation: last.generation,
+                })
+            });
+        match &fetched {
+            Ok(token) => {
+                last.failed = None;
+                *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(token.clone());
+            }
+            // Somebody else's job may have been cancelled: that says nothing to the others.
+            Err(error) if error.is_cancelled() => {}
+            Err(error) => last.failed = Some((Instant::now(), error.clone())),
+        }
+        fetched
+    }
+
+    fn current(&self) -> Option<Token> {
+        self.current
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+impl fmt::Debug for TokenCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenCache")
+            .field("principal", &self.principal)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The cache as a credential: `Authorization: Bearer`, and one forced refresh after a 401.
+pub(super) struct Bearer<'a> {
+    pub(super) cache: &'a TokenCache,
+    pub(super) sender: &'a Sender,
+}
+
+impl Bearer<'_> {
+    /// Makes sure that there is a token.
+    pub(super) async fn login(&self) -> Result<(), Error> {
+        self.sender
+            .cancel()
+            .run_until_cancelled(self.cache.token(self.sender))
+            .await
+            .unwrap_or_else(|| Err(Error::cancelled(OPERATION, &self.cache.principal)))
+            .map(|_token| ())
+    }
+}
+
+impl Credential for Bearer<'_> {
+    fn authorize<'a>(
+        &'a self,
+        request: &'a mut Request<Bytes>,
+    ) -> BoxFuture<'a, Result<u64, Error>> {
+        Box::pin(async {
+            let token = self.cache.token(self.sender).await?;
+            request.headers_mut().insert(AUTHORIZATION, token.header);
+            Ok(token.generation)
+        })
+    }
+
+    fn is_refused(&self, status: StatusCode) -> bool {
+        status == StatusCode::UNAUTHORIZED
+    }
+
+    fn renew(&self, generation: u64) -> BoxFuture<'_, Result<bool, Error>> {
+        Box::pin(async move {
+            self.cache
+                .refresh(Instant::now(), Some(generation), self.sender)
+                .await
+                .map(|_token| true)
+        })
+    }
+}

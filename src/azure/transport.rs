@@ -1,21 +1,473 @@
 //! One HTTP client: hyper over rustls.
-use super::Error;
-use std::path::Path;
+//!
+//! HTTP/1.1 only, since every service spoken to here serves it and one connection per request in flight is what the
+//! disk endpoints reward. No redirect is followed, no proxy is used. Every phase has its own timeout: connecting, the
+//! head of the answer, and each piece of the body. What an answer means is not decided here.
 
-/// A connection pool. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Transport {}
+use std::collections::HashSet;
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::uri::{Authority, Scheme};
+use http::{Request, Uri};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::Name;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::RootCertStore;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tower_service::Service;
+
+use super::exchange::{Answer, Exchange, TransportError, TransportErrorKind};
+use super::redact::clean;
+use super::{Error, ErrorKind};
+
+/// From the name to the finished TLS handshake.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// From the request to the head of the answer, the upload of a 4 MiB page write over a slow line included.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(100);
+/// Between two pieces of a body.
+const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Idle connections are closed before Azure's load balancers drop them silently (4 minutes by default).
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+/// Upper bound of one read from a connection. It also bounds the head of an answer: two signed polling URLs of more
+/// than 4 KB each come in one head ("Track asynchronous Azure operations"), so this leaves ample room.
+const READ_BUFFER: usize = 256 * 1024;
+/// Header lines of one answer.
+const MAX_HEADERS: usize = 256;
+
+type HttpClient = Client<TimedConnector, Full<Bytes>>;
+
+/// A connection pool. Cheap to clone; clones share it.
+#[derive(Clone)]
+pub struct Transport {
+    client: HttpClient,
+    allow_http: bool,
+    known_hosts: Arc<Mutex<HashSet<Authority>>>,
+}
 
 impl Transport {
-    /// Trusts the system's roots and those of `ca_file`.
+    /// Trusts the system's roots and those of `ca_file` (PEM), and keeps up to `connections` idle connections per host.
+    /// With `allow_http`, plain `http://` is accepted for loopback addresses; it is refused for all others.
+    ///
     /// # Errors
-    /// An unusable CA file; no roots at all.
+    ///
+    /// An unusable CA file; no trusted roots at all.
     pub fn new(
         ca_file: Option<&Path>,
         allow_http: bool,
         connections: usize,
     ) -> Result<Self, Error> {
-        let _ = (ca_file, allow_http, connections);
-        unimplemented!()
+        let tls = tls_config(trusted_roots(ca_file)?)?;
+        let mut tcp = HttpConnector::new_with_resolver(Resolver);
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        tcp.set_keepalive(Some(Duration::from_secs(30)));
+        let https = HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(tcp);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+            .pool_max_idle_per_host(connections.max(1))
+            .http1_max_buf_size(READ_BUFFER)
+            .http1_max_headers(MAX_HEADERS)
+            .build(TimedConnector(https));
+        Ok(Self {
+            client,
+            allow_http,
+            known_hosts: Arc::default(),
+        })
+    }
+
+    async fn run(&self, request: Request<Bytes>, limit: u64) -> Result<Answer, TransportError> {
+        let place = Place::of(request.uri(), self)?;
+        let response = timeout(HEAD_TIMEOUT, self.client.request(request.map(Full::new)))
+            .await
+            .map_err(|_elapsed| place.timed_out("no answer", HEAD_TIMEOUT))?
+            .map_err(|error| place.classify(&error))?;
+        self.remember(&place.authority);
+
+        let (head, mut incoming) = response.into_parts();
+        let announced = head
+            .headers
+            .get(http::header::CONTENT_LENGTH)
+            .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+        // The answer to a HEAD announces a length that it does not have.
+        let bodiless = hyper::body::Body::is_end_stream(&incoming);
+        if let Some(length) = announced.filter(|&length| length > limit && !bodiless) {
+            return Err(place.too_long(length, limit));
+        }
+        let mut body = Vec::new();
+        let mut received = 0;
+        while let Some(frame) = place.next_frame(&mut incoming).await? {
+            received += frame.len() as u64;
+            if received > limit {
+                return Err(place.too_long(received, limit));
+            }
+            body.push(frame);
+        }
+        Ok(Answer {
+            status: head.status,
+            headers: head.headers,
+            body,
+        })
+    }
+
+    fn remember(&self, authority: &Authority) {
+        let mut known = self
+            .known_hosts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if !known.contains(authority) {
+            known.insert(authority.clone());
+        }
+    }
+
+    fn knows(&self, authority: &Authority) -> bool {
+        self.known_hosts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(authority)
+    }
+}
+
+impl Exchange for Transport {
+    fn exchange(
+        &self,
+        request: Request<Bytes>,
+        limit: u64,
+    ) -> BoxFuture<'_, Result<Answer, TransportError>> {
+        Box::pin(self.run(request, limit))
+    }
+}
+
+impl fmt::Debug for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transport")
+            .field("allow_http", &self.allow_http)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether a URL names this machine itself: the only place where plain HTTP is acceptable.
+pub(super) fn is_loopback(host: &str) -> bool {
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|h| h.strip_suffix(']'))
+        .unwrap_or(host);
+    bare.eq_ignore_ascii_case("localhost")
+        || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// Where one request goes, for its errors.
+struct Place<'a> {
+    transport: &'a Transport,
+    authority: Authority,
+}
+
+impl<'a> Place<'a> {
+    fn of(uri: &Uri, transport: &'a Transport) -> Result<Self, TransportError> {
+        let refuse = |text: String| TransportError {
+            kind: TransportErrorKind::NotAllowed,
+            text,
+            host_known: false,
+        };
+        let Some(authority) = uri.authority() else {
+            return Err(refuse("the URL has no host".into()));
+        };
+        match uri.scheme() {
+            Some(scheme) if *scheme == Scheme::HTTPS => {}
+            Some(scheme) if *scheme == Scheme::HTTP => {
+                if !transport.allow_http {
+                    return Err(refuse(format!(
+                        "plain http to {authority} is refused; use https, or allow_http for an emulator on this machine"
+                    )));
+                }
+                if !is_loopback(authority.host()) {
+                    return Err(refuse(format!(
+                        "plain http to {authority} is refused: allow_http holds for loopback addresses only"
+                    )));
+                }
+            }
+            Some(_) | None => return Err(refuse(format!("the URL of {authority} is not https"))),
+        }
+        Ok(Self {
+            transport,
+            authority: authority.clone(),
+        })
+    }
+
+    async fn next_frame(&self, body: &mut Incoming) -> Result<Option<Bytes>, TransportError> {
+        loop {
+            let Some(frame) = timeout(BODY_IDLE_TIMEOUT, body.frame())
+                .await
+                .map_err(|_elapsed| self.timed_out("no further data", BODY_IDLE_TIMEOUT))?
+            else {
+                return Ok(None);
+            };
+            let frame = frame.map_err(|error| {
+                self.error(
+                    TransportErrorKind::Broken,
+                    format!(
+                        "the connection to {} broke before the answer was complete: {}",
+                        self.authority,
+                        innermost(&error)
+                    ),
+                )
+            })?;
+            // Trailers are of no use here.
+            if let Ok(data) = frame.into_data() {
+                return Ok(Some(data));
+            }
+        }
+    }
+
+    fn error(&self, kind: TransportErrorKind, text: String) -> TransportError {
+        TransportError {
+            kind,
+            text,
+            host_known: self.transport.knows(&self.authority),
+        }
+    }
+
+    fn timed_out(&self, what: &str, limit: Duration) -> TransportError {
+        self.error(
+            TransportErrorKind::Timeout,
+            format!(
+                "{what} from {} within {} s",
+                self.authority,
+                limit.as_secs()
+            ),
+        )
+    }
+
+    fn too_long(&self, actual: u64, limit: u64) -> TransportError {
+        self.error(
+            TransportErrorKind::Protocol,
+            format!(
+                "the answer of {} has {actual} bytes or more where at most {limit} were asked for",
+                self.authority
+            ),
+        )
+    }
+
+    fn classify(&self, error: &hyper_util::client::legacy::Error) -> TransportError {
+        use TransportErrorKind::{Broken, Certificate, NotConnected, Protocol, Tls, UnknownHost};
+        let at = &self.authority;
+        if let Some(tls) = find::<rustls::Error>(error) {
+            return match tls {
+                rustls::Error::InvalidCertificate(reason) => self.error(
+                    Certificate,
+                    format!(
+                        "the certificate of {at} is not trusted: {}; if a private authority issued it, name its PEM \
+                         file with ca_file",
+                        certificate_problem(reason)
+                    ),
+                ),
+                other => self.error(Tls, format!("TLS with {at} failed: {}", clean(&other.to_string()))),
+            };
+        }
+        if let Some(unknown) = find::<ResolveError>(error) {
+            return self.error(
+                UnknownHost,
+                format!(
+                    "the name {} has no address: {}; check the name and DNS",
+                    at.host(),
+                    unknown.0
+                ),
+            );
+        }
+        if error.is_connect() {
+            let text = if find::<ConnectTimeout>(error).is_some() {
+                format!(
+                    "no connection to {at} within {} s",
+                    CONNECT_TIMEOUT.as_secs()
+                )
+            } else {
+                format!("no connection to {at}: {}", innermost(error))
+            };
+            return self.error(NotConnected, text);
+        }
+        match find::<hyper::Error>(error) {
+            Some(hyper) if hyper.is_parse() => self.error(
+                Protocol,
+                format!("the answer of {at} is not HTTP/1.1: {}", innermost(error)),
+            ),
+            Some(_) | None => self.error(
+                Broken,
+                format!("the connection to {at} broke: {}", innermost(error)),
+            ),
+        }
+    }
+}
+
+/// The first error of type `T` in the chain. An `io::Error` hides what it wraps from `source`, so it is opened.
+fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
+    let mut next = Some(error);
+    while let Some(current) = next {
+        if let Some(found) = current.downcast_ref::<T>() {
+            return Some(found);
+        }
+        next = match current
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref)
+        {
+            Some(inner) => Some(inner),
+            None => current.source(),
+        };
+    }
+    None
+}
+
+/// Text of the cause at the end of the chain.
+fn innermost(error: &(dyn StdError + 'static)) -> String {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    clean(&last.to_string())
+}
+
+fn certificate_problem(reason: &rustls::CertificateError) -> String {
+    use rustls::CertificateError as Problem;
+    if matches!(reason, Problem::UnknownIssuer) {
+        return "no trusted authority issued it".into();
+    }
+    clean(&reason.to_string())
+}
+
+fn tls_config(roots: RootCertStore) -> Result<rustls::ClientConfig, Error> {
+    // The provider is passed on, never installed: a plugin must not decide for the whole process.
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .map(|builder| builder.with_root_certificates(roots).with_no_client_auth())
+        .map_err(|error| {
+            Error::new(
+                ErrorKind::Configuration,
+                "prepare TLS",
+                &"",
+                error.to_string(),
+            )
+        })
+}
+
+fn trusted_roots(ca_file: Option<&Path>) -> Result<RootCertStore, Error> {
+    let mut roots = RootCertStore::empty();
+    let system = rustls_native_certs::load_native_certs();
+    for error in &system.errors {
+        tracing::debug!("system trust store: {error}");
+    }
+    let (_added, ignored) = roots.add_parsable_certificates(system.certs);
+    if ignored > 0 {
+        tracing::debug!(ignored, "system trust store: unusable certificates");
+    }
+    if let Some(path) = ca_file {
+        add_ca_file(&mut roots, path)?;
+    }
+    if roots.is_empty() {
+        return Err(Error::new(
+            ErrorKind::Configuration,
+            "load trusted certificates",
+            &"",
+            "the system has none; install the package ca-certificates, or name a PEM file with ca_file",
+        ));
+    }
+    Ok(roots)
+}
+
+fn add_ca_file(roots: &mut RootCertStore, path: &Path) -> Result<(), Error> {
+    let refuse = |cause: String| {
+        Error::new(
+            ErrorKind::Configuration,
+            "read CA file",
+            &path.display(),
+            cause,
+        )
+    };
+    let pem = std::fs::read(path).map_err(|error| refuse(error.to_string()))?;
+    let mut count = 0;
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate = certificate.map_err(|error| refuse(error.to_string()))?;
+        roots
+            .add(certificate)
+            .map_err(|error| refuse(error.to_string()))?;
+        count += 1;
+    }
+    if count == 0 {
+        return Err(refuse("no certificate in it; PEM is expected".into()));
+    }
+    Ok(())
+}
+
+/// The system's resolver; its errors stay recognisable.
+#[derive(Clone, Debug)]
+struct Resolver;
+
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct ResolveError(String);
+
+impl Service<Name> for Resolver {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = ResolveError;
+    type Future = BoxFuture<'static, Result<Self::Response, ResolveError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ResolveError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0))
+                .await
+                .map_err(|error| ResolveError(clean(&error.to_string())))?;
+            Ok(found.collect::<Vec<_>>().into_iter())
+        })
+    }
+}
+
+/// Connects within [`CONNECT_TIMEOUT`], name resolution and TLS handshake included.
+#[derive(Clone)]
+struct TimedConnector(HttpsConnector<HttpConnector<Resolver>>);
+
+#[derive(Debug, thiserror::Error)]
+#[error("no connection in time")]
+struct ConnectTimeout;
+
+impl Service<Uri> for TimedConnector {
+    type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
+    type Error = Box<dyn StdError + Send + Sync>;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let connecting = self.0.call(uri);
+        Box::pin(async move {
+            timeout(CONNECT_TIMEOUT, connecting)
+                .await
+                .map_err(|_elapsed| ConnectTimeout)?
+        })
     }
 }
