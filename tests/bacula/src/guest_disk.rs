@@ -9,17 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
+use mock_server::{KIB, MIB, pattern};
 use nix::errno::Errno;
 use nix::unistd::{Whence, lseek};
 
 use crate::tool::{run, tool};
-
-/// Bytes in a KiB, a MiB and a GiB.
-pub const KIB: u64 = 1 << 10;
-/// See [`KIB`].
-pub const MIB: u64 = 1 << 20;
-/// See [`KIB`].
-pub const GIB: u64 = 1 << 30;
 
 /// Where the partition starts: 1 MiB, as installers put it.
 const PARTITION_OFFSET: u64 = MIB;
@@ -107,6 +101,11 @@ impl GuestDisk {
         self.size
     }
 
+    /// The open image file.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
     /// Fills a range with the pattern of `seed`.
     ///
     /// # Errors
@@ -123,33 +122,26 @@ impl GuestDisk {
         while offset < range.end {
             let len = usize::try_from((range.end - offset).min(MIB))?;
             let block = &mut buffer[..len];
-            fill_pattern(seed, offset, block);
+            pattern::fill(seed, offset, block);
             self.file.write_all_at(block, offset)?;
             offset += len as u64;
         }
         Ok(())
     }
 
-    /// Calls `each` with every allocated piece of the file, in ascending order, cut to at most 1 MiB.
+    /// The allocated ranges of the file, ascending; the rest is zeros.
     ///
     /// # Errors
     ///
-    /// The file cannot be read, or `each` fails.
-    pub fn for_each_block(&self, mut each: impl FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
-        let mut buffer = vec![0; usize::try_from(MIB)?];
+    /// The file system cannot tell.
+    pub fn extents(&self) -> Result<Vec<Range<u64>>> {
+        let mut extents = Vec::new();
         let mut position = 0;
         while let Some(data) = self.next_data(position)? {
-            let mut offset = data.start;
-            while offset < data.end {
-                let len = usize::try_from((data.end - offset).min(MIB))?;
-                let block = &mut buffer[..len];
-                self.file.read_exact_at(block, offset)?;
-                each(offset, block)?;
-                offset += len as u64;
-            }
             position = data.end;
+            extents.push(data);
         }
-        Ok(())
+        Ok(extents)
     }
 
     /// The next allocated range at or after `position`.
@@ -195,30 +187,6 @@ pub fn compare_images(one: &Path, other: &Path) -> Result<String> {
         .arg(other))
 }
 
-/// Writes the pattern of `seed` for disk offsets from `offset` on: every 8-byte word differs from all others of the
-/// disk and from those of other seeds, so that a misplaced byte shows.
-pub fn fill_pattern(seed: u64, offset: u64, block: &mut [u8]) {
-    let mut position = offset;
-    let mut rest = block;
-    while !rest.is_empty() {
-        let word = mix(seed ^ (position / 8)).to_le_bytes();
-        let skip = usize::try_from(position % 8).unwrap_or_default();
-        let len = rest.len().min(8 - skip);
-        let (head, tail) = rest.split_at_mut(len);
-        head.copy_from_slice(&word[skip..skip + len]);
-        position += len as u64;
-        rest = tail;
-    }
-}
-
-/// A bijection of 64-bit words that looks random (the finalizer of `SplitMix64`).
-const fn mix(word: u64) -> u64 {
-    let word = word.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    word ^ (word >> 31)
-}
-
 /// A small system tree with the shapes that file systems store differently: short, long, sparse and empty files, links,
 /// many entries in one directory.
 fn write_tree(root: &Path, content_bytes: u64) -> Result<()> {
@@ -242,34 +210,20 @@ fn write_tree(root: &Path, content_bytes: u64) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use mock_server::GIB;
+
     use super::*;
 
     #[test]
-    fn pattern_depends_on_the_offset_only() {
-        let mut whole = [0; 100];
-        fill_pattern(7, 1000, &mut whole);
-        let mut part = [0; 50];
-        fill_pattern(7, 1013, &mut part);
-        assert_eq!(part[..], whole[13..63]);
-        let mut other = [0; 100];
-        fill_pattern(8, 1000, &mut other);
-        assert_ne!(whole, other);
-    }
-
-    #[test]
-    fn blocks_are_the_allocated_ones() -> Result<()> {
+    fn extents_are_the_allocated_ranges() -> Result<()> {
         let directory = tempfile::tempdir()?;
         let disk = GuestDisk::empty(&directory.path().join("disk"), GIB)?;
         disk.write_pattern(1, 512 * MIB..513 * MIB)?;
-        let mut seen = 0;
-        disk.for_each_block(|offset, block| {
-            let mut expected = vec![0; block.len()];
-            fill_pattern(1, offset, &mut expected);
-            assert_eq!(block, expected);
-            seen += block.len() as u64;
-            Ok(())
-        })?;
-        assert_eq!(seen, MIB);
+        disk.write_pattern(2, GIB - 4096..GIB)?;
+        assert_eq!(disk.extents()?, [512 * MIB..513 * MIB, GIB - 4096..GIB]);
+        let mut block = vec![0; 4096];
+        disk.file().read_exact_at(&mut block, 512 * MIB + 8)?;
+        assert_eq!(block, pattern::bytes(1, 512 * MIB + 8, 4096));
         Ok(())
     }
 

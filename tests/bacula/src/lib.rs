@@ -1,15 +1,21 @@
-//! Real Bacula daemons for tests: a private Director, Storage Daemon and File Daemon that load the plugin, and guest
-//! disks with real content to save.
+//! Real Bacula daemons for tests: a private Director, Storage Daemon and File Daemon that load the plugin, guest disks
+//! with real content to save, and the emulator in place of Azure.
 
+mod cloud;
+mod compare;
 mod console;
 mod daemon;
 mod guest_disk;
+mod ledger;
 mod plugin;
 mod sandbox;
 mod tool;
 
+pub use cloud::Cloud;
+pub use compare::{CloudDisk, Image, compare};
 pub use console::{JobReport, RestoreRequest};
 pub use daemon::{BACULA_VERSION, Memory, workspace};
-pub use guest_disk::{GIB, GuestDisk, KIB, MIB, check_file_system, compare_images, fill_pattern};
+pub use guest_disk::{GuestDisk, check_file_system, compare_images};
+pub use ledger::{Finding, Ledger, VmShape, compare_vms, leftovers, mebibytes};
 pub use plugin::plugin;
 pub use sandbox::{JobDefinition, Sandbox, SandboxConfig, can_mount};

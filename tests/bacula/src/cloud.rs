@@ -1,0 +1,295 @@
+//! The emulator in this process, the plugin's configuration file for it, and a plain ARM client for what a user would
+//! do in the portal.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Bytes;
+use hyper::{Method, Request, StatusCode};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use mock_server::{
+    Config, DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, DEFAULT_SUBSCRIPTION, DEFAULT_TENANT,
+    Emulator, Scenario, StateView,
+};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use url::form_urlencoded;
+
+/// API versions of the bench's own requests.
+const COMPUTE_API: &str = "2024-11-01";
+const DISK_API: &str = "2025-01-02";
+const NETWORK_API: &str = "2023-11-01";
+
+/// A running emulator with everything that the plugin needs to use it.
+#[derive(Debug)]
+pub struct Cloud {
+    emulator: Emulator,
+    directory: TempDir,
+    http: Client<HttpConnector, Full<Bytes>>,
+    // Last: the emulator's tasks run on it.
+    runtime: Runtime,
+}
+
+impl Cloud {
+    /// Starts the emulator with this world.
+    ///
+    /// # Errors
+    ///
+    /// The scenario contradicts itself, or no port is free.
+    pub fn start(scenario: Scenario) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()?;
+        let emulator = runtime.block_on(Emulator::start(Config {
+            scenario,
+            ..Config::default()
+        }))?;
+        let directory = tempfile::tempdir()?;
+        fs::write(directory.path().join("ca.pem"), emulator.ca_pem())?;
+        let http = Client::builder(TokioExecutor::new()).build_http();
+        let cloud = Self {
+            emulator,
+            directory,
+            http,
+            runtime,
+        };
+        cloud.write_config("azure-vm.conf", &[])?;
+        Ok(cloud)
+    }
+
+    /// The emulator.
+    #[must_use]
+    pub fn emulator(&self) -> &Emulator {
+        &self.emulator
+    }
+
+    /// Everything that exists.
+    #[must_use]
+    pub fn state(&self) -> StateView {
+        self.emulator.state()
+    }
+
+    /// The plugin's configuration file: valid credentials, HTTPS endpoints, the emulator's CA.
+    #[must_use]
+    pub fn config_file(&self) -> PathBuf {
+        self.directory.path().join("azure-vm.conf")
+    }
+
+    /// A plugin command with the configuration file and these further parameters.
+    #[must_use]
+    pub fn plugin_command(&self, parameters: &str) -> String {
+        format!(
+            "azure-vm: config={} {parameters}",
+            self.config_file().display()
+        )
+    }
+
+    /// Writes another configuration file, with some values replaced (`Some`) or left out (`None`).
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be written.
+    pub fn write_config(&self, name: &str, changes: &[(&str, Option<&str>)]) -> Result<PathBuf> {
+        let ca_file = self.directory.path().join("ca.pem");
+        let ca_file = ca_file.to_string_lossy();
+        let values = [
+            ("tenant_id", DEFAULT_TENANT),
+            ("subscription_id", DEFAULT_SUBSCRIPTION),
+            ("application_id", DEFAULT_CLIENT_ID),
+            ("application_secret", DEFAULT_CLIENT_SECRET),
+            ("authority", self.emulator.https_url()),
+            ("arm_endpoint", self.emulator.https_url()),
+            ("ca_file", &ca_file),
+        ];
+        let mut text = String::from("[emulator]\n");
+        for (key, value) in values {
+            let change = changes.iter().find(|(name, _)| *name == key);
+            if let Some(value) = change.map_or(Some(value), |(_, value)| *value) {
+                text += &format!("{key} = {value}\n");
+            }
+        }
+        let path = self.directory.path().join(name);
+        fs::write(&path, text)?;
+        // Secrets are in it: the plugin warns of a file that everybody can read.
+        fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+        Ok(path)
+    }
+
+    /// Deletes a VM with its disks and network interfaces through ARM, as a user would.
+    ///
+    /// # Errors
+    ///
+    /// There is no such VM, or ARM refuses.
+    pub fn delete_vm(&self, name: &str) -> Result<()> {
+        let state = self.state();
+        let vm = state
+            .vm(name)
+            .with_context(|| format!("delete VM {name}: not found"))?;
+        let disks = std::iter::once(&vm.os_disk).chain(vm.data_disks.values());
+        let resources = std::iter::once((vm.id.clone(), COMPUTE_API))
+            .chain(disks.map(|disk| (disk.id.clone(), DISK_API)))
+            .chain(
+                vm.network_interfaces
+                    .iter()
+                    .map(|id| (id.clone(), NETWORK_API)),
+            )
+            .collect::<Vec<_>>();
+        for (id, api_version) in resources {
+            self.arm(
+                Method::DELETE,
+                &format!("{id}?api-version={api_version}"),
+                None,
+            )?;
+            // The emulator's operations end at once by default; a second look costs nothing.
+            ensure!(
+                self.state().running_operations.is_empty(),
+                "delete {id}: still running"
+            );
+        }
+        let state = self.state();
+        ensure!(state.vm(name).is_none(), "delete VM {name}: still there");
+        Ok(())
+    }
+
+    /// Reads the last `len` bytes of a disk as a download of its VHD gives them, footer included, and gives the access
+    /// back.
+    ///
+    /// # Errors
+    ///
+    /// The disk is attached or missing, or the emulator refuses.
+    pub fn download_tail(&self, disk_id: &str, len: u64) -> Result<Vec<u8>> {
+        let url = self.grant(disk_id, "Read")?;
+        let size = self.emulator.disk_size(disk_id)? + 512;
+        let request = Request::get(&url)
+            .header("x-ms-version", "2025-11-05")
+            .header("x-ms-range", format!("bytes={}-{}", size - len, size - 1))
+            .body(Full::default())?;
+        let (status, body) = self.send(request)?;
+        self.arm(
+            Method::POST,
+            &format!("{disk_id}/endGetAccess?api-version={DISK_API}"),
+            None,
+        )?;
+        ensure!(
+            status == StatusCode::PARTIAL_CONTENT,
+            "read the tail of {disk_id}: {status}"
+        );
+        Ok(body.to_vec())
+    }
+
+    /// Sends a request to ARM with a fresh token; returns the body of a good answer.
+    ///
+    /// # Errors
+    ///
+    /// Any status but 2xx.
+    pub fn arm(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Bytes> {
+        let url = format!("{}{path}", self.emulator.http_url());
+        let request = Request::builder()
+            .method(method.clone())
+            .uri(&url)
+            .header("authorization", format!("Bearer {}", self.token()?))
+            .header("content-type", "application/json")
+            .body(Full::from(body.map(Value::to_string).unwrap_or_default()))?;
+        let (status, body) = self.send(request)?;
+        if !status.is_success() {
+            bail!(
+                "{method} {path}: {status}: {}",
+                String::from_utf8_lossy(&body)
+            );
+        }
+        Ok(body)
+    }
+
+    /// Sends any request to the plain listener or to a SAS URL on it.
+    ///
+    /// # Errors
+    ///
+    /// The connection breaks. A bad status is an answer.
+    pub fn send(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes)> {
+        self.runtime.block_on(async {
+            let response = self.http.request(request).await?;
+            let status = response.status();
+            Ok((status, response.into_body().collect().await?.to_bytes()))
+        })
+    }
+
+    /// Obtains a SAS URL for a disk or snapshot, on the plain listener.
+    ///
+    /// # Errors
+    ///
+    /// ARM refuses.
+    pub fn grant(&self, id: &str, access: &str) -> Result<String> {
+        let path = format!("{id}/beginGetAccess?api-version={DISK_API}");
+        let body = serde_json::json!({ "access": access, "durationInSeconds": 3600 });
+        let url = format!("{}{path}", self.emulator.http_url());
+        let token = self.token()?;
+        let request = Request::post(&url)
+            .header("authorization", format!("Bearer {token}"))
+            .header("content-type", "application/json")
+            .body(Full::from(body.to_string()))?;
+        let answer = self.runtime.block_on(async {
+            let mut response = self.http.request(request).await?;
+            // Location names the result of the operation once it has ended.
+            while response.status() == StatusCode::ACCEPTED {
+                let location = response
+                    .headers()
+                    .get("location")
+                    .context("accepted without Location")?
+                    .to_str()?
+                    .to_owned();
+                let poll = Request::get(location)
+                    .header("authorization", format!("Bearer {token}"))
+                    .body(Full::default())?;
+                response = self.http.request(poll).await?;
+            }
+            let status = response.status();
+            let body = response.into_body().collect().await?.to_bytes();
+            ensure!(status.is_success(), "{}", String::from_utf8_lossy(&body));
+            anyhow::Ok(body)
+        });
+        let answer = answer.with_context(|| format!("obtain access to {id}"))?;
+        let answer: Value = serde_json::from_slice(&answer)?;
+        // Newer API versions spell it `accessSAS`.
+        ["accessSAS", "accessSas"]
+            .iter()
+            .find_map(|name| answer.get(name).and_then(Value::as_str))
+            .map(str::to_owned)
+            .with_context(|| format!("obtain access to {id}: no SAS in the answer"))
+    }
+
+    fn token(&self) -> Result<String> {
+        let form = form_urlencoded::Serializer::new(String::new())
+            .append_pair("grant_type", "client_credentials")
+            .append_pair("client_id", DEFAULT_CLIENT_ID)
+            .append_pair("client_secret", DEFAULT_CLIENT_SECRET)
+            .append_pair("scope", "https://management.azure.com/.default")
+            .finish();
+        let url = format!(
+            "{}/{DEFAULT_TENANT}/oauth2/v2.0/token",
+            self.emulator.http_url()
+        );
+        let request = Request::post(&url)
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(Full::from(form))?;
+        let (status, body) = self.send(request)?;
+        ensure!(status.is_success(), "obtain a token: {status}");
+        serde_json::from_slice::<Value>(&body)?
+            .get("access_token")
+            .and_then(Value::as_str)
+            .map(str::to_owned)
+            .context("obtain a token: none in the answer")
+    }
+
+    /// A folder that lives as long as the cloud.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+}
