@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -360,7 +360,9 @@ impl Document {
     pub fn read(path: &Path) -> Result<Self> {
         let context = || format!("read {}", path.display());
         let text = std::fs::read_to_string(path).with_context(context)?;
-        let content: OpenApi = serde_json::from_str(&text).with_context(context)?;
+        let value: Value = serde_json::from_str(&text).with_context(context)?;
+        check_references(&value, &value).with_context(context)?;
+        let content = OpenApi::deserialize(value).with_context(context)?;
         ensure!(
             content.openapi == "3.1.0",
             "{}: OpenAPI {}",
@@ -425,7 +427,28 @@ fn resolve<'a, T>(item: &'a OrRef<T>, kind: &str, all: &'a Ordered<T>) -> Result
 fn find<'a, T>(all: &'a Ordered<T>, name: &str) -> Result<&'a T> {
     all.iter()
         .find_map(|(key, item)| (key == name).then_some(item))
-        .ok_or_else(|| anyhow!("reference to {name}, which does not exist"))
+        .with_context(|| format!("reference to {name}, which does not exist"))
+}
+
+/// That every `$ref` in `value` leads to something in `document`.
+fn check_references(document: &Value, value: &Value) -> Result<()> {
+    match value {
+        Value::Object(members) => {
+            if let Some(Value::String(path)) = members.get("$ref") {
+                let target = path
+                    .strip_prefix('#')
+                    .and_then(|pointer| document.pointer(pointer));
+                ensure!(target.is_some(), "reference {path} leads nowhere");
+            }
+            members
+                .values()
+                .try_for_each(|member| check_references(document, member))
+        }
+        Value::Array(items) => items
+            .iter()
+            .try_for_each(|item| check_references(document, item)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Ok(()),
+    }
 }
 
 fn target<'a>(path: &'a str, kind: &str) -> Result<&'a str> {

@@ -56,17 +56,14 @@ fn generate_one(
             }
         }
     }
-    let (target_parameter, builder, path_steps) = match document.content.info.target {
+    let (address, address_type, builder, path_steps) = match document.content.info.target {
         Target::Arm => (
-            quote!(endpoint: &Url),
+            quote!(endpoint),
+            quote!(&Url),
             quote!(arm),
             path_steps(path, &parameters)?,
         ),
-        Target::Blob => (quote!(blob: &Uri), quote!(blob), TokenStream::new()),
-    };
-    let target_name = match document.content.info.target {
-        Target::Arm => format_ident!("endpoint"),
-        Target::Blob => format_ident!("blob"),
+        Target::Blob => (quote!(blob), quote!(&Uri), quote!(blob), TokenStream::new()),
     };
     let other_steps = parameters
         .iter()
@@ -119,11 +116,11 @@ fn generate_one(
         #[doc = ""]
         #[doc = " A parameter that cannot stand where it belongs."]
         pub fn #function(
-            #target_parameter,
+            #address: #address_type,
             versions: &ApiVersions,
             #(#function_parameters),*
         ) -> Result<Call, BuildError> {
-            CallBuilder::#builder(&#constant, Method::#method, #target_name)
+            CallBuilder::#builder(&#constant, Method::#method, #address)
                 #path_steps
                 #other_steps
                 #body_step

@@ -81,8 +81,7 @@ pub enum BuildError {
     },
 }
 
-/// Puts a [`Call`] together; the first mistake is reported at the end.
-#[derive(Debug)]
+/// Puts a [`Call`] together; the first mistake is reported at the end. Not `Debug`: the address may be signed.
 pub(super) struct CallBuilder {
     operation: &'static Operation,
     request: request::Builder,
@@ -241,5 +240,253 @@ impl CallBuilder {
                 source,
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::azure::generated::{ApiVersions, blob, compute, disks, network, subscriptions};
+
+    const SAS: &str = "https://md-x.z01.blob.storage.azure.net/c/abcd?sv=2018-03-28&sr=b&si=1-2&sig=a%2Bb%2fc+d'e%3D";
+
+    fn arm() -> Url {
+        Url::parse("https://management.azure.com/").unwrap()
+    }
+
+    fn sas() -> Uri {
+        SAS.parse().unwrap()
+    }
+
+    fn header<'a>(call: &'a Call, name: &str) -> Option<&'a str> {
+        call.request
+            .headers()
+            .get(name)
+            .map(|value| value.to_str().unwrap())
+    }
+
+    #[test]
+    fn arm_requests_have_path_version_and_accept() {
+        let versions = ApiVersions::default();
+        let call = compute::virtual_machines_get(
+            &arm(),
+            &versions,
+            "s",
+            "RG",
+            "web",
+            Some("instanceView"),
+        )
+        .unwrap();
+        assert_eq!(call.request.method(), Method::GET);
+        assert_eq!(
+            call.request.uri().to_string(),
+            "https://management.azure.com/subscriptions/s/resourceGroups/RG/providers/Microsoft.Compute\
+             /virtualMachines/web?api-version=2024-11-01&$expand=instanceView"
+        );
+        assert_eq!(header(&call, "accept"), Some("application/json"));
+        assert_eq!(header(&call, "content-length"), None);
+        assert_eq!(call.operation.success, [200]);
+        assert!(!call.operation.long_running);
+    }
+
+    #[test]
+    fn versions_are_replaceable_one_by_one() {
+        let versions = ApiVersions {
+            disks: "2022-03-02".into(),
+            ..ApiVersions::default()
+        };
+        let endpoint = Url::parse("http://127.0.0.1:8080/arm/?x=y#z").unwrap();
+        assert_eq!(
+            disks::snapshots_list(&endpoint, &versions, "s")
+                .unwrap()
+                .request
+                .uri()
+                .to_string(),
+            "http://127.0.0.1:8080/arm/subscriptions/s/providers/Microsoft.Compute/snapshots?api-version=2022-03-02"
+        );
+        assert_eq!(
+            subscriptions::subscriptions_get(&endpoint, &versions, "s")
+                .unwrap()
+                .request
+                .uri()
+                .query(),
+            Some("api-version=2022-12-01")
+        );
+    }
+
+    #[test]
+    fn names_stay_one_segment() {
+        let versions = ApiVersions::default();
+        let call = disks::disks_delete(&arm(), &versions, "s", "ä (1)", "a/b?c#d%2f").unwrap();
+        assert_eq!(
+            call.request.uri().path(),
+            "/subscriptions/s/resourceGroups/%C3%A4%20%281%29/providers/Microsoft.Compute/disks/a%2Fb%3Fc%23d%252f"
+        );
+        for name in ["", ".", ".."] {
+            let error = disks::disks_delete(&arm(), &versions, "s", name, "d").unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                "build request Disks_Delete: resourceGroupName is empty, `.` or `..`"
+            );
+        }
+    }
+
+    #[test]
+    fn too_long_an_address_is_an_error() {
+        let name = "x".repeat(70_000);
+        let error = disks::disks_get(&arm(), &ApiVersions::default(), "s", "g", &name).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                BuildError::Http {
+                    operation: "Disks_Get",
+                    ..
+                }
+            ),
+            "{error:?}"
+        );
+    }
+
+    #[test]
+    fn bodies_are_json_with_their_length() {
+        let versions = ApiVersions::default();
+        let nic: network::NetworkInterface =
+            serde_json::from_value(json!({"location": "l", "new": [1]})).unwrap();
+        let call =
+            network::network_interfaces_create_or_update(&arm(), &versions, "s", "g", "n", &nic)
+                .unwrap();
+        assert_eq!(call.request.method(), Method::PUT);
+        assert_eq!(call.request.body(), r#"{"location":"l","new":[1]}"#);
+        assert_eq!(header(&call, "content-type"), Some("application/json"));
+        assert_eq!(header(&call, "content-length"), Some("26"));
+        assert!(call.operation.long_running);
+
+        let call = disks::snapshots_revoke_access(&arm(), &versions, "s", "g", "n").unwrap();
+        assert_eq!(call.request.method(), Method::POST);
+        assert!(
+            call.request
+                .uri()
+                .path()
+                .ends_with("/snapshots/n/endGetAccess")
+        );
+        assert_eq!(header(&call, "content-length"), Some("0"));
+        assert_eq!(header(&call, "content-type"), None);
+    }
+
+    #[test]
+    fn a_vm_can_be_created_only_where_there_is_none() {
+        let versions = ApiVersions::default();
+        let vm = compute::VirtualMachine::default();
+        let create = |condition| {
+            compute::virtual_machines_create_or_update(
+                &arm(),
+                &versions,
+                "s",
+                "g",
+                "v",
+                condition,
+                &vm,
+            )
+            .unwrap()
+        };
+        assert_eq!(header(&create(Some("*")), "if-none-match"), Some("*"));
+        assert_eq!(header(&create(None), "if-none-match"), None);
+    }
+
+    #[test]
+    fn blob_requests_keep_the_signed_query() {
+        let versions = ApiVersions::default();
+        let call = blob::blob_get_properties(&sas(), &versions).unwrap();
+        assert_eq!(call.request.method(), Method::HEAD);
+        assert_eq!(call.request.uri().to_string(), SAS);
+        assert_eq!(header(&call, "x-ms-version"), Some("2025-11-05"));
+
+        let range = ByteRange::new(4096, 8192).unwrap();
+        let call = blob::blob_download(&sas(), &versions, range).unwrap();
+        assert_eq!(call.request.uri().to_string(), SAS);
+        assert_eq!(header(&call, "x-ms-range"), Some("bytes=4096-8191"));
+
+        let call = blob::page_blob_get_page_ranges(
+            &sas(),
+            &versions,
+            Some(range),
+            Some("2!8&="),
+            Some(100),
+        )
+        .unwrap();
+        assert_eq!(
+            call.request.uri().to_string(),
+            format!("{SAS}&comp=pagelist&marker=2%218%26%3D&maxresults=100")
+        );
+        assert_eq!(header(&call, "x-ms-range"), Some("bytes=4096-8191"));
+    }
+
+    #[test]
+    fn an_address_without_a_query_gets_one() {
+        for (address, expected) in [
+            (
+                "http://127.0.0.1:1/c/b",
+                "http://127.0.0.1:1/c/b?comp=pagelist",
+            ),
+            (
+                "http://127.0.0.1:1/c/b?",
+                "http://127.0.0.1:1/c/b?comp=pagelist",
+            ),
+            (
+                "http://127.0.0.1:1/c/b?a=1&",
+                "http://127.0.0.1:1/c/b?a=1&comp=pagelist",
+            ),
+        ] {
+            let address: Uri = address.parse().unwrap();
+            let versions = ApiVersions::default();
+            let call =
+                blob::page_blob_get_page_ranges(&address, &versions, None, None, None).unwrap();
+            assert_eq!(call.request.uri().to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn page_writes_say_what_they_do() {
+        let versions = ApiVersions::default();
+        let range = ByteRange::new(512, 1536).unwrap();
+        let data = Bytes::from(vec![7; 1024]);
+        let call = blob::page_blob_upload_pages(&sas(), &versions, range, data.clone()).unwrap();
+        assert_eq!(call.request.method(), Method::PUT);
+        assert_eq!(call.request.uri().to_string(), format!("{SAS}&comp=page"));
+        assert_eq!(header(&call, "x-ms-page-write"), Some("update"));
+        assert_eq!(header(&call, "x-ms-range"), Some("bytes=512-1535"));
+        assert_eq!(header(&call, "content-length"), Some("1024"));
+        assert_eq!(call.request.body(), &data);
+
+        let call = blob::page_blob_clear_pages(&sas(), &versions, range).unwrap();
+        assert_eq!(header(&call, "x-ms-page-write"), Some("clear"));
+        assert_eq!(header(&call, "content-length"), Some("0"));
+    }
+
+    #[test]
+    fn a_diff_names_its_base_and_shows_no_signature() {
+        let base: Uri = SAS.replace("abcd", "base").parse().unwrap();
+        let call = blob::page_blob_get_page_ranges_diff(
+            &sas(),
+            &ApiVersions::default(),
+            &base,
+            None,
+            None,
+            None,
+        )
+        .unwrap();
+        let value = &call.request.headers()["x-ms-previous-snapshot-url"];
+        assert_eq!(value, SAS.replace("abcd", "base").as_str());
+        assert!(value.is_sensitive());
+        assert_eq!(
+            call.request.uri().to_string(),
+            format!("{SAS}&comp=pagelist")
+        );
+        assert_eq!(
+            format!("{call:?}"),
+            r#"Call { operation: "PageBlob_GetPageRangesDiff", method: GET, host: Some("md-x.z01.blob.storage.azure.net"), path: "/c/abcd", .. }"#
+        );
     }
 }
