@@ -1,0 +1,308 @@
+//! A backup: Plugin lines become the core's runs, VMs become files, blocks go into the host's buffer.
+
+use std::fmt;
+
+use super::error::Error;
+use super::host::{Host, Io, IoDone, SaveFile, TextVariable};
+use super::options;
+use super::session::{Session, job_status, state_dir};
+use crate::backup::{Backup, Content, DiskImage, Entry, Level, Options, Outcome, Run, VmBackup};
+use crate::config::Settings;
+
+/// All Plugin lines of one backup.
+#[derive(Debug, Default)]
+pub(super) struct BackupJob {
+    /// Lines whose files have been delivered. They end with the job, for until then it can still fail.
+    delivered: Vec<Backup>,
+    line: Option<LineBackup>,
+    file: Option<OpenFile>,
+}
+
+/// The Plugin line whose files are being saved.
+#[derive(Debug)]
+struct LineBackup {
+    backup: Backup,
+    vm: Option<VmBackup>,
+    /// The template of the restore options goes first.
+    options: Option<SaveFile>,
+    /// Found while the entry before it ended, since the host wants to know then whether more follows.
+    next: Option<Entry>,
+}
+
+/// The file between its start and its end.
+struct OpenFile {
+    path: String,
+    source: Source,
+}
+
+impl fmt::Debug for OpenFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenFile")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+enum Source {
+    /// Read by nobody: empty files, objects.
+    Nothing,
+    Bytes {
+        content: Vec<u8>,
+        position: usize,
+    },
+    Image(Box<DiskImage>),
+}
+
+/// One run as the Director names it.
+///
+/// # Errors
+///
+/// A level that does not exist, a name that the host does not tell.
+pub(super) fn run(host: &dyn Host, level: char, keep_snapshots: bool) -> Result<Run, Error> {
+    Ok(Run {
+        job: host
+            .text(TextVariable::JobName)
+            .ok_or(Error::HostValue("the job's name"))?,
+        client: host
+            .text(TextVariable::FdName)
+            .ok_or(Error::HostValue("its name"))?,
+        level: match level {
+            'F' => Level::Full,
+            'I' => Level::Incremental,
+            'D' => Level::Differential,
+            other => return Err(Error::Level(other)),
+        },
+        previous: host.text(TextVariable::PrevJobName),
+        keep_snapshots,
+    })
+}
+
+/// What a run of `settings` is told.
+pub(super) fn run_options(host: &dyn Host, settings: &Settings) -> Result<Options, Error> {
+    Ok(Options {
+        selection: settings.selection.clone(),
+        abort_on_error: settings.abort_on_error,
+        limits: settings.limits,
+        state_dir: state_dir(host)?,
+    })
+}
+
+impl BackupJob {
+    /// Begins the next Plugin line: its VMs are selected when this returns.
+    pub(super) fn begin_line(
+        &mut self,
+        session: &mut Session,
+        host: &dyn Host,
+        level: char,
+        settings: &Settings,
+    ) -> Result<(), Error> {
+        self.end_line(session);
+        let run = run(host, level, true)?;
+        let run_options = run_options(host, settings)?;
+        let azure = session.connect(settings)?;
+        let notices = session.notices.clone();
+        let backup = session
+            .bridge()?
+            .run(Backup::begin(azure, run, run_options, notices))
+            .ok_or(Error::Cancelled)??;
+        self.line = Some(LineBackup {
+            backup,
+            vm: None,
+            options: Some(options::template()),
+            next: None,
+        });
+        Ok(())
+    }
+
+    /// The next file of the line; `None` if there is none.
+    pub(super) fn start_file(&mut self, session: &mut Session) -> Result<Option<SaveFile>, Error> {
+        let line = self
+            .line
+            .as_mut()
+            .ok_or(Error::Sequence("start a file without a backup command"))?;
+        if self.file.is_some() {
+            return Err(Error::Sequence("start a file inside another"));
+        }
+        if let Some(options) = line.options.take() {
+            self.file = Some(OpenFile {
+                path: "restore options".to_owned(),
+                source: Source::Nothing,
+            });
+            return Ok(Some(options));
+        }
+        line.look_ahead(session)?;
+        let Some(entry) = line.next.take() else {
+            return Ok(None);
+        };
+        let file = SaveFile::File {
+            path: entry.path.clone(),
+            size: entry.size,
+            modified: entry.modified,
+            offsets: matches!(entry.content, Content::Image(_)),
+        };
+        self.file = Some(OpenFile {
+            path: entry.path,
+            source: match entry.content {
+                Content::Empty => Source::Nothing,
+                Content::Bytes(content) => Source::Bytes {
+                    content,
+                    position: 0,
+                },
+                Content::Image(image) => Source::Image(image),
+            },
+        });
+        Ok(Some(file))
+    }
+
+    /// Ends the current file; whether another one follows.
+    pub(super) fn end_file(&mut self, session: &mut Session) -> Result<bool, Error> {
+        self.file
+            .take()
+            .ok_or(Error::Sequence("end a file that was not started"))?;
+        let line = self
+            .line
+            .as_mut()
+            .ok_or(Error::Sequence("end a file without a backup command"))?;
+        line.look_ahead(session)?;
+        Ok(line.next.is_some())
+    }
+
+    /// One step of reading the current file.
+    pub(super) fn io(&mut self, session: &mut Session, io: Io<'_>) -> Result<IoDone, Error> {
+        let file = self
+            .file
+            .as_mut()
+            .ok_or(Error::Sequence("read a file that was not started"))?;
+        match io {
+            Io::Open => Ok(IoDone::Done),
+            Io::Read(buffer) => file.read(session, buffer),
+            Io::Close => file.close(session),
+            Io::Write(_) | Io::Seek(_) => Err(Error::Sequence("write to a file during a backup")),
+        }
+    }
+
+    /// Ends all runs. They are good if the job is, as far as it can be known now.
+    ///
+    /// # Errors
+    ///
+    /// A run could not be ended well, or saved nothing. What was held is given back in any case.
+    pub(super) fn finish(
+        &mut self,
+        session: &mut Session,
+        host: &dyn Host,
+        failed: bool,
+    ) -> Result<(), Error> {
+        // Of an image that was not closed: stops its reads before its access goes.
+        self.file = None;
+        self.end_line(session);
+        let is_bad = failed
+            || session.is_cancelled()
+            || job_status(host).is_some_and(|letter| matches!(letter, 'f' | 'E' | 'A' | 'I'));
+        self.end_runs(session, if is_bad { Outcome::Bad } else { Outcome::Good })
+    }
+
+    /// The job is gone without its end event.
+    pub(super) fn abandon(&mut self, session: &mut Session) {
+        self.file = None;
+        self.end_line(session);
+        if let Err(error) = self.end_runs(session, Outcome::Bad) {
+            tracing::warn!("{}", error.chain());
+        }
+    }
+
+    fn end_runs(&mut self, session: &mut Session, outcome: Outcome) -> Result<(), Error> {
+        let mut result = Ok(());
+        for backup in self.delivered.drain(..) {
+            if let Some(Err(error)) = session.clean_up("end the backup", backup.finish(outcome)) {
+                let error = Error::from(error);
+                if result.is_ok() {
+                    result = Err(error);
+                } else {
+                    session.notices.error(error.chain());
+                }
+            }
+        }
+        result
+    }
+
+    fn end_line(&mut self, session: &mut Session) {
+        if let Some(mut line) = self.line.take() {
+            line.next = None;
+            line.close_vm(session);
+            self.delivered.push(line.backup);
+        }
+    }
+}
+
+impl LineBackup {
+    /// Makes `next` the next entry, of this VM or of one after it; leaves it empty if there is none.
+    fn look_ahead(&mut self, session: &mut Session) -> Result<(), Error> {
+        while self.next.is_none() {
+            if let Some(vm) = &mut self.vm {
+                self.next = vm.next_entry();
+                if self.next.is_none() {
+                    self.close_vm(session);
+                }
+                continue;
+            }
+            let next_vm = self.backup.next_vm();
+            let Some(vm) = session.bridge()?.run(next_vm).ok_or(Error::Cancelled)?? else {
+                break;
+            };
+            self.vm = Some(vm);
+        }
+        Ok(())
+    }
+
+    fn close_vm(&mut self, session: &Session) {
+        if let Some(vm) = self.vm.take() {
+            session.clean_up("give back what a virtual machine's backup held", vm.close());
+        }
+    }
+}
+
+impl OpenFile {
+    fn read(&mut self, session: &mut Session, buffer: &mut [u8]) -> Result<IoDone, Error> {
+        const END: IoDone = IoDone::Read { len: 0, offset: 0 };
+        match &mut self.source {
+            Source::Nothing => Ok(END),
+            Source::Bytes { content, position } => {
+                let rest = &content[*position..];
+                let len = rest.len().min(buffer.len());
+                buffer[..len].copy_from_slice(&rest[..len]);
+                let offset = *position as u64;
+                *position += len;
+                Ok(IoDone::Read { len, offset })
+            }
+            Source::Image(image) => {
+                let block = session
+                    .bridge()?
+                    .race(image.read_block(buffer))
+                    .ok_or(Error::Cancelled)??;
+                Ok(block.map_or(END, |block| IoDone::Read {
+                    len: block.len,
+                    offset: block.offset,
+                }))
+            }
+        }
+    }
+
+    /// The host ignores the answer to a close; an image that is not complete is an error all the same, and its message
+    /// ends the job.
+    fn close(&mut self, session: &mut Session) -> Result<IoDone, Error> {
+        match std::mem::replace(&mut self.source, Source::Nothing) {
+            Source::Nothing => {}
+            Source::Bytes { content, position } => {
+                if position < content.len() {
+                    return Err(Error::Sequence("close a file that was not read to its end"));
+                }
+            }
+            Source::Image(image) => session
+                .bridge()?
+                .run(image.finish())
+                .ok_or(Error::Cancelled)??,
+        }
+        tracing::debug!(path = self.path, "file closed");
+        Ok(IoDone::Done)
+    }
+}

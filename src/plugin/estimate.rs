@@ -1,0 +1,79 @@
+//! An estimate: the files that a backup would make, by listing alone.
+
+use std::time::SystemTime;
+
+use super::backup::{run, run_options};
+use super::error::Error;
+use super::host::{Host, SaveFile};
+use super::session::Session;
+use crate::backup::{Backup, PlannedEntry};
+use crate::config::Settings;
+
+/// The files still to be listed, in reverse.
+#[derive(Debug, Default)]
+pub(super) struct Estimate {
+    rest: Vec<PlannedEntry>,
+}
+
+/// The command without what `.ls` appends to it.
+pub(super) fn strip_listing(command: &str) -> &str {
+    command
+        .trim_end()
+        .strip_suffix(" listing=/")
+        .unwrap_or(command)
+}
+
+impl Estimate {
+    /// Asks Azure what a run of `settings` would save.
+    pub(super) fn begin(
+        session: &mut Session,
+        host: &dyn Host,
+        level: char,
+        settings: &Settings,
+    ) -> Result<Self, Error> {
+        let run = run(host, level, false)?;
+        let options = run_options(host, settings)?;
+        let azure = session.connect(settings)?;
+        let notices = session.notices.clone();
+        let plan = session
+            .bridge()?
+            .race(Backup::plan(&azure, &run, &options, &notices))
+            .ok_or(Error::Cancelled)??;
+        let mut rest = Vec::new();
+        for vm in plan {
+            if let Some(refusal) = vm.refusal {
+                notices.warning(format!("save virtual machine {}: {refusal}", vm.name));
+            }
+            rest.extend(vm.entries);
+        }
+        rest.reverse();
+        Ok(Self { rest })
+    }
+
+    /// The next file; `None` if there is none.
+    pub(super) fn start_file(&mut self) -> Option<SaveFile> {
+        let PlannedEntry { path, size } = self.rest.pop()?;
+        Some(SaveFile::File {
+            path,
+            size,
+            modified: SystemTime::now(),
+            offsets: false,
+        })
+    }
+
+    /// Whether another file follows.
+    pub(super) fn has_more(&self) -> bool {
+        !self.rest.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_listing_parameter_goes() {
+        assert_eq!(strip_listing("azure-vm: vm=a listing=/"), "azure-vm: vm=a");
+        assert_eq!(strip_listing("azure-vm: vm=a"), "azure-vm: vm=a");
+    }
+}

@@ -1,0 +1,283 @@
+//! The state machine of one job.
+
+use tokio_util::sync::CancellationToken;
+
+use super::backup::BackupJob;
+use super::encryption::{self, Encryption};
+use super::error::Error;
+use super::estimate::{Estimate, strip_listing};
+use super::host::{
+    CreateStatus, Event, Host, Io, IoDone, IoFailed, MessageClass, RestoreFile, SaveFile, Status,
+};
+use super::joblog;
+use super::options::RestoreOptions;
+use super::outcome::Outcome;
+use super::query;
+use super::restore::RestoreJob;
+use super::session::{Session, Surroundings};
+use crate::config::Settings;
+
+/// What the plugin command begins with; a bare name is a command without parameters.
+const COMMAND_NAME: &str = "azure-vm";
+
+/// One job, or one console command. Used by the job's own thread alone.
+#[derive(Debug, Default)]
+pub(super) struct Job {
+    session: Session,
+    level: Option<char>,
+    /// The Plugin lines that are ours; read when the backup starts.
+    commands: Vec<String>,
+    /// The same with what they say.
+    lines: Vec<(String, Settings)>,
+    options: RestoreOptions,
+    work: Work,
+    /// Something fatal has been reported.
+    failed: bool,
+    /// That the job was cancelled has been reported.
+    cancel_told: bool,
+}
+
+/// What the job does; known with the first command.
+#[derive(Debug, Default)]
+enum Work {
+    #[default]
+    Nothing,
+    Backup(BackupJob),
+    Estimate(Estimate),
+    Restore(RestoreJob),
+}
+
+impl Job {
+    /// A job that ends with `cancel`.
+    pub(super) fn new(cancel: CancellationToken) -> Self {
+        Self {
+            session: Session::new(cancel),
+            ..Self::default()
+        }
+    }
+
+    /// See [`Session::surroundings`].
+    pub(super) fn surroundings(&self) -> Surroundings {
+        self.session.surroundings()
+    }
+
+    /// Sends what the core has left.
+    pub(super) fn drain(&self, host: &dyn Host) {
+        joblog::drain(host, &self.session.notices);
+    }
+
+    /// Something happens in the job.
+    pub(super) fn event(&mut self, host: &dyn Host, event: Event<'_>) -> Status {
+        let result = match event {
+            Event::JobStart | Event::JobEnd | Event::StartRestoreJob | Event::Other(_) => Ok(()),
+            Event::Level(level) => {
+                self.level = Some(level);
+                Ok(())
+            }
+            Event::PluginCommand(command) => {
+                if is_ours(command) {
+                    self.commands.push(command.to_owned());
+                }
+                Ok(())
+            }
+            Event::StartBackupJob => self.start_backup(host),
+            Event::BackupCommand(command) => self.backup_command(host, command),
+            Event::EndBackupJob => self.end_backup(host),
+            Event::EstimateCommand(command) => self.estimate_command(host, command),
+            Event::RestoreObject(Some(object)) if is_ours(&object.command) => {
+                self.options.add(&object)
+            }
+            Event::RestoreObject(_) => Ok(()),
+            Event::RestoreCommand(command) => {
+                // Other than OK, the host would write the files to its own disk; the files are rejected instead.
+                self.restore_work().set_command(command);
+                Ok(())
+            }
+            Event::EndRestoreJob => self.end_restore(host),
+        };
+        match result {
+            Ok(()) => Status::Ok,
+            Err(error) => self.fail(host, &error).status,
+        }
+    }
+
+    /// Reads all Plugin lines before anything is done for the first one.
+    fn start_backup(&mut self, host: &dyn Host) -> Result<(), Error> {
+        if self.commands.is_empty() {
+            return Ok(());
+        }
+        match encryption::of_this_daemon() {
+            Encryption::Off => {}
+            Encryption::On(file) => {
+                return Err(Error::Encryption {
+                    file: file.display().to_string(),
+                });
+            }
+            Encryption::Unknown(file, reason) => self.session.notices.warning(format!(
+                "read {}: {reason}; whether it sets PKI Encryption is not known, and images are not encrypted by it",
+                file.display()
+            )),
+        }
+        for command in std::mem::take(&mut self.commands) {
+            let settings = self.session.settings(host, &command)?;
+            self.lines.push((command, settings));
+        }
+        Ok(())
+    }
+
+    fn backup_command(&mut self, host: &dyn Host, command: &str) -> Result<(), Error> {
+        self.check_alive()?;
+        let known = self.lines.iter().position(|(line, _)| line == command);
+        let settings = match known {
+            Some(index) => self.lines.swap_remove(index).1,
+            None => self.session.settings(host, command)?,
+        };
+        let level = self.level.ok_or(Error::HostValue("the level"))?;
+        if !matches!(self.work, Work::Backup(_)) {
+            self.work = Work::Backup(BackupJob::default());
+        }
+        let Work::Backup(backup) = &mut self.work else {
+            return Err(Error::Sequence("start a backup"));
+        };
+        backup.begin_line(&mut self.session, host, level, &settings)
+    }
+
+    fn estimate_command(&mut self, host: &dyn Host, command: &str) -> Result<(), Error> {
+        self.check_alive()?;
+        let settings = self.session.settings(host, strip_listing(command))?;
+        // A listing outside of a job has none.
+        let level = self.level.filter(|level| level.is_ascii_uppercase());
+        let estimate = Estimate::begin(&mut self.session, host, level.unwrap_or('F'), &settings)?;
+        self.work = Work::Estimate(estimate);
+        Ok(())
+    }
+
+    fn end_backup(&mut self, host: &dyn Host) -> Result<(), Error> {
+        match &mut self.work {
+            Work::Backup(backup) => backup.finish(&mut self.session, host, self.failed),
+            Work::Nothing | Work::Estimate(_) | Work::Restore(_) => Ok(()),
+        }
+    }
+
+    fn restore_work(&mut self) -> &mut RestoreJob {
+        if !matches!(self.work, Work::Restore(_)) {
+            self.work = Work::Restore(RestoreJob::default());
+        }
+        match &mut self.work {
+            Work::Restore(restore) => restore,
+            Work::Nothing | Work::Backup(_) | Work::Estimate(_) => {
+                unreachable!("it was made a restore just now")
+            }
+        }
+    }
+
+    fn end_restore(&mut self, host: &dyn Host) -> Result<(), Error> {
+        match &mut self.work {
+            Work::Restore(restore) => restore.finish(&mut self.session, host, self.failed),
+            Work::Nothing | Work::Backup(_) | Work::Estimate(_) => Ok(()),
+        }
+    }
+
+    /// The next file of a backup or estimate.
+    pub(super) fn start_backup_file(&mut self, host: &dyn Host) -> Result<SaveFile, Status> {
+        let result = self.check_alive().and_then(|()| match &mut self.work {
+            Work::Backup(backup) => backup.start_file(&mut self.session),
+            Work::Estimate(estimate) => Ok(estimate.start_file()),
+            Work::Nothing | Work::Restore(_) => Err(Error::Sequence("start a file to save")),
+        });
+        match result {
+            Ok(file) => file.ok_or(Status::Stop),
+            Err(error) => Err(self.fail(host, &error).status),
+        }
+    }
+
+    /// Ends the current file; says whether more follows.
+    pub(super) fn end_backup_file(&mut self, host: &dyn Host) -> Status {
+        let result = self.check_alive().and_then(|()| match &mut self.work {
+            Work::Backup(backup) => backup.end_file(&mut self.session),
+            Work::Estimate(estimate) => Ok(estimate.has_more()),
+            Work::Nothing | Work::Restore(_) => Err(Error::Sequence("end a file to save")),
+        });
+        match result {
+            Ok(true) => Status::More,
+            Ok(false) => Status::Ok,
+            Err(error) => self.fail(host, &error).status,
+        }
+    }
+
+    /// A file comes back. What cannot be restored has failed the job by then, and is skipped.
+    pub(super) fn create_file(&mut self, host: &dyn Host, file: &RestoreFile<'_>) -> CreateStatus {
+        let result = self.check_alive().and_then(|()| match &mut self.work {
+            Work::Restore(restore) => {
+                restore.create_file(&mut self.session, host, &self.options, file)
+            }
+            Work::Nothing | Work::Backup(_) | Work::Estimate(_) => {
+                Err(Error::Sequence("create a file without a restore command"))
+            }
+        });
+        result.unwrap_or_else(|error| {
+            self.fail(host, &error);
+            CreateStatus::Skip
+        })
+    }
+
+    /// One step of reading or writing the current file.
+    pub(super) fn io(&mut self, host: &dyn Host, io: Io<'_>) -> Result<IoDone, IoFailed> {
+        let result = self.check_alive().and_then(|()| match &mut self.work {
+            Work::Backup(backup) => backup.io(&mut self.session, io),
+            Work::Restore(restore) => restore.io(&mut self.session, io),
+            Work::Nothing | Work::Estimate(_) => Err(Error::Sequence("read or write a file")),
+        });
+        result.map_err(|error| IoFailed(self.fail(host, &error).errno))
+    }
+
+    /// Answers a console's question.
+    pub(super) fn query(&mut self, host: &dyn Host, parameter: &str, command: &str) -> String {
+        query::answer(&mut self.session, host, parameter, command)
+    }
+
+    /// The job is gone: whatever it still holds is given back. No message can be sent any more.
+    pub(super) fn close(&mut self) {
+        match std::mem::take(&mut self.work) {
+            Work::Backup(mut backup) => backup.abandon(&mut self.session),
+            Work::Restore(mut restore) => restore.abandon(&mut self.session),
+            Work::Nothing | Work::Estimate(_) => {}
+        }
+    }
+
+    /// After a failure or a cancel nothing is done any more, except to end.
+    fn check_alive(&self) -> Result<(), Error> {
+        if self.failed {
+            Err(Error::Failed)
+        } else if self.session.is_cancelled() {
+            Err(Error::Cancelled)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Reports `error`, once, after what led to it.
+    fn fail(&mut self, host: &dyn Host, error: &Error) -> Outcome {
+        self.drain(host);
+        let outcome = Outcome::of(error);
+        let is_new =
+            !(matches!(error, Error::Cancelled) && std::mem::replace(&mut self.cancel_told, true));
+        if let Some(class) = outcome.message.filter(|_| is_new) {
+            let text = error.chain();
+            tracing::error!("{text}");
+            joblog::send(host, class, &text);
+            self.failed |= class == MessageClass::Fatal;
+        }
+        // Nothing can succeed any more: what it held of the local disk goes now, not at the end of the job.
+        if let Work::Restore(restore) = &mut self.work {
+            restore.abandon(&mut self.session);
+            self.drain(host);
+        }
+        outcome
+    }
+}
+
+/// Whether a plugin command names this plugin.
+fn is_ours(command: &str) -> bool {
+    command.split(':').next() == Some(COMMAND_NAME)
+}

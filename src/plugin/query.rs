@@ -1,0 +1,81 @@
+//! Questions of a console: `.query plugin="azure-vm:" parameter=NAME` (daemons of version 11 and later).
+
+use std::path::Path;
+
+use super::backup::{run, run_options};
+use super::error::Error;
+use super::host::Host;
+use super::session::Session;
+use crate::backup::Backup;
+use crate::config::{self, DEFAULT_CONFIG_FILE, Selection};
+
+/// First line of every answer.
+const HEAD: &str = "info=Query\n";
+
+/// Fixed by the contract.
+const UNKNOWN: &str =
+    "Query not recognized, possible value={CONNECTION, VM}\ninfo=GROUP is known, too\n";
+
+/// Answers `parameter`; every failure is part of the answer.
+pub(super) fn answer(
+    session: &mut Session,
+    host: &dyn Host,
+    parameter: &str,
+    command: &str,
+) -> String {
+    let lines = match parameter.to_ascii_uppercase().as_str() {
+        "CONNECTION" => {
+            let state = match login(session, host, command) {
+                Ok(()) => "OK",
+                Err(error) => {
+                    tracing::warn!("{}", error.chain());
+                    "NOK"
+                }
+            };
+            format!("CONNECTION={state}\n")
+        }
+        "VM" => listed("VM", virtual_machines(session, host, command)),
+        "GROUP" => listed(
+            "GROUP",
+            config::groups(Path::new(DEFAULT_CONFIG_FILE)).map_err(Error::from),
+        ),
+        _ => UNKNOWN.to_owned(),
+    };
+    format!("{HEAD}{lines}")
+}
+
+fn listed(key: &str, values: Result<Vec<String>, Error>) -> String {
+    match values {
+        Ok(values) => values
+            .iter()
+            .map(|value| format!("{key}={value}\n"))
+            .collect(),
+        Err(error) => format!("error={}\n", error.chain().replace('\n', "; ")),
+    }
+}
+
+fn login(session: &mut Session, host: &dyn Host, command: &str) -> Result<(), Error> {
+    let settings = session.settings(host, command)?;
+    let azure = session.connect(&settings)?;
+    let login = session.bridge()?.race(azure.login());
+    Ok(login.ok_or(Error::Cancelled)??)
+}
+
+/// All VMs that Azure lists, whatever the command selects, by name.
+fn virtual_machines(
+    session: &mut Session,
+    host: &dyn Host,
+    command: &str,
+) -> Result<Vec<String>, Error> {
+    let mut settings = session.settings(host, command)?;
+    settings.selection = Selection::default();
+    let azure = session.connect(&settings)?;
+    let run = run(host, 'F', false)?;
+    let options = run_options(host, &settings)?;
+    let notices = session.notices.clone();
+    let plan = Backup::plan(&azure, &run, &options, &notices);
+    let plan = session.bridge()?.race(plan).ok_or(Error::Cancelled)??;
+    let mut names: Vec<_> = plan.into_iter().map(|vm| vm.name).collect();
+    names.sort();
+    Ok(names)
+}

@@ -1,0 +1,174 @@
+//! A restore: files come back in any order; the VM is built at the end, and only if the job is good.
+
+use super::error::Error;
+use super::host::{CreateStatus, DataStream, Host, Io, IoDone, RestoreFile, TextVariable};
+use super::options::RestoreOptions;
+use super::session::{Session, job_id, job_status, state_dir};
+use crate::restore::{Disposition, Options, Restore};
+
+/// `debug` from which local images are kept.
+const KEEP_STAGING: u8 = 9;
+
+/// What a restore knows so far.
+#[derive(Debug, Default)]
+pub(super) struct RestoreJob {
+    /// The Plugin line under which the next files were saved.
+    command: String,
+    /// Made with the first file.
+    restore: Option<Restore>,
+    /// Where the next block goes, while a file is being received.
+    position: Option<u64>,
+}
+
+impl RestoreJob {
+    /// Which Plugin line the next files belong to.
+    pub(super) fn set_command(&mut self, command: &str) {
+        command.clone_into(&mut self.command);
+    }
+
+    /// A file comes: whether its data is wanted.
+    pub(super) fn create_file(
+        &mut self,
+        session: &mut Session,
+        host: &dyn Host,
+        options: &RestoreOptions,
+        file: &RestoreFile<'_>,
+    ) -> Result<CreateStatus, Error> {
+        let restore = match &mut self.restore {
+            Some(restore) => restore,
+            None => {
+                let restore = begin(session, host, &self.command, options)?;
+                self.restore.insert(restore)
+            }
+        };
+        self.position = None;
+        if is_image(&file.path) && file.data == DataStream::Plain {
+            return Err(Error::DataStream {
+                path: file.path.clone().into_owned(),
+            });
+        }
+        let begin_entry = restore.begin_entry(&file.path, file.size);
+        let disposition = session
+            .bridge()?
+            .run(begin_entry)
+            .ok_or(Error::Cancelled)??;
+        Ok(match disposition {
+            Disposition::Skip => CreateStatus::Skip,
+            Disposition::Receive => {
+                self.position = Some(0);
+                CreateStatus::Extract
+            }
+        })
+    }
+
+    /// One step of writing the current file.
+    pub(super) fn io(&mut self, session: &mut Session, io: Io<'_>) -> Result<IoDone, Error> {
+        let (Some(position), Some(restore)) = (&mut self.position, &mut self.restore) else {
+            return Err(Error::Sequence("write to a file that was not created"));
+        };
+        match io {
+            // As if to truncate, but there is nothing to truncate: a piece never starts over.
+            Io::Open => Ok(IoDone::Done),
+            Io::Seek(offset) => {
+                *position = offset;
+                Ok(IoDone::Done)
+            }
+            Io::Write(data) => {
+                restore.write(*position, data)?;
+                *position = position
+                    .checked_add(data.len() as u64)
+                    .ok_or(Error::Sequence("write beyond the largest offset"))?;
+                Ok(IoDone::Written(data.len()))
+            }
+            Io::Close => {
+                self.position = None;
+                let end_entry = restore.end_entry();
+                session.bridge()?.run(end_entry).ok_or(Error::Cancelled)??;
+                Ok(IoDone::Done)
+            }
+            Io::Read(_) => Err(Error::Sequence("read a file during a restore")),
+        }
+    }
+
+    /// All files came: builds the VM if the job is good, else leaves nothing behind.
+    pub(super) fn finish(
+        &mut self,
+        session: &mut Session,
+        host: &dyn Host,
+        failed: bool,
+    ) -> Result<(), Error> {
+        if failed || session.is_cancelled() || job_status(host) != Some('T') {
+            self.abandon(session);
+            return Ok(());
+        }
+        let Some(restore) = self.restore.take() else {
+            return Ok(());
+        };
+        let vm = session
+            .bridge()?
+            .run(restore.complete())
+            .ok_or(Error::Cancelled)??;
+        session
+            .notices
+            .info(format!("restored virtual machine {} ({})", vm.name, vm.id));
+        Ok(())
+    }
+
+    /// The restore ends without a VM.
+    pub(super) fn abandon(&mut self, session: &mut Session) {
+        self.position = None;
+        if let Some(restore) = self.restore.take() {
+            session.clean_up("remove the local images", restore.abandon());
+        }
+    }
+}
+
+fn begin(
+    session: &mut Session,
+    host: &dyn Host,
+    command: &str,
+    options: &RestoreOptions,
+) -> Result<Restore, Error> {
+    let settings = session.settings(host, command)?;
+    if let Some(place) = host.text(TextVariable::Where).filter(|place| place != "/") {
+        session.notices.info(format!(
+            "where={place} has no meaning for virtual machines and is ignored; the restored one is created in Azure"
+        ));
+    }
+    let staging_dir = state_dir(host)?
+        .join("restore")
+        .join(job_id(host)?.to_string());
+    let restore_options = Options {
+        new_hostname: options
+            .new_hostname
+            .clone()
+            .or_else(|| settings.new_hostname.clone()),
+        staging_dir,
+        keep_staging: settings.debug >= KEEP_STAGING,
+        limits: settings.limits,
+    };
+    let azure = session.connect(&settings)?;
+    Ok(Restore::new(
+        azure,
+        restore_options,
+        session.notices.clone(),
+    ))
+}
+
+/// Whether a file of ours holds blocks with offsets: all but the name and the configuration do.
+fn is_image(path: &str) -> bool {
+    !(path.ends_with(".name") || path.ends_with("_conf"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_are_told_from_the_other_files() {
+        assert!(is_image("/tmp/@azure-vm/u/1735689600_osdisk"));
+        assert!(is_image("/@azure-vm/u/1735689600_12"));
+        assert!(!is_image("/@azure-vm/u/1735689600_conf"));
+        assert!(!is_image("/@azure-vm/u_web_0.name"));
+    }
+}

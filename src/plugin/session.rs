@@ -1,0 +1,135 @@
+//! What all kinds of jobs need: cancelling, notices, debug file, runtime, a client for Azure.
+
+use std::path::{Path, PathBuf};
+
+use tokio_util::sync::CancellationToken;
+use tracing::Dispatch;
+
+use super::bridge::Bridge;
+use super::debug_log;
+use super::error::Error;
+use super::host::{Host, IntVariable, TextVariable};
+use crate::azure::Azure;
+use crate::config::{DEFAULT_CONFIG_FILE, Settings};
+use crate::notice::Notices;
+
+/// The means of one job. Nothing is opened or started before it is asked for.
+#[derive(Debug, Default)]
+pub(super) struct Session {
+    /// Tripped by the cancel event, perhaps on another thread.
+    pub(super) cancel: CancellationToken,
+    /// What the core has to say; drained before every return to the host.
+    pub(super) notices: Notices,
+    debug_log: Option<Dispatch>,
+    bridge: Option<Bridge>,
+}
+
+impl Session {
+    /// Means that end with `cancel`.
+    pub(super) fn new(cancel: CancellationToken) -> Self {
+        Self {
+            cancel,
+            ..Self::default()
+        }
+    }
+
+    /// Reads a Plugin line, tells what the user should hear about it, and opens the debug file if it asks for one.
+    pub(super) fn settings(&mut self, host: &dyn Host, command: &str) -> Result<Settings, Error> {
+        let settings = Settings::from_command(command, Path::new(DEFAULT_CONFIG_FILE))?;
+        if settings.debug > 0 && self.debug_log.is_none() {
+            match debug_log::open(&state_dir(host)?, job_id(host)?, settings.debug) {
+                Ok(dispatch) => self.debug_log = Some(dispatch),
+                Err((path, error)) => self.notices.warning(format!(
+                    "open debug file {}: {error}; the job goes on without it",
+                    path.display()
+                )),
+            }
+        }
+        for warning in &settings.warnings {
+            self.notices.warning(warning.clone());
+        }
+        Ok(settings)
+    }
+
+    /// A client for Azure as `settings` say; no request is made.
+    pub(super) fn connect(&mut self, settings: &Settings) -> Result<Azure, Error> {
+        let cancel = self.cancel.clone();
+        let azure = settings.azure.clone();
+        Ok(self
+            .bridge()?
+            .race(async { Azure::new(azure, cancel) })
+            .ok_or(Error::Cancelled)??)
+    }
+
+    /// The job's runtime, started by the first who asks.
+    pub(super) fn bridge(&mut self) -> Result<&Bridge, Error> {
+        if self.bridge.is_none() {
+            let bridge = Bridge::start(self.cancel.clone(), self.debug_log.clone())
+                .map_err(Error::Runtime)?;
+            self.bridge = Some(bridge);
+        }
+        self.bridge.as_ref().ok_or(Error::Sequence("start threads"))
+    }
+
+    /// Ends `work` that holds something, if there is a runtime in which it can have begun.
+    pub(super) fn clean_up<T>(&self, what: &str, work: impl Future<Output = T>) -> Option<T> {
+        let result = self.bridge.as_ref()?.clean_up(work);
+        if result.is_none() {
+            self.notices.error(format!(
+                "{what}: gave up waiting; the next run of this job looks after what is left"
+            ));
+        }
+        result
+    }
+
+    /// Whether the job was cancelled.
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.cancel.is_cancelled()
+    }
+
+    /// Runs `body` with the debug file and the runtime in reach of what it drops and traces.
+    pub(super) fn surroundings(&self) -> Surroundings {
+        Surroundings {
+            debug_log: self.debug_log.clone(),
+            runtime: self.bridge.as_ref().map(Bridge::handle),
+        }
+    }
+}
+
+/// The job's debug file and runtime, for the present thread.
+#[derive(Debug)]
+pub(super) struct Surroundings {
+    debug_log: Option<Dispatch>,
+    runtime: Option<tokio::runtime::Handle>,
+}
+
+impl Surroundings {
+    /// Runs `body` inside.
+    pub(super) fn enter<T>(self, body: impl FnOnce() -> T) -> T {
+        let _log = self
+            .debug_log
+            .as_ref()
+            .map(tracing::dispatcher::set_default);
+        let _runtime = self.runtime.as_ref().map(tokio::runtime::Handle::enter);
+        body()
+    }
+}
+
+/// The number of the job; 0 for a console command.
+pub(super) fn job_id(host: &dyn Host) -> Result<i32, Error> {
+    host.int(IntVariable::JobId)
+        .ok_or(Error::HostValue("its JobId"))
+}
+
+/// Where the plugin keeps its state: tracker, debug files, staging.
+pub(super) fn state_dir(host: &dyn Host) -> Result<PathBuf, Error> {
+    host.text(TextVariable::WorkingDir)
+        .map(|dir| Path::new(&dir).join("azure-vm"))
+        .ok_or(Error::HostValue("its working directory"))
+}
+
+/// The letter of the job's status; `None` if the host does not tell.
+pub(super) fn job_status(host: &dyn Host) -> Option<char> {
+    let status = host.int(IntVariable::JobStatus)?;
+    u32::try_from(status).ok().and_then(char::from_u32)
+}
