@@ -1,6 +1,7 @@
 //! Real Bacula daemons for tests: a private Director, Storage Daemon and File Daemon that load the plugin, guest disks
 //! with real content to save, and the emulator in place of Azure.
 
+mod bench;
 mod cloud;
 mod compare;
 mod console;
@@ -11,6 +12,7 @@ mod plugin;
 mod sandbox;
 mod tool;
 
+pub use bench::{Bench, JOB};
 pub use cloud::Cloud;
 pub use compare::{CloudDisk, Image, compare};
 pub use console::{JobReport, RestoreRequest};

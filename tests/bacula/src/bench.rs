@@ -1,0 +1,69 @@
+//! Emulator and daemons together, as most tests need them.
+
+use anyhow::{Result, ensure};
+use mock_server::Scenario;
+
+use crate::cloud::Cloud;
+use crate::console::JobReport;
+use crate::plugin::plugin;
+use crate::sandbox::{JobDefinition, Sandbox, SandboxConfig};
+
+/// Name of the job that [`Bench::start`] defines.
+pub const JOB: &str = "azure";
+
+/// A world in the emulator and private daemons with the plugin.
+#[derive(Debug)]
+pub struct Bench {
+    /// The daemons; stopped before the emulator.
+    pub sandbox: Sandbox,
+    /// The emulator.
+    pub cloud: Cloud,
+}
+
+impl Bench {
+    /// Starts both, with one job [`JOB`] that has these plugin parameters beside the configuration file.
+    ///
+    /// # Errors
+    ///
+    /// See [`Cloud::start`] and [`Sandbox::start`].
+    pub fn start(scenario: Scenario, parameters: &str) -> Result<Self> {
+        Self::start_with(scenario, parameters, |_| {})
+    }
+
+    /// Like [`Bench::start`], with changes to the daemons' configuration.
+    ///
+    /// # Errors
+    ///
+    /// See [`Cloud::start`] and [`Sandbox::start`].
+    pub fn start_with(
+        scenario: Scenario,
+        parameters: &str,
+        change: impl FnOnce(&mut SandboxConfig),
+    ) -> Result<Self> {
+        let cloud = Cloud::start(scenario)?;
+        let mut config = SandboxConfig {
+            jobs: vec![JobDefinition::plugin(
+                JOB,
+                &cloud.plugin_command(parameters),
+            )],
+            plugin: Some(plugin()?),
+            ..SandboxConfig::default()
+        };
+        change(&mut config);
+        Ok(Self {
+            sandbox: Sandbox::start(&config)?,
+            cloud,
+        })
+    }
+
+    /// A Full of [`JOB`] that must end without any error.
+    ///
+    /// # Errors
+    ///
+    /// It does not; with the job log.
+    pub fn full(&self) -> Result<JobReport> {
+        let report = self.sandbox.backup(JOB, "Full")?;
+        ensure!(report.is_clean(), "the backup failed:\n{}", report.log);
+        Ok(report)
+    }
+}

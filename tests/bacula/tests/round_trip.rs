@@ -1,0 +1,57 @@
+//! Full backup, loss of the VM, restore: every byte and every property is back, and nothing else.
+#![allow(clippy::print_stdout, reason = "tests show what they measured")]
+
+use anyhow::{Result, ensure};
+use bacula_bench::{
+    Bench, Finding, Ledger, RestoreRequest, SandboxConfig, VmShape, compare_vms, leftovers,
+};
+
+const NEW_NAME: &str = "ledger02";
+
+#[test]
+fn a_vm_comes_back_under_a_new_name() -> Result<()> {
+    round_trip("new_hostname", |_| {})
+}
+
+#[test]
+fn compression_and_large_blocks_change_nothing() -> Result<()> {
+    round_trip("new_hostname", |config| {
+        config.network_buffer = Some(524_288);
+        for job in &mut config.jobs {
+            job.options = "signature = SHA1; compression = LZO".into();
+        }
+    })
+}
+
+fn round_trip(option: &str, change: impl FnOnce(&mut SandboxConfig)) -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let ledger = Ledger::create(directory.path(), 1)?;
+    let vm = format!("vm={}", Ledger::NAME);
+    let bench = Bench::start_with(ledger.scenario(), &vm, change)?;
+    let Bench { sandbox, cloud } = &bench;
+    let saved = VmShape::of(cloud, Ledger::NAME)?;
+
+    let backup = bench.full()?;
+    let files = sandbox.files(backup.id)?;
+    assert_eq!(files.len(), 5, "{files:#?}");
+    cloud.delete_vm(Ledger::NAME)?;
+    expect_good(&leftovers(cloud, sandbox, 3)?)?;
+
+    let restore = sandbox.restore(&RestoreRequest {
+        jobs: vec![backup.id],
+        plugin_options: vec![(option.into(), NEW_NAME.into())],
+    })?;
+    ensure!(restore.is_clean(), "the restore failed:\n{}", restore.log);
+    expect_good(&ledger.compare_disks(cloud, NEW_NAME)?)?;
+    expect_good(&compare_vms(&saved, &VmShape::of(cloud, NEW_NAME)?))?;
+    expect_good(&leftovers(cloud, sandbox, 3)?)
+}
+
+fn expect_good(findings: &[Finding]) -> Result<()> {
+    for Finding { subject, text, .. } in findings {
+        println!("{subject}: {text}");
+    }
+    let bad: Vec<&Finding> = findings.iter().filter(|finding| !finding.good).collect();
+    ensure!(bad.is_empty(), "{bad:#?}");
+    Ok(())
+}
