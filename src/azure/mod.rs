@@ -1,6 +1,7 @@
 //! Azure over REST: what the wire means.
 
 pub mod access;
+mod arm;
 pub mod call;
 pub mod connection_string;
 pub mod disk;
@@ -14,9 +15,11 @@ pub mod network;
 mod operation;
 pub mod page_blob;
 pub mod read_only;
+mod readiness;
 mod redact;
 pub mod resource_id;
 mod retry;
+pub mod scope;
 pub mod shared_key;
 pub mod snapshot;
 mod token;
@@ -37,6 +40,7 @@ pub use self::page_blob::{PageBlob, PageRange, PageRangeKind};
 pub use self::resource_id::ResourceId;
 pub use self::transport::Transport;
 
+use self::generated::ApiVersions;
 use self::retry::{RetryPolicy, Sender};
 use self::token::{Bearer, ServicePrincipal, TokenCache};
 use crate::secret::Secret;
@@ -67,6 +71,7 @@ pub struct AzureConfig {
 pub struct Azure {
     shared: Arc<Shared>,
     sender: Sender,
+    versions: Arc<ApiVersions>,
     /// Longest wait for a long-running operation.
     patience: Duration,
 }
@@ -104,6 +109,7 @@ impl Azure {
                 tokens: TokenCache::new(principal),
             }),
             sender,
+            versions: Arc::default(),
             patience: JOB_PATIENCE,
         })
     }
@@ -114,7 +120,17 @@ impl Azure {
         Self {
             shared: Arc::clone(&self.shared),
             sender: self.sender.detached(RetryPolicy::CLEANUP),
+            versions: Arc::clone(&self.versions),
             patience: CLEANUP_PATIENCE,
+        }
+    }
+
+    /// The same client with other API versions, for clouds that lag behind.
+    #[must_use]
+    pub fn with_api_versions(self, versions: ApiVersions) -> Self {
+        Self {
+            versions: Arc::new(versions),
+            ..self
         }
     }
 
