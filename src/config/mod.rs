@@ -1,7 +1,27 @@
 //! Plugin command, configuration file and defaults become one validated [`Settings`].
+//!
+//! [`Settings::from_command`] reads the items of a plugin command (`command`), the chosen group of the configuration file
+//! (`file`), lets the former win key by key, and checks every value (`settings`); both sources know the same parameters
+//! (`parameters`). VM names are chosen by [`Selection`] with [`NamePattern`]s in Java's syntax. Nothing here makes a
+//! request. Values of parameters never appear in messages, but for those that are no secret.
+
+mod command;
+mod file;
+mod parameters;
+mod pattern;
+mod selection;
+mod settings;
+
+use std::path::Path;
+
+pub use self::pattern::{NamePattern, PatternError};
+pub use self::selection::{Choice, Selection};
+
 use crate::azure::AzureConfig;
 use crate::pipeline::Limits;
-use std::path::{Path, PathBuf};
+use crate::secret::Secret;
+
+use self::parameters::{Findings, Key};
 
 /// Where the configuration file is, unless `config=` says otherwise.
 pub const DEFAULT_CONFIG_FILE: &str = "/opt/bacula/etc/azure-vm.conf";
@@ -25,62 +45,85 @@ pub struct Settings {
     pub warnings: Vec<String>,
 }
 
-/// Which VMs of the subscription are saved.
-#[derive(Clone, Debug, Default)]
-pub struct Selection {
-    /// Literal name.
-    pub vm: Option<String>,
-    /// Whole-name pattern.
-    pub include: Option<NamePattern>,
-    /// Whole-name pattern.
-    pub exclude: Option<NamePattern>,
-    /// Only VMs of this group (extension).
-    pub resource_group: Option<String>,
-}
-
-/// A regular expression in Java's syntax that must match a whole name.
-#[derive(Clone, Debug)]
-pub struct NamePattern {}
-
-impl NamePattern {
-    /// Whether the whole `name` matches.
-    #[must_use]
-    pub fn matches(&self, name: &str) -> bool {
-        let _ = name;
-        unimplemented!()
-    }
-    /// Whether some part of `name` matches: a hint for users who expected a search.
-    #[must_use]
-    pub fn is_found_in(&self, name: &str) -> bool {
-        let _ = name;
-        unimplemented!()
-    }
-    /// As the user wrote it.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        unimplemented!()
-    }
-}
-
-/// Bad input: what, where, what to do. May carry several lines.
+/// Everything that is wrong with a configuration; shows no secret.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Error(pub String);
+#[error("{}", problems.join("; "))]
+pub struct Error {
+    problems: Vec<String>,
+}
+
+impl Error {
+    /// What is wrong, where, and what to do: one sentence each.
+    #[must_use]
+    pub fn problems(&self) -> &[String] {
+        &self.problems
+    }
+}
+
+impl From<String> for Error {
+    fn from(problem: String) -> Self {
+        Self {
+            problems: vec![problem],
+        }
+    }
+}
 
 impl Settings {
-    /// Reads a plugin command (with or without the `azure-vm:` prefix) and the configuration file. `config_file` is the default path.
+    /// Reads a plugin command (with or without the `azure-vm:` prefix) and the configuration file. `config_file` is the
+    /// path of the latter if the command names none.
+    ///
     /// # Errors
+    ///
     /// Everything that is wrong, at once where possible; no value of a secret is shown.
     pub fn from_command(command: &str, config_file: &Path) -> Result<Self, Error> {
-        let _ = (command, config_file);
-        unimplemented!()
+        let mut findings = Findings::default();
+        let given = command::parse(command, &mut findings);
+        for key in [Key::ApplicationSecret, Key::ConnectionKey] {
+            if given.get(key).is_some() {
+                findings.warning(format!(
+                    "{key} stands in the Plugin line, which is stored in the catalog and on the volumes: better put it into the configuration file {}",
+                    config_file.display()
+                ));
+            }
+        }
+        settings::merge(given, config_file, findings)
+    }
+
+    /// The same for parameters that were taken apart elsewhere, such as options of the command line.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Settings::from_command`].
+    pub fn from_pairs(
+        pairs: impl IntoIterator<Item = (String, Secret)>,
+        config_file: &Path,
+    ) -> Result<Self, Error> {
+        let mut findings = Findings::default();
+        let given = parameters::collect(pairs, "", &mut findings);
+        settings::merge(given, config_file, findings)
     }
 }
 
-/// The groups of a configuration file, in file order.
+/// The groups of a configuration file, in file order; none if there is no such file.
+///
 /// # Errors
+///
 /// A file that cannot be read or parsed.
 pub fn groups(config_file: &Path) -> Result<Vec<String>, Error> {
-    let _: PathBuf = config_file.into();
-    unimplemented!()
+    let file = file::read(config_file)?;
+    Ok(file.map_or_else(Vec::new, |file| file.group_names()))
+}
+
+/// The groups of the configuration file that a plugin command works with: that of its `config` parameter or, without
+/// one, `config_file`. Other parameters need not be complete.
+///
+/// # Errors
+///
+/// An unusable command; a file that cannot be read or parsed, or that `config` names and that does not exist.
+pub fn groups_of_command(command: &str, config_file: &Path) -> Result<Vec<String>, Error> {
+    let mut findings = Findings::default();
+    let given = command::parse(command, &mut findings);
+    let file = settings::config_file(&given, config_file)?;
+    findings.into_warnings()?;
+    Ok(file.map_or_else(Vec::new, |file| file.group_names()))
 }

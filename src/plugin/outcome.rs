@@ -59,7 +59,7 @@ mod tests {
     #[test]
     fn faults_are_fatal_and_cancelling_is_not() {
         let faults = [
-            Error::Settings(config::Error("bad".into())),
+            Error::Settings(config::Error::from("bad".to_owned())),
             Error::Backup(backup::Error::Selection("nothing".into())),
             Error::Restore(restore::Error::TwoVms {
                 first: "a".into(),

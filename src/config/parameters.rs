@@ -1,0 +1,344 @@
+//! The parameters of the plugin: their names, what people write instead, and a set of given values.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::Error;
+use crate::secret::Secret;
+
+/// A parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Key {
+    TenantId,
+    SubscriptionId,
+    ApplicationId,
+    ApplicationSecret,
+    ConnectionKey,
+    AbortOnError,
+    Debug,
+    Group,
+    Config,
+    Vm,
+    Include,
+    Exclude,
+    ResourceGroup,
+    NewHostname,
+    Transfer,
+    Memory,
+    Concurrency,
+    Cloud,
+    ArmEndpoint,
+    Authority,
+    CaFile,
+    AllowHttp,
+}
+
+/// Each parameter with its name and with names that other tools, and people, give to the same thing.
+const NAMES: [(Key, &str, &[&str]); 22] = [
+    (
+        Key::TenantId,
+        "tenant_id",
+        &["tenant", "directory", "directory_id"],
+    ),
+    (
+        Key::SubscriptionId,
+        "subscription_id",
+        &["subscription", "sub", "sub_id"],
+    ),
+    (
+        Key::ApplicationId,
+        "application_id",
+        &[
+            "application",
+            "app",
+            "app_id",
+            "appid",
+            "client_id",
+            "clientid",
+        ],
+    ),
+    (
+        Key::ApplicationSecret,
+        "application_secret",
+        &[
+            "app_secret",
+            "client_secret",
+            "password",
+            "secret",
+            "secret_id",
+            "secret_key",
+        ],
+    ),
+    (
+        Key::ConnectionKey,
+        "connection_key",
+        &[
+            "connection",
+            "connection_string",
+            "storage_key",
+            "account_key",
+        ],
+    ),
+    (Key::AbortOnError, "abort_on_error", &["abort"]),
+    (Key::Debug, "debug", &["trace", "verbose"]),
+    (Key::Group, "group", &["profile", "section"]),
+    (
+        Key::Config,
+        "config",
+        &["conf", "config_file", "configuration", "configuration_file"],
+    ),
+    (
+        Key::Vm,
+        "vm",
+        &[
+            "guest",
+            "host",
+            "machine",
+            "name",
+            "server",
+            "virtual_machine",
+            "vm_name",
+            "vms",
+        ],
+    ),
+    (
+        Key::Include,
+        "include",
+        &["vm_include", "include_vm", "regex"],
+    ),
+    (Key::Exclude, "exclude", &["vm_exclude", "exclude_vm"]),
+    (
+        Key::ResourceGroup,
+        "resource_group",
+        &["rg", "resourcegroup"],
+    ),
+    (
+        Key::NewHostname,
+        "new_hostname",
+        &["hostname", "new_name", "new_host", "restore_name"],
+    ),
+    (Key::Transfer, "transfer", &["mode", "transport"]),
+    (Key::Memory, "memory", &["max_memory", "mem"]),
+    (
+        Key::Concurrency,
+        "concurrency",
+        &["parallel", "parallelism", "threads", "workers"],
+    ),
+    (Key::Cloud, "cloud", &["environment", "azure_environment"]),
+    (
+        Key::ArmEndpoint,
+        "arm_endpoint",
+        &["endpoint", "management_endpoint", "resource_manager"],
+    ),
+    (
+        Key::Authority,
+        "authority",
+        &["authority_host", "login_endpoint"],
+    ),
+    (
+        Key::CaFile,
+        "ca_file",
+        &["ca", "ca_bundle", "cacert", "certificate"],
+    ),
+    (Key::AllowHttp, "allow_http", &["http", "insecure"]),
+];
+
+impl Key {
+    /// By its name, in any case.
+    pub(super) fn of_name(name: &str) -> Option<Self> {
+        let known = |(_, known, _): &&(Self, &str, &[&str])| known.eq_ignore_ascii_case(name);
+        NAMES.iter().find(known).map(|(key, ..)| *key)
+    }
+
+    /// What somebody who wrote `name` may have meant.
+    pub(super) fn likely(name: &str) -> Option<Self> {
+        let name = name.to_ascii_lowercase().replace('-', "_");
+        let exact = NAMES
+            .iter()
+            .find(|(_, known, others)| *known == name || others.contains(&name.as_str()));
+        if let Some((key, ..)) = exact {
+            return Some(*key);
+        }
+        NAMES
+            .iter()
+            .map(|(key, known, _)| (strsim::damerau_levenshtein(&name, known), *key, *known))
+            // A short name is soon another one.
+            .filter(|(distance, _, known)| *distance <= known.len().div_ceil(4).min(3))
+            .min_by_key(|(distance, ..)| *distance)
+            .map(|(_, key, _)| key)
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = NAMES.iter().find(|(key, ..)| key == self);
+        f.write_str(name.map_or("", |(_, name, _)| name))
+    }
+}
+
+/// What was found wrong or worth saying so far.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    problems: Vec<String>,
+    warnings: Vec<String>,
+}
+
+impl Findings {
+    pub(super) fn problem(&mut self, problem: String) {
+        self.problems.push(problem);
+    }
+
+    pub(super) fn warning(&mut self, warning: String) {
+        self.warnings.push(warning);
+    }
+
+    /// The warnings, if nothing is wrong.
+    pub(super) fn into_warnings(self) -> Result<Vec<String>, Error> {
+        if self.problems.is_empty() {
+            Ok(self.warnings)
+        } else {
+            Err(Error {
+                problems: self.problems,
+            })
+        }
+    }
+
+    /// All problems, this one last.
+    pub(super) fn into_error(mut self, last: Error) -> Error {
+        self.problems.extend(last.problems);
+        Error {
+            problems: self.problems,
+        }
+    }
+}
+
+/// Given values, one per parameter. All are kept as secrets, so that none can be printed by accident.
+#[derive(Debug, Default)]
+pub(super) struct Values(BTreeMap<Key, Secret>);
+
+impl Values {
+    pub(super) fn get(&self, key: Key) -> Option<&str> {
+        self.0.get(&key).map(Secret::expose)
+    }
+
+    /// Takes from `lower` what is not given here.
+    pub(super) fn or(mut self, lower: Self) -> Self {
+        for (key, value) in lower.0 {
+            self.0.entry(key).or_insert(value);
+        }
+        self
+    }
+
+    pub(super) fn remove(&mut self, key: Key) -> Option<Secret> {
+        self.0.remove(&key)
+    }
+}
+
+/// Checks names and takes the last value of each. `place` ends the messages: empty, or such as ` in group [x] of FILE`.
+pub(super) fn collect(
+    pairs: impl IntoIterator<Item = (String, Secret)>,
+    place: &str,
+    findings: &mut Findings,
+) -> Values {
+    let mut values = Values::default();
+    for (name, value) in pairs {
+        let Some(key) = Key::of_name(&name) else {
+            findings.problem(unknown(&name, place));
+            continue;
+        };
+        let text = value.expose();
+        if text.is_empty() {
+            findings.problem(format!(
+                "parameter {key}{place} has no value: give one or leave the parameter out"
+            ));
+        } else if text.contains(char::is_control) {
+            findings.problem(format!(
+                "parameter {key}{place} contains a control character"
+            ));
+        } else if ['"', '\'']
+            .iter()
+            .any(|quote| text.len() > 1 && text.starts_with(*quote) && text.ends_with(*quote))
+        {
+            findings.warning(format!(
+                "the quotes around the value of parameter {key}{place} are taken as part of it"
+            ));
+        }
+        if values.0.insert(key, value).is_some() {
+            findings.warning(format!(
+                "parameter {key}{place} is given more than once: the last value counts"
+            ));
+        }
+    }
+    values
+}
+
+/// What to say about a name that is none. It is shown only if it looks like one: it may be a piece of a secret.
+fn unknown(name: &str, place: &str) -> String {
+    let plausible = name.len() <= 40
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
+    match Key::likely(name) {
+        _ if !plausible => format!(
+            "an item{place} does not begin with the name of a parameter (values contain no blanks)"
+        ),
+        Some(key) => format!("unknown parameter {name}{place}: did you mean {key}?"),
+        None => {
+            let names: Vec<_> = NAMES.iter().map(|(_, name, _)| *name).collect();
+            format!(
+                "unknown parameter {name}{place}: possible are {}",
+                names.join(", ")
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_parameter_is_in_the_table_once() {
+        for (key, name, others) in NAMES {
+            assert_eq!(key.to_string(), name);
+            assert_eq!(Key::of_name(&name.to_uppercase()), Some(key));
+            for other in others {
+                assert_eq!(Key::of_name(other), None, "{other} is a name of its own");
+                assert_eq!(Key::likely(other), Some(key), "{other} stands twice");
+            }
+        }
+        // The last variant proves that the table has all of them.
+        assert_eq!(NAMES.len(), Key::AllowHttp as usize + 1);
+    }
+
+    #[test]
+    fn what_was_meant_is_found() {
+        let table = [
+            ("secret_id", Some(Key::ApplicationSecret)),
+            ("client_secret", Some(Key::ApplicationSecret)),
+            ("Client_ID", Some(Key::ApplicationId)),
+            ("tenant", Some(Key::TenantId)),
+            ("tenent_id", Some(Key::TenantId)),
+            ("tenant-id", Some(Key::TenantId)),
+            ("subscription", Some(Key::SubscriptionId)),
+            ("inclde", Some(Key::Include)),
+            ("exlcude", Some(Key::Exclude)),
+            ("vms", Some(Key::Vm)),
+            ("abort_on_eror", Some(Key::AbortOnError)),
+            ("banana", None),
+            ("x", None),
+        ];
+        for (name, key) in table {
+            assert_eq!(Key::likely(name), key, "{name}");
+        }
+    }
+
+    #[test]
+    fn values_are_not_printed() {
+        let pairs = [("application_secret", "hunter2"), ("vm", "hunter3")]
+            .map(|(key, value)| (key.to_owned(), Secret::new(value.to_owned())));
+        let values = collect(pairs, "", &mut Findings::default());
+        assert_eq!(values.get(Key::Vm), Some("hunter3"));
+        assert!(!format!("{values:?}").contains("hunter"));
+    }
+}

@@ -1,0 +1,711 @@
+//! From given values to settings: which file and group count, what is missing, what each value means.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use url::{Host, Url};
+
+use super::file::{self, ConfigFile};
+use super::parameters::{Findings, Key, Values, collect};
+use super::{Error, NamePattern, Selection, Settings};
+use crate::azure::connection_string::ConnectionString;
+use crate::azure::{AzureConfig, Endpoints};
+use crate::pipeline::Limits;
+use crate::secret::Secret;
+
+/// Everything that a job needs, whatever it does.
+const MANDATORY: [Key; 4] = [
+    Key::TenantId,
+    Key::SubscriptionId,
+    Key::ApplicationId,
+    Key::ApplicationSecret,
+];
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+const GIB: u64 = 1024 * MIB;
+
+/// Bytes in flight per job, unless `memory` says otherwise: the default concurrency times the largest chunk.
+const DEFAULT_MEMORY: u64 = 64 * MIB;
+/// Enough for one chunk of the largest size.
+const LEAST_MEMORY: u64 = LARGEST_CHUNK;
+/// What one budget can count; far beyond what more concurrency could use.
+const MOST_MEMORY: u64 = 4 * GIB;
+/// Requests in flight per disk, unless `concurrency` says otherwise.
+const DEFAULT_CONCURRENCY: usize = 16;
+const MOST_CONCURRENCY: usize = 64;
+/// The service answers, and takes, at most this much at a time where it matters: Put Page is limited to 4 MiB, and a
+/// failed chunk is fetched again whole.
+const LARGEST_CHUNK: u64 = 4 * MIB;
+/// Below this, requests cost more than they bring.
+const SMALLEST_CHUNK: u64 = 256 * KIB;
+
+/// Makes settings of what was given and of the configuration file, whose path is `default` if the values name none.
+pub(super) fn merge(
+    mut given: Values,
+    default: &Path,
+    mut findings: Findings,
+) -> Result<Settings, Error> {
+    let file = match config_file(&given, default) {
+        Ok(file) => file,
+        Err(error) => return Err(findings.into_error(error)),
+    };
+    let path = config_path(&given, default);
+    let group = match group(&given, file, &path, &mut findings) {
+        Ok(group) => group,
+        Err(error) => return Err(findings.into_error(error)),
+    };
+    let place = group.place;
+    given = given.or(group.values);
+
+    let missing = MANDATORY.iter().filter(|key| given.get(**key).is_none());
+    let missing: Vec<_> = missing.map(ToString::to_string).collect();
+    if !missing.is_empty() {
+        findings.problem(format!(
+            "missing {}: give {} in the FileSet's Plugin line or {place}",
+            missing.join(", "),
+            if missing.len() == 1 { "it" } else { "them" },
+        ));
+    }
+    let mut reader = Reader { given, findings };
+    let settings = reader.settings();
+    let warnings = reader.findings.into_warnings()?;
+    Ok(Settings {
+        warnings,
+        ..settings
+    })
+}
+
+/// The configuration file that `given` works with; `None` if there is none and none is named.
+pub(super) fn config_file(given: &Values, default: &Path) -> Result<Option<ConfigFile>, Error> {
+    let path = config_path(given, default);
+    let file = file::read(&path)?;
+    if file.is_none() && given.get(Key::Config).is_some() {
+        return Err(Error::from(format!(
+            "read configuration file {}: there is no such file",
+            path.display()
+        )));
+    }
+    Ok(file)
+}
+
+fn config_path(given: &Values, default: &Path) -> PathBuf {
+    given.get(Key::Config).map_or(default, Path::new).to_owned()
+}
+
+/// What a group gives.
+struct GroupValues {
+    values: Values,
+    /// Where a missing value should stand.
+    place: String,
+}
+
+fn group(
+    given: &Values,
+    file: Option<ConfigFile>,
+    path: &Path,
+    findings: &mut Findings,
+) -> Result<GroupValues, Error> {
+    let wanted = given.get(Key::Group);
+    let path = path.display();
+    let Some(file) = file else {
+        return match wanted {
+            Some(name) => Err(Error::from(format!(
+                "group={name}: there is no configuration file {path}"
+            ))),
+            None => Ok(GroupValues {
+                values: Values::default(),
+                place: format!("in a group of the configuration file {path}, which does not exist"),
+            }),
+        };
+    };
+    if file.world_readable {
+        findings.warning(format!(
+            "the configuration file {path} is readable by everybody on this host: better make it readable by the user of the File Daemon only (chmod 600)"
+        ));
+    }
+    let names = file.group_names();
+    let Some(group) = file.into_group(wanted) else {
+        return match wanted {
+            Some(name) => Err(Error::from(format!(
+                "group={name}: the configuration file {path} has no such group, only: {}",
+                names.join(", ")
+            ))),
+            None => Ok(GroupValues {
+                values: Values::default(),
+                place: format!("in a group of the configuration file {path}, which has none"),
+            }),
+        };
+    };
+    let mut values = collect(
+        group.pairs,
+        &format!(" in group [{}] of {path}", group.name),
+        findings,
+    );
+    for key in [Key::Group, Key::Config] {
+        if values.remove(key).is_some() {
+            findings.warning(format!(
+                "parameter {key} in group [{}] of {path} has no effect: it says where values are, so it counts in the Plugin line only",
+                group.name
+            ));
+        }
+    }
+    Ok(GroupValues {
+        values,
+        place: format!("in group [{}] of {path}", group.name),
+    })
+}
+
+/// Gives each value its meaning. What cannot be understood is noted, and replaced by a default that nobody will see.
+struct Reader {
+    given: Values,
+    findings: Findings,
+}
+
+impl Reader {
+    fn settings(&mut self) -> Settings {
+        let allow_http = self.value(Key::AllowHttp, yes_or_no).unwrap_or(false);
+        if let Some(key) = self.given.get(Key::ConnectionKey) {
+            // Only its form: the direct transfer has no use for it.
+            if let Err(error) = ConnectionString::parse(key) {
+                self.findings
+                    .problem(format!("parameter {}: {error}", Key::ConnectionKey));
+            }
+        }
+        self.value(Key::Transfer, transfer);
+        let memory = self.value(Key::Memory, size).unwrap_or(DEFAULT_MEMORY);
+        let concurrency = self
+            .value(Key::Concurrency, concurrency)
+            .unwrap_or(DEFAULT_CONCURRENCY);
+        Settings {
+            azure: AzureConfig {
+                tenant_id: self.text(Key::TenantId),
+                application_id: self.text(Key::ApplicationId),
+                application_secret: Secret::new(self.text(Key::ApplicationSecret)),
+                subscription_id: self.text(Key::SubscriptionId),
+                endpoints: self.endpoints(allow_http),
+                ca_file: self.given.get(Key::CaFile).map(PathBuf::from),
+                allow_http,
+                concurrency,
+            },
+            selection: Selection {
+                vm: self.given.get(Key::Vm).map(ToOwned::to_owned),
+                include: self.value(Key::Include, pattern),
+                exclude: self.value(Key::Exclude, pattern),
+                resource_group: self.given.get(Key::ResourceGroup).map(ToOwned::to_owned),
+            },
+            abort_on_error: self.value(Key::AbortOnError, zero_or_one).unwrap_or(false),
+            debug: self.value(Key::Debug, debug_level).unwrap_or(0),
+            new_hostname: self.value(Key::NewHostname, vm_name),
+            limits: Limits {
+                memory,
+                concurrency,
+                chunk: chunk(memory, concurrency),
+            },
+            warnings: Vec::new(),
+        }
+    }
+
+    fn value<T>(&mut self, key: Key, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        match parse(self.given.get(key)?) {
+            Ok(value) => Some(value),
+            Err(problem) => {
+                self.findings.problem(format!("parameter {key}: {problem}"));
+                None
+            }
+        }
+    }
+
+    fn text(&self, key: Key) -> String {
+        self.given.get(key).unwrap_or_default().to_owned()
+    }
+
+    fn endpoints(&mut self, allow_http: bool) -> Endpoints {
+        let mut endpoints = self
+            .value(Key::Cloud, cloud)
+            .or_else(|| Endpoints::of_cloud(DEFAULT_CLOUD))
+            .expect("the default cloud is in the table of clouds");
+        if let Some(url) = self.value(Key::ArmEndpoint, |text| endpoint(text, allow_http)) {
+            endpoints.arm = url;
+        }
+        if let Some(url) = self.value(Key::Authority, |text| endpoint(text, allow_http)) {
+            endpoints.authority = url;
+        }
+        endpoints
+    }
+}
+
+const DEFAULT_CLOUD: &str = "AzureCloud";
+
+/// Requests such that `concurrency` of them fit into `memory`, if they do not become too small by that.
+fn chunk(memory: u64, concurrency: usize) -> u64 {
+    let fair = memory / concurrency as u64;
+    (fair - fair % SMALLEST_CHUNK).clamp(SMALLEST_CHUNK, LARGEST_CHUNK)
+}
+
+fn zero_or_one(text: &str) -> Result<bool, String> {
+    match text {
+        "0" => Ok(false),
+        "1" => Ok(true),
+        other => Err(format!("{other} is neither 0 nor 1")),
+    }
+}
+
+fn yes_or_no(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "yes" | "1" => Ok(true),
+        "no" | "0" => Ok(false),
+        _ => Err(format!("{text} is neither yes nor no")),
+    }
+}
+
+fn debug_level(text: &str) -> Result<u8, String> {
+    match text.as_bytes() {
+        [digit @ b'0'..=b'9'] => Ok(digit - b'0'),
+        _ => Err(format!("{text} is not a number from 0 to 9")),
+    }
+}
+
+fn transfer(text: &str) -> Result<(), String> {
+    match text {
+        "direct" => Ok(()),
+        "blob" => Err(
+            "blob, the way through a storage account, is not available in this version: leave the parameter out to read from the snapshots themselves"
+                .to_owned(),
+        ),
+        other => Err(format!("{other} is unknown: possible is direct")),
+    }
+}
+
+fn concurrency(text: &str) -> Result<usize, String> {
+    digits(text)
+        .and_then(|number| usize::try_from(number).ok())
+        .filter(|number| (1..=MOST_CONCURRENCY).contains(number))
+        .ok_or_else(|| format!("{text} is not a number from 1 to {MOST_CONCURRENCY}"))
+}
+
+/// Bytes, with an optional K, M or G for powers of 1024.
+fn size(text: &str) -> Result<u64, String> {
+    let (number, unit) = match text.char_indices().next_back() {
+        Some((at, 'k' | 'K')) => (&text[..at], KIB),
+        Some((at, 'm' | 'M')) => (&text[..at], MIB),
+        Some((at, 'g' | 'G')) => (&text[..at], GIB),
+        Some(_) | None => (text, 1),
+    };
+    let Some(bytes) = digits(number).and_then(|number| number.checked_mul(unit)) else {
+        return Err(format!("{text} is not a size such as 64M"));
+    };
+    if (LEAST_MEMORY..=MOST_MEMORY).contains(&bytes) {
+        Ok(bytes)
+    } else {
+        Err(format!(
+            "{text} is not from {}M to {}G",
+            LEAST_MEMORY / MIB,
+            MOST_MEMORY / GIB
+        ))
+    }
+}
+
+/// A decimal number without a sign.
+fn digits(text: &str) -> Option<u64> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit());
+    plain.then(|| text.parse().ok()).flatten()
+}
+
+fn pattern(text: &str) -> Result<NamePattern, String> {
+    NamePattern::new(text).map_err(|error| error.to_string())
+}
+
+fn cloud(text: &str) -> Result<Endpoints, String> {
+    Endpoints::of_cloud(text).ok_or_else(|| {
+        let names: Vec<_> = Endpoints::cloud_names().collect();
+        format!("{text} is unknown: possible are {}", names.join(", "))
+    })
+}
+
+/// An address that paths can be joined to. Plain HTTP carries secrets in the clear, so it must not leave this host.
+fn endpoint(text: &str, allow_http: bool) -> Result<Url, String> {
+    let mut url = Url::parse(text).map_err(|error| format!("not a URL: {error}"))?;
+    let bare = url.username().is_empty()
+        && url.password().is_none()
+        && url.query().is_none()
+        && url.fragment().is_none();
+    if !bare {
+        return Err("the URL must consist of scheme, host, port and path".to_owned());
+    }
+    match url.scheme() {
+        "https" => {}
+        "http" if !is_loopback(&url) => {
+            return Err(format!(
+                "{url} would send secrets in the clear: use https (http is for an emulator on this host)"
+            ));
+        }
+        "http" if !allow_http => {
+            return Err(format!("{url} needs allow_http=yes, since it is not https"));
+        }
+        "http" => {}
+        _ => return Err(format!("{url} is neither https nor http")),
+    }
+    if !url.path().ends_with('/') {
+        let path = format!("{}/", url.path());
+        url.set_path(&path);
+    }
+    Ok(url)
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => IpAddr::V4(address).is_loopback(),
+        Some(Host::Ipv6(address)) => IpAddr::V6(address).is_loopback(),
+        None => false,
+    }
+}
+
+/// The rule for resource names of virtual machines ("Naming rules and restrictions for Azure resources",
+/// Microsoft.Compute): 1 to 64 characters, letters, digits, `-`, `.` and `_`; not `_` first, not `.` or `-` last.
+fn vm_name(text: &str) -> Result<String, String> {
+    let inner = |c: char| c.is_alphanumeric() || matches!(c, '-' | '.' | '_');
+    let valid = text.chars().count() <= 64
+        && text.chars().all(inner)
+        && text.starts_with(char::is_alphanumeric)
+        && !text.ends_with(['-', '.']);
+    if valid {
+        Ok(text.to_owned())
+    } else {
+        Err(format!(
+            "{text} is not a name that Azure accepts for a virtual machine: 1 to 64 letters, digits, -, . and _, a letter or digit first, neither - nor . last"
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::config::{groups, groups_of_command};
+
+    const ACCESS: &str =
+        "tenant_id=t subscription_id=s application_id=a application_secret=hunter2";
+
+    const FILE: &str = "
+[production]
+tenant_id = file-t
+Subscription_ID = file-s
+application_id = file-a
+application_secret = p~example-secret-1
+connection_key = DefaultEndpointsProtocol=https;AccountName=prodstage;AccountKey=ZXhhbXBsZQ==;EndpointSuffix=core.windows.net
+concurrency = 4
+
+[laboratory]
+tenant_id = lab-t
+subscription_id = lab-s
+application_id = lab-a
+application_secret = p~example-secret-2
+";
+
+    /// A folder with a configuration file that only its owner can read.
+    fn folder(text: &str) -> (TempDir, PathBuf) {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("azure-vm.conf");
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        (dir, path)
+    }
+
+    fn without_file(command: &str) -> Result<Settings, Error> {
+        Settings::from_command(command, Path::new("/nonexistent/azure-vm.conf"))
+    }
+
+    /// Settings of a complete command with these further parameters.
+    fn with(parameters: &str) -> Result<Settings, Error> {
+        without_file(&format!("azure-vm: {ACCESS} {parameters}"))
+    }
+
+    fn problem(result: Result<Settings, Error>) -> String {
+        result.expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_contract() {
+        let settings = with("").unwrap();
+        assert_eq!(settings.azure.tenant_id, "t");
+        assert_eq!(settings.azure.subscription_id, "s");
+        assert_eq!(settings.azure.application_id, "a");
+        assert_eq!(settings.azure.application_secret.expose(), "hunter2");
+        assert_eq!(
+            Some(settings.azure.endpoints),
+            Endpoints::of_cloud("AzureCloud")
+        );
+        assert!(!settings.azure.allow_http && !settings.abort_on_error);
+        assert_eq!((settings.debug, settings.azure.concurrency), (0, 16));
+        assert_eq!(settings.new_hostname, None);
+        assert!(settings.selection.choose("anything").is_chosen());
+        let limits = Limits {
+            memory: 64 * MIB,
+            concurrency: 16,
+            chunk: 4 * MIB,
+        };
+        assert_eq!(settings.limits, limits);
+    }
+
+    #[test]
+    fn the_first_group_counts_unless_one_is_named() {
+        let (_dir, path) = folder(FILE);
+        let tenant = |command| {
+            Settings::from_command(command, &path)
+                .unwrap()
+                .azure
+                .tenant_id
+        };
+        assert_eq!(tenant("azure-vm:"), "file-t");
+        assert_eq!(tenant("azure-vm: group=laboratory"), "lab-t");
+        assert_eq!(
+            problem(Settings::from_command("group=Laboratory", &path)),
+            format!(
+                "group=Laboratory: the configuration file {} has no such group, only: production, laboratory",
+                path.display()
+            )
+        );
+        assert_eq!(
+            problem(without_file(&format!("{ACCESS} group=x"))),
+            "group=x: there is no configuration file /nonexistent/azure-vm.conf"
+        );
+    }
+
+    #[test]
+    fn the_fileset_wins_key_by_key() {
+        let (_dir, path) = folder(FILE);
+        let command = "tenant_id=mine concurrency=8 application_secret=other";
+        let settings = Settings::from_command(command, &path).unwrap();
+        assert_eq!(settings.azure.tenant_id, "mine");
+        assert_eq!(settings.azure.subscription_id, "file-s");
+        assert_eq!(settings.azure.application_secret.expose(), "other");
+        assert_eq!(settings.limits.concurrency, 8);
+    }
+
+    #[test]
+    fn a_file_that_is_named_or_exists_must_be_usable() {
+        let (dir, path) = folder(FILE);
+        let command = format!("azure-vm: config={}", path.display());
+        assert_eq!(without_file(&command).unwrap().azure.tenant_id, "file-t");
+        let missing = dir.path().join("missing");
+        assert_eq!(
+            problem(with(&format!("config={}", missing.display()))),
+            format!(
+                "read configuration file {}: there is no such file",
+                missing.display()
+            )
+        );
+        assert!(Settings::from_command(ACCESS, dir.path()).is_err());
+        fs::write(&path, "application_secret = hunter2").unwrap();
+        let error = problem(Settings::from_command(ACCESS, &path));
+        assert!(
+            error.ends_with("line 1: stands before the first [group]"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn everything_that_is_missing_or_wrong_is_named_at_once() {
+        let error = without_file("azure-vm: application_id=a secret_id=hunter2 debug=10");
+        assert_eq!(
+            error.unwrap_err().problems(),
+            [
+                "unknown parameter secret_id: did you mean application_secret?",
+                "missing tenant_id, subscription_id, application_secret: give them in the FileSet's Plugin line or in a group of the configuration file /nonexistent/azure-vm.conf, which does not exist",
+                "parameter debug: 10 is not a number from 0 to 9",
+            ]
+        );
+        let (_dir, path) = folder("[only]\ntenant_id = t\nclient_secret = hunter2\n");
+        let error = Settings::from_command("subscription_id=s application_id=a", &path);
+        let place = format!("in group [only] of {}", path.display());
+        assert_eq!(
+            error.unwrap_err().problems(),
+            [
+                format!(
+                    "unknown parameter client_secret {place}: did you mean application_secret?"
+                ),
+                format!(
+                    "missing application_secret: give it in the FileSet's Plugin line or {place}"
+                ),
+            ]
+        );
+    }
+
+    #[test]
+    fn what_the_user_should_hear_is_said() {
+        let (_dir, path) = folder(FILE);
+        assert!(
+            Settings::from_command("", &path)
+                .unwrap()
+                .warnings
+                .is_empty()
+        );
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        let command = "azure-vm: application_secret=hunter2 debug=1 debug=2";
+        let warnings = Settings::from_command(command, &path)
+            .unwrap()
+            .warnings
+            .join("\n");
+        for part in [
+            "debug is given more than once",
+            "application_secret stands in the Plugin line",
+            "is readable by everybody",
+        ] {
+            assert!(warnings.contains(part), "{part}: {warnings}");
+        }
+        let pair = |key: &str, value: &str| (key.to_owned(), Secret::new(value.to_owned()));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        let settings = Settings::from_pairs([pair("application_secret", "a b")], &path).unwrap();
+        assert_eq!(settings.azure.application_secret.expose(), "a b");
+        assert!(settings.warnings.is_empty(), "{:?}", settings.warnings);
+    }
+
+    #[test]
+    fn parameters_about_the_file_have_no_effect_in_it() {
+        let (_dir, path) = folder(&format!("{FILE}group = production\nconfig = /x\n"));
+        let settings = Settings::from_command("group=laboratory", &path).unwrap();
+        assert_eq!(settings.azure.tenant_id, "lab-t");
+        assert_eq!(settings.warnings.len(), 2);
+    }
+
+    #[test]
+    fn values_are_understood() {
+        assert!(with("abort_on_error").unwrap().abort_on_error);
+        assert!(with("abort_on_error=1").unwrap().abort_on_error);
+        assert!(!with("abort_on_error=0").unwrap().abort_on_error);
+        assert_eq!(with("debug=9").unwrap().debug, 9);
+        assert!(with("transfer=direct").is_ok());
+        for (text, bytes) in [
+            ("4M", 4 * MIB),
+            ("8192k", 8 * MIB),
+            ("4G", 4 * GIB),
+            ("67108864", 64 * MIB),
+        ] {
+            assert_eq!(
+                with(&format!("memory={text}")).unwrap().limits.memory,
+                bytes
+            );
+        }
+        assert_eq!(with("concurrency=64").unwrap().azure.concurrency, 64);
+        let name = with("new_hostname=ledger-01.new_1").unwrap().new_hostname;
+        assert_eq!(name.as_deref(), Some("ledger-01.new_1"));
+        let selection = with("vm=a include=b(.*) exclude=(.*)c resource_group=g")
+            .unwrap()
+            .selection;
+        assert!(selection.choose("a").is_chosen() && selection.choose("bd").is_chosen());
+        assert!(!selection.choose("bc").is_chosen() && !selection.choose("d").is_chosen());
+        assert_eq!(selection.resource_group.as_deref(), Some("g"));
+        let cloud = with("cloud=azurechinacloud ca_file=/etc/ca.pem")
+            .unwrap()
+            .azure;
+        assert_eq!(
+            Some(cloud.endpoints),
+            Endpoints::of_cloud("AzureChinaCloud")
+        );
+        assert_eq!(cloud.ca_file, Some(PathBuf::from("/etc/ca.pem")));
+    }
+
+    #[test]
+    fn endpoints_can_be_given_and_stay_safe() {
+        let azure = with(
+            "arm_endpoint=https://arm.example:8443/x authority=http://127.0.0.1:81 allow_http=yes",
+        )
+        .unwrap()
+        .azure;
+        assert_eq!(azure.endpoints.arm.as_str(), "https://arm.example:8443/x/");
+        assert_eq!(azure.endpoints.authority.as_str(), "http://127.0.0.1:81/");
+        assert!(azure.allow_http);
+        for loopback in ["http://localhost", "http://[::1]:80", "http://127.9.9.9/"] {
+            assert!(with(&format!("authority={loopback} allow_http=1")).is_ok());
+            assert!(
+                problem(with(&format!("authority={loopback}"))).contains("needs allow_http=yes")
+            );
+        }
+        for refused in [
+            "http://login.example",
+            "http://localhost.example",
+            "https://user:hunter3@login.example",
+            "https://login.example?sig=hunter3",
+            "ftp://127.0.0.1",
+            "login.example",
+        ] {
+            let error = problem(with(&format!("authority={refused} allow_http=yes")));
+            assert!(error.starts_with("parameter authority: "), "{error}");
+            assert!(!error.contains("hunter3"), "{error}");
+        }
+    }
+
+    #[test]
+    fn values_out_of_bounds_are_refused() {
+        for (parameter, part) in [
+            ("abort_on_error=2", "2 is neither 0 nor 1"),
+            ("debug=+1", "+1 is not a number from 0 to 9"),
+            ("transfer=blob", "not available in this version"),
+            ("transfer=x", "possible is direct"),
+            ("memory=3M", "not from 4M to 4G"),
+            ("memory=5G", "not from 4M to 4G"),
+            ("memory=64MB", "not a size such as 64M"),
+            ("memory=99999999999999G", "not a size such as 64M"),
+            ("memory=M", "not a size such as 64M"),
+            ("concurrency=0", "not a number from 1 to 64"),
+            ("concurrency=65", "not a number from 1 to 64"),
+            ("cloud=AzureGermanCloud", "possible are AzureCloud, "),
+            ("allow_http=maybe", "neither yes nor no"),
+            (
+                "include=(a",
+                "regular expression (a: parenthesis is not closed",
+            ),
+            ("exclude=a(?=b)", "look-ahead is not supported"),
+            ("connection_key=hunter2", "parameter connection_key: "),
+            ("new_hostname=a/b", "not a name that Azure accepts"),
+            ("new_hostname=_a", "not a name that Azure accepts"),
+            ("new_hostname=a-", "not a name that Azure accepts"),
+        ] {
+            let error = problem(with(parameter));
+            assert!(error.contains(part), "{parameter}: {error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+        assert!(with(&format!("new_hostname={}", "a".repeat(64))).is_ok());
+        assert!(with(&format!("new_hostname={}", "a".repeat(65))).is_err());
+    }
+
+    #[test]
+    fn chunks_leave_room_for_parallelism() {
+        for (memory, concurrency, want) in [
+            (64 * MIB, 16, 4 * MIB),
+            (64 * MIB, 64, MIB),
+            (4 * MIB, 64, 256 * KIB),
+            (4 * GIB, 1, 4 * MIB),
+            (10 * MIB, 3, 3328 * KIB),
+        ] {
+            assert_eq!(chunk(memory, concurrency), want);
+        }
+    }
+
+    #[test]
+    fn groups_are_listed_without_complete_settings() {
+        let (dir, path) = folder(FILE);
+        let nowhere = Path::new("/nonexistent");
+        assert_eq!(groups(&path).unwrap(), ["production", "laboratory"]);
+        assert!(groups(nowhere).unwrap().is_empty());
+        assert!(groups(dir.path()).is_err());
+        let command = format!("azure-vm: config={}", path.display());
+        assert_eq!(groups_of_command(&command, nowhere).unwrap().len(), 2);
+        assert!(groups_of_command("config=/nonexistent", &path).is_err());
+        assert!(groups_of_command("azure-vm: banana=1", &path).is_err());
+    }
+
+    #[test]
+    fn no_secret_is_printed() {
+        let (_dir, path) = folder(FILE);
+        let settings = Settings::from_command("azure-vm:", &path).unwrap();
+        let printed = format!("{settings:?}");
+        assert!(!printed.contains("example-secret") && !printed.contains("ZXhhbXBsZQ"));
+    }
+}
