@@ -1,8 +1,10 @@
-//! The committed output is what the generator writes today.
+//! The committed output is what the generator writes today, and the README lists what it is written from.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+
+use arm_specs::document::Document;
 
 #[test]
 fn output_is_current() {
@@ -24,4 +26,22 @@ fn output_is_current() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     assert_eq!(present, expected, "a file that no document stands for");
+}
+
+#[test]
+fn the_readme_lists_every_document() {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = fs::read_to_string(package.join("README.md")).unwrap();
+    for entry in package.join("specs").read_dir().unwrap() {
+        let document = Document::read(&entry.unwrap().path()).unwrap();
+        let (module, info) = (&document.module, &document.content.info);
+        let start = format!("| `{module}.json` | `{module}` | {} |", info.version);
+        let end = format!("| {} |", info.checked);
+        assert!(
+            readme
+                .lines()
+                .any(|line| line.starts_with(&start) && line.ends_with(&end)),
+            "README.md has no row {start} ... {end}"
+        );
+    }
 }
