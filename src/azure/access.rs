@@ -1,6 +1,35 @@
-//! Access to the bytes of a disk or snapshot: grants and their SAS.
-use super::{Azure, Error, PageBlob, ResourceId};
+//! Access to the bytes of a disk or snapshot: granted, renewed, given back.
+//!
+//! At most five snapshots of one disk may be open at a time, and what stays open blocks later work, so access is held
+//! by a value that gives it back: [`AccessGrant::revoke`] at the regular end, `Drop` otherwise. All readers of a grant
+//! share one cell with the current SAS. It is replaced before it expires, and once after a 403 that came in the middle.
+//!
+//! What Azure does when access is granted twice is not documented. So a target that is open already is closed first,
+//! and renewal is closing and opening again. Write access is never renewed: closing it ends the upload for good.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::Mutex as AsyncMutex;
+use tokio::time::Instant;
+
+use super::arm::Subject;
+use super::disk::disk_state;
+use super::generated::disks::{self, AccessLevel, AccessUri, DiskState, GrantAccessData};
+use super::operation::Finished;
+use super::page_blob::BlobCredential;
+use super::{Azure, Error, ErrorKind, PageBlob, ResourceId, SasUrl};
+
+const SNAPSHOTS: &str = "Microsoft.Compute/snapshots";
+
+/// Longest access that Azure grants (since February 2025: 60 days).
+const MAX_DURATION: Duration = Duration::from_secs(60 * 24 * 3600);
+
+/// Access with less time left is renewed before it is used.
+const RENEWAL_MARGIN: Duration = Duration::from_secs(300);
 
 /// Direction of a grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,43 +40,101 @@ pub enum Access {
     Write,
 }
 
-/// A SAS URL; prints only host and path.
-#[derive(Clone)]
-pub struct SasUrl {}
-
-impl SasUrl {
-    /// Takes a URL with a SAS query.
-    /// # Errors
-    /// Not a URL, no signature in it.
-    pub fn parse(text: &str) -> Result<Self, Error> {
-        let _ = text;
-        unimplemented!()
-    }
-}
-
 /// Access that Azure holds open until [`AccessGrant::revoke`]; dropping it unrevoked starts the revocation.
 #[derive(Debug)]
-pub struct AccessGrant {}
+pub struct AccessGrant {
+    cell: Arc<GrantCell>,
+    held: Held,
+}
 
 impl Azure {
-    /// `beginGetAccess` on a disk or snapshot, waited for.
+    /// `beginGetAccess` on a disk or snapshot, waited for. Access for reading that is open already is closed first.
+    ///
     /// # Errors
-    /// Azure's refusal.
+    ///
+    /// Azure's refusal. Whatever may have been opened nevertheless has been closed again.
     pub async fn grant(
         &self,
         target: &ResourceId,
         access: Access,
         duration: Duration,
     ) -> Result<AccessGrant, Error> {
-        let _ = (target, access, duration);
-        unimplemented!()
+        let door = Arc::new(Door {
+            azure: self.clone(),
+            target: target.clone(),
+            access,
+            duration: duration.min(MAX_DURATION),
+        });
+        if access == Access::Read {
+            door.close_if_open().await?;
+        }
+        // From here on something may be open: also if this future is dropped, or the answer is lost.
+        let mut held = Held(Some(Arc::clone(&door)));
+        match door.open().await {
+            Ok((url, expires)) => Ok(AccessGrant {
+                cell: Arc::new(GrantCell {
+                    door,
+                    current: Mutex::new(CurrentSas {
+                        url,
+                        expires,
+                        generation: 1,
+                    }),
+                    renewal: AsyncMutex::new(()),
+                    revoked: AtomicBool::new(false),
+                }),
+                held,
+            }),
+            Err(error) => {
+                held.0 = None;
+                if may_be_open(&error) {
+                    door.give_back().await;
+                }
+                Err(error)
+            }
+        }
     }
-    /// `endGetAccess`, waited for; succeeds if nothing is active.
+
+    /// `endGetAccess`, waited for; succeeds if nothing is open, or the target does not exist.
+    ///
     /// # Errors
+    ///
     /// Azure's refusal.
     pub async fn revoke(&self, target: &ResourceId) -> Result<(), Error> {
-        let _ = target;
-        unimplemented!()
+        let build = if target.is_type(SNAPSHOTS) {
+            disks::snapshots_revoke_access
+        } else {
+            disks::disks_revoke_access
+        };
+        let call = build(
+            self.endpoint(),
+            &self.versions,
+            target.subscription(),
+            target.resource_group(),
+            target.name(),
+        );
+        self.delete(Subject::new("revoke access to", target), call)
+            .await
+    }
+}
+
+/// Whether a failed request may still have opened access.
+fn may_be_open(error: &Error) -> bool {
+    match error.kind() {
+        ErrorKind::NotFound
+        | ErrorKind::Unauthorized
+        | ErrorKind::Forbidden
+        | ErrorKind::Conflict
+        | ErrorKind::Throttled
+        | ErrorKind::Refused
+        | ErrorKind::Certificate
+        | ErrorKind::Configuration => error.attempts() > 1,
+        ErrorKind::Cancelled
+        | ErrorKind::Timeout
+        | ErrorKind::Network
+        | ErrorKind::InvalidAnswer
+        | ErrorKind::OperationFailed
+        | ErrorKind::Service
+        | ErrorKind::DiffUnavailable => true,
     }
 }
 
@@ -55,12 +142,249 @@ impl AccessGrant {
     /// A client of the blob behind the grant; shares the SAS, renewals included.
     #[must_use]
     pub fn page_blob(&self) -> PageBlob {
-        unimplemented!()
+        let azure = &self.cell.door.azure;
+        PageBlob::new(
+            azure.sender.clone(),
+            Arc::clone(&azure.versions),
+            BlobCredential::Grant(Arc::clone(&self.cell)),
+        )
     }
-    /// Gives the access back.
+
+    /// The disk or snapshot that is open.
+    #[must_use]
+    pub fn target(&self) -> &ResourceId {
+        &self.cell.door.target
+    }
+
+    /// Gives the access back and waits for it, for a cancelled job with a deadline of its own. Readers get 403 from
+    /// then on.
+    ///
     /// # Errors
+    ///
     /// Azure's refusal.
-    pub async fn revoke(self) -> Result<(), Error> {
-        unimplemented!()
+    pub async fn revoke(mut self) -> Result<(), Error> {
+        // Renewal must not open again what is closed here.
+        self.cell.revoked.store(true, Ordering::Release);
+        let _no_renewal = self.cell.renewal.lock().await;
+        let Door { azure, target, .. } = &*self.cell.door;
+        let mut outcome = Err(Error::cancelled("revoke access to", target));
+        if !azure.cancellation().is_cancelled() {
+            outcome = azure.revoke(target).await;
+        }
+        if outcome.as_ref().is_err_and(Error::is_cancelled) {
+            outcome = azure.for_cleanup().revoke(target).await;
+        }
+        // Tried and reported; trying once more behind the caller's back would only hide it.
+        self.held.0 = None;
+        outcome
     }
+}
+
+impl Drop for AccessGrant {
+    fn drop(&mut self) {
+        self.cell.revoked.store(true, Ordering::Release);
+    }
+}
+
+/// What may be open and has to be given back, unless it is empty.
+#[derive(Debug)]
+struct Held(Option<Arc<Door>>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let Some(door) = self.0.take() else {
+            return;
+        };
+        match Handle::try_current() {
+            Ok(runtime) => {
+                runtime.spawn(async move { door.give_back().await });
+            }
+            Err(_outside) => tracing::error!(
+                target_id = %door.target,
+                "access stays open until it expires: it was dropped outside the runtime"
+            ),
+        }
+    }
+}
+
+/// A SAS and how long it serves.
+#[derive(Clone, Debug)]
+pub(super) struct CurrentSas {
+    pub(super) url: SasUrl,
+    expires: Instant,
+    pub(super) generation: u64,
+}
+
+/// The grant as its readers share it.
+#[derive(Debug)]
+pub(super) struct GrantCell {
+    door: Arc<Door>,
+    current: Mutex<CurrentSas>,
+    /// Held during a renewal: there is never more than one.
+    renewal: AsyncMutex<()>,
+    revoked: AtomicBool,
+}
+
+impl GrantCell {
+    /// The SAS for the next request, renewed if it would soon expire.
+    pub(super) async fn sas(&self) -> Result<CurrentSas, Error> {
+        let sas = self.stored();
+        let margin = RENEWAL_MARGIN.min(self.door.duration / 4);
+        let fresh = sas.expires.saturating_duration_since(Instant::now()) > margin;
+        if fresh || !self.renew(sas.generation).await? {
+            return Ok(sas);
+        }
+        Ok(self.stored())
+    }
+
+    /// Replaces the SAS of that generation, unless somebody did already. `false` if it cannot be replaced.
+    pub(super) async fn renew(&self, generation: u64) -> Result<bool, Error> {
+        if self.door.access == Access::Write {
+            return Ok(false);
+        }
+        let _only_one = self.renewal.lock().await;
+        if self.revoked.load(Ordering::Acquire) {
+            return Ok(false);
+        }
+        if self.stored().generation != generation {
+            return Ok(true);
+        }
+        tracing::debug!(target_id = %self.door.target, "renews access");
+        self.door.close_if_open().await?;
+        let (url, expires) = self.door.open().await?;
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = CurrentSas {
+            url,
+            expires,
+            generation: generation + 1,
+        };
+        Ok(true)
+    }
+
+    pub(super) fn stored(&self) -> CurrentSas {
+        self.current
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+/// What can be opened and closed.
+struct Door {
+    azure: Azure,
+    target: ResourceId,
+    access: Access,
+    duration: Duration,
+}
+
+impl Door {
+    async fn close_if_open(&self) -> Result<(), Error> {
+        let resource = if self.target.is_type(SNAPSHOTS) {
+            self.azure.snapshot(&self.target).await?
+        } else {
+            self.azure.disk(&self.target).await?
+        };
+        match disk_state(&resource) {
+            Some(DiskState::ActiveSas | DiskState::ActiveSasFrozen) => {
+                tracing::debug!(target_id = %self.target, "closes access that is open");
+                self.azure.revoke(&self.target).await
+            }
+            None
+            | Some(
+                DiskState::Unattached
+                | DiskState::Attached
+                | DiskState::Reserved
+                | DiskState::Frozen
+                | DiskState::ReadyToUpload
+                | DiskState::ActiveUpload
+                | DiskState::Other(_),
+            ) => Ok(()),
+        }
+    }
+
+    async fn open(&self) -> Result<(SasUrl, Instant), Error> {
+        let asked = Instant::now();
+        let subject = Subject::new("grant access to", &self.target);
+        let finished = match self.begin(subject).await {
+            // The answer to an earlier attempt was lost, and what it opened is now in the way.
+            Err(error)
+                if error.kind() == ErrorKind::Conflict
+                    && error.attempts() > 1
+                    && self.access == Access::Read =>
+            {
+                self.azure.revoke(&self.target).await?;
+                self.begin(subject).await?
+            }
+            other => other?,
+        };
+        let url = self.result(subject, finished).await?;
+        // The service counts from later than this, so this end is on the safe side.
+        Ok((url, asked + self.duration))
+    }
+
+    async fn begin(&self, subject: Subject<'_>) -> Result<Finished, Error> {
+        let seconds = u32::try_from(self.duration.as_secs()).unwrap_or(u32::MAX);
+        let body = GrantAccessData {
+            access: Some(match self.access {
+                Access::Read => AccessLevel::Read,
+                Access::Write => AccessLevel::Write,
+            }),
+            duration_in_seconds: Some(seconds),
+            ..GrantAccessData::default()
+        };
+        let build = if self.target.is_type(SNAPSHOTS) {
+            disks::snapshots_grant_access
+        } else {
+            disks::disks_grant_access
+        };
+        let call = build(
+            self.azure.endpoint(),
+            &self.azure.versions,
+            self.target.subscription(),
+            self.target.resource_group(),
+            self.target.name(),
+            &body,
+        );
+        self.azure.run(subject, call).await
+    }
+
+    /// The SAS is in the status (`properties.output`), in the answer at once, or at the `Location`.
+    async fn result(&self, subject: Subject<'_>, finished: Finished) -> Result<SasUrl, Error> {
+        if let Some(url) = access_sas(subject, finished.output)? {
+            return Ok(url);
+        }
+        if let Some(location) = finished.location {
+            let answer = self.azure.follow(subject, &location, &[200], true).await?;
+            if let Some(url) = access_sas(subject, subject.json(&answer)?)? {
+                return Ok(url);
+            }
+        }
+        Err(subject.invalid("access was granted, but no accessSAS came with it"))
+    }
+
+    /// Closes access when nobody is left to be told.
+    async fn give_back(&self) {
+        if let Err(error) = self.azure.for_cleanup().revoke(&self.target).await {
+            tracing::error!("{error}; access stays open until it expires");
+        }
+    }
+}
+
+impl fmt::Debug for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Door")
+            .field("target", &self.target)
+            .field("access", &self.access)
+            .finish_non_exhaustive()
+    }
+}
+
+fn access_sas(subject: Subject<'_>, value: serde_json::Value) -> Result<Option<SasUrl>, Error> {
+    if value.is_null() {
+        return Ok(None);
+    }
+    let result: AccessUri = subject.decode(value)?;
+    result
+        .access_sas
+        .map(|secret| SasUrl::parse(secret.expose()))
+        .transpose()
 }

@@ -14,11 +14,13 @@ pub mod generated;
 pub mod network;
 mod operation;
 pub mod page_blob;
+mod page_list;
 pub mod read_only;
 mod readiness;
 mod redact;
 pub mod resource_id;
 mod retry;
+mod sas;
 pub mod scope;
 pub mod shared_key;
 pub mod snapshot;
@@ -33,11 +35,12 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-pub use self::access::{Access, AccessGrant, SasUrl};
+pub use self::access::{Access, AccessGrant};
 pub use self::endpoints::Endpoints;
 pub use self::error::{Defect, Error, ErrorKind};
-pub use self::page_blob::{PageBlob, PageRange, PageRangeKind};
+pub use self::page_blob::{PageBlob, PageList, PageRange, PageRangeKind};
 pub use self::resource_id::ResourceId;
+pub use self::sas::SasUrl;
 pub use self::transport::Transport;
 
 use self::generated::ApiVersions;

@@ -1,7 +1,52 @@
-//! The page blob behind a SAS.
-use super::{Error, SasUrl, Transport};
-use crate::range::ByteRange;
+//! The page blob behind a SAS: its size, its page list, its bytes.
+//!
+//! Every answer is checked against what was asked for: status, length, offset, and that the blob has the same size as
+//! before. A body that is short, long or displaced is an error, never cut or padded.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderName};
+use http::{Request, StatusCode, Uri};
+use tokio_util::sync::CancellationToken;
+
+use super::access::{CurrentSas, GrantCell};
+use super::arm::Subject;
+use super::call::{BuildError, Call};
+use super::connection_string::{AccountAccess, ConnectionString};
+use super::error::Defect;
+use super::exchange::Answer;
+use super::generated::ApiVersions;
+use super::generated::blob;
+use super::page_list::{PageListPage, push_joined};
+use super::retry::{Check, Credential, Outgoing, RetryPolicy, Sender};
+use super::shared_key::SharedKey;
+use super::{Error, ErrorKind, SasUrl, Transport};
+use crate::range::ByteRange;
+
+/// Unit of a page blob, in bytes: every range written or listed is a multiple of it.
+pub const PAGE: u64 = 512;
+
+/// Largest write, in bytes ("Put Page").
+pub const MAX_WRITE: u64 = 4 << 20;
+
+/// Ranges per page of a list; the service's own limit ("Get Page Ranges").
+const LIST_PAGE: u32 = 10_000;
+
+const PREVIOUS_SNAPSHOT: HeaderName = HeaderName::from_static("x-ms-previous-snapshot-url");
+
+/// Refusals of a difference that say: take the whole image ("Blob service error codes").
+const NO_DIFFERENCE: [&str; 6] = [
+    "BlobGenerationMismatch",
+    "BlobOverwritten",
+    "FeatureVersionMismatch",
+    "PreviousSnapshotCannotBeNewer",
+    "PreviousSnapshotNotFound",
+    "PreviousSnapshotOperationNotSupported",
+];
 
 /// Whether a listed range holds data or reads as zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,48 +66,570 @@ pub struct PageRange {
     pub kind: PageRangeKind,
 }
 
-/// Client of one page blob.
+/// Client of one page blob. Cheap to clone; clones share what is known of the blob.
 #[derive(Clone, Debug)]
-pub struct PageBlob {}
+pub struct PageBlob {
+    sender: Sender,
+    versions: Arc<ApiVersions>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    credential: BlobCredential,
+    /// Address without a signature.
+    location: Uri,
+    /// A snapshot, and a disk being uploaded, never change their size.
+    length: OnceLock<u64>,
+    repeats: AtomicU64,
+}
 
 impl PageBlob {
-    /// A blob reached by a SAS that nobody renews (command line).
+    /// A blob reached by a SAS that nobody renews (command line). `cancel` ends every wait.
     #[must_use]
-    pub fn from_sas(transport: &Transport, sas: SasUrl) -> Self {
-        let _ = (transport, sas);
-        unimplemented!()
+    pub fn from_sas(transport: &Transport, sas: SasUrl, cancel: CancellationToken) -> Self {
+        Self::unmanaged(transport, BlobCredential::Fixed(sas), cancel)
     }
+
+    /// A blob in a storage account.
+    ///
+    /// # Errors
+    ///
+    /// A container or blob name that does not fit into a URL.
+    pub fn in_account(
+        transport: &Transport,
+        account: &ConnectionString,
+        container: &str,
+        name: &str,
+        cancel: CancellationToken,
+    ) -> Result<Self, Error> {
+        let refuse = || {
+            Error::new(
+                ErrorKind::Refused,
+                "address blob",
+                &format_args!("{container}/{name}"),
+                "it does not fit into a URL",
+            )
+        };
+        let mut url = account.blob_endpoint().clone();
+        url.path_segments_mut()
+            .map_err(|()| refuse())?
+            .pop_if_empty()
+            .push(container)
+            .extend(name.split('/'));
+        let credential = match account.access() {
+            AccountAccess::Key(key) => BlobCredential::Key {
+                key: key.clone(),
+                location: url.as_str().parse().map_err(|_unusable| refuse())?,
+            },
+            AccountAccess::Sas(sas) => {
+                BlobCredential::Fixed(SasUrl::parse(&format!("{url}?{}", sas.expose()))?)
+            }
+        };
+        Ok(Self::unmanaged(transport, credential, cancel))
+    }
+
+    fn unmanaged(
+        transport: &Transport,
+        credential: BlobCredential,
+        cancel: CancellationToken,
+    ) -> Self {
+        let sender = Sender::new(Arc::new(transport.clone()), RetryPolicy::JOB, cancel);
+        Self::new(sender, Arc::default(), credential)
+    }
+
+    pub(super) fn new(
+        sender: Sender,
+        versions: Arc<ApiVersions>,
+        credential: BlobCredential,
+    ) -> Self {
+        let location = credential.location();
+        Self {
+            sender,
+            versions,
+            shared: Arc::new(Shared {
+                credential,
+                location,
+                length: OnceLock::new(),
+                repeats: AtomicU64::new(0),
+            }),
+        }
+    }
+
+    /// Requests that had to be repeated so far, through any clone.
+    #[must_use]
+    pub fn repeats(&self) -> u64 {
+        self.shared.repeats.load(Ordering::Relaxed)
+    }
+
     /// Content length in bytes (an exported disk has 512 more than the disk: its VHD footer).
+    ///
     /// # Errors
-    /// The service's refusal.
+    ///
+    /// The service's refusal; not a page blob; a length that is not a multiple of 512.
     pub async fn content_length(&self) -> Result<u64, Error> {
-        unimplemented!()
+        if let Some(&length) = self.shared.length.get() {
+            return Ok(length);
+        }
+        let subject = Subject::new("read size of blob", self);
+        let call = blob::blob_get_properties(&self.shared.location, &self.versions);
+        let answer = self.send(subject, call, 0, None).await?;
+        match answer.header("x-ms-blob-type") {
+            None | Some("PageBlob") => {}
+            Some(other) => return Err(subject.invalid(format!("it is a {other}, not a page blob"))),
+        }
+        let length = answer
+            .header(CONTENT_LENGTH.as_str())
+            .and_then(|text| text.parse::<u64>().ok())
+            .ok_or_else(|| subject.invalid("the answer has no Content-Length"))?;
+        if !length.is_multiple_of(PAGE) {
+            return Err(subject.invalid(format!("its {length} bytes are no whole pages")));
+        }
+        self.same_length(length)
+            .map_err(|defect| Error::invalid_answer(subject.operation, self, defect))?;
+        Ok(length)
     }
+
     /// All page ranges, every result page followed; ascending and disjoint.
+    ///
     /// # Errors
+    ///
     /// The service's refusal, or a list that cannot be trusted.
     pub async fn page_ranges(&self) -> Result<Vec<PageRange>, Error> {
-        unimplemented!()
+        self.page_list().collect().await
     }
-    /// What changed since `base`.
+
+    /// What changed since `base`: both kinds of range, in address order.
+    ///
     /// # Errors
-    /// The service's refusal, or a list that cannot be trusted.
+    ///
+    /// [`ErrorKind::DiffUnavailable`] if the image has to be read in full instead; the service's refusal, or a list
+    /// that cannot be trusted.
     pub async fn page_ranges_diff(&self, base: &Self) -> Result<Vec<PageRange>, Error> {
-        let _ = base;
-        unimplemented!()
+        self.page_list_diff(base).collect().await
     }
+
+    /// The page ranges, page by page, for lists that shall not be in memory as a whole.
+    #[must_use]
+    pub fn page_list(&self) -> PageList {
+        PageList::new(self.clone(), None)
+    }
+
+    /// What changed since `base`, page by page.
+    #[must_use]
+    pub fn page_list_diff(&self, base: &Self) -> PageList {
+        PageList::new(self.clone(), Some(base.clone()))
+    }
+
     /// Exactly the bytes of `range`, as the frames they came in.
+    ///
     /// # Errors
-    /// The service's refusal; a short, long or displaced body.
+    ///
+    /// The service's refusal; a short, long or displaced body that stayed so.
     pub async fn read(&self, range: ByteRange) -> Result<Vec<Bytes>, Error> {
-        let _ = range;
-        unimplemented!()
+        let part = Part { blob: self, range };
+        let subject = Subject::new("read bytes", &part);
+        let call = blob::blob_download(&self.shared.location, &self.versions, range);
+        let check = |answer: &Answer| self.check_part(answer, range);
+        let answer = self.send(subject, call, range.len(), Some(&check)).await?;
+        Ok(answer.body)
     }
-    /// Put Page: 512-aligned, at most 4 MiB.
+
+    fn check_part(&self, answer: &Answer, range: ByteRange) -> Result<(), Defect> {
+        let displaced = |actual: &str| Defect::Displaced {
+            expected: format!("{}-{}", range.start(), range.last()),
+            actual: actual.to_owned(),
+        };
+        let header = answer
+            .header(CONTENT_RANGE.as_str())
+            .ok_or_else(|| displaced("no Content-Range"))?;
+        let (start, end, total) = content_range(header).ok_or_else(|| displaced(header))?;
+        if (start, end) != (range.start(), range.last()) || total <= end {
+            return Err(displaced(header));
+        }
+        self.same_length(total)?;
+        let announced = answer.header(CONTENT_LENGTH.as_str());
+        let actual = match announced.map(str::parse::<u64>) {
+            Some(Ok(announced)) if announced != range.len() => announced,
+            Some(Err(_)) => return Err(Defect::Malformed("Content-Length is not a number".into())),
+            Some(Ok(_)) | None => answer.len(),
+        };
+        if actual == range.len() {
+            Ok(())
+        } else {
+            Err(Defect::WrongLength {
+                expected: range.len(),
+                actual,
+            })
+        }
+    }
+
+    /// Put Page. `offset` and length must be multiples of 512, the length at most 4 MiB.
+    ///
     /// # Errors
-    /// The service's refusal.
+    ///
+    /// [`ErrorKind::Refused`] without a request if they are not; the service's refusal.
     pub async fn write(&self, offset: u64, data: Bytes) -> Result<(), Error> {
-        let _ = (offset, data);
-        unimplemented!()
+        let refuse = |why: String| {
+            Err(Error::new(
+                ErrorKind::Refused,
+                "write bytes",
+                &format_args!("at {offset} of {self}"),
+                why,
+            ))
+        };
+        let Some(range) = ByteRange::with_len(offset, data.len() as u64) else {
+            return refuse("there is nothing to write".into());
+        };
+        if !range.is_aligned(PAGE) || range.len() > MAX_WRITE {
+            return refuse(format!(
+                "{} bytes are not whole pages of {PAGE} bytes, or more than {MAX_WRITE}",
+                range.len()
+            ));
+        }
+        let part = Part { blob: self, range };
+        let subject = Subject::new("write bytes", &part);
+        let call = blob::page_blob_upload_pages(&self.shared.location, &self.versions, range, data);
+        self.send(subject, call, Outgoing::DOCUMENT_LIMIT, None)
+            .await
+            .map(|_answer| ())
+    }
+
+    async fn send(
+        &self,
+        subject: Subject<'_>,
+        call: Result<Call, BuildError>,
+        limit: u64,
+        check: Option<Check<'_>>,
+    ) -> Result<Answer, Error> {
+        self.send_as(&self.shared.credential, subject, call, limit, check)
+            .await
+    }
+
+    async fn send_as(
+        &self,
+        credential: &dyn Credential,
+        subject: Subject<'_>,
+        call: Result<Call, BuildError>,
+        limit: u64,
+        check: Option<Check<'_>>,
+    ) -> Result<Answer, Error> {
+        let call = call.map_err(|error| subject.unbuildable(&error))?;
+        let outgoing = Outgoing {
+            limit,
+            check,
+            ..Outgoing::new(
+                subject.operation,
+                subject.resource,
+                call.request,
+                call.operation.success,
+                credential,
+            )
+        };
+        let received = self.sender.send(outgoing).await.map_err(|error| {
+            match error.kind() {
+                ErrorKind::Unauthorized => error.reinterpret(
+                    ErrorKind::Forbidden,
+                    format!(
+                        "{}; a disk whose dataAccessAuthMode is AzureActiveDirectory does not open to a SAS alone",
+                        error.message()
+                    ),
+                ),
+                _ => error,
+            }
+        })?;
+        let repeats = u64::from(received.attempts.saturating_sub(1));
+        self.shared.repeats.fetch_add(repeats, Ordering::Relaxed);
+        Ok(received.answer)
+    }
+
+    /// Remembers the length of the blob; a blob that changes its size is not the one that was opened.
+    fn same_length(&self, length: u64) -> Result<(), Defect> {
+        let known = *self.shared.length.get_or_init(|| length);
+        if known == length {
+            Ok(())
+        } else {
+            Err(Defect::Malformed(format!(
+                "the blob has {length} bytes and had {known} before"
+            )))
+        }
+    }
+}
+
+/// Host and path, without the signature.
+impl fmt::Display for PageBlob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let location = &self.shared.location;
+        let host = location.authority().map_or("", |a| a.as_str());
+        write!(f, "{host}{}", location.path())
+    }
+}
+
+/// A part of a blob, for messages.
+struct Part<'a> {
+    blob: &'a PageBlob,
+    range: ByteRange,
+}
+
+impl fmt::Display for Part<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}", self.range, self.blob)
+    }
+}
+
+/// `bytes first-last/total`.
+fn content_range(text: &str) -> Option<(u64, u64, u64)> {
+    let (range, total) = text.trim().strip_prefix("bytes ")?.split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    Some((
+        first.trim().parse().ok()?,
+        last.trim().parse().ok()?,
+        total.trim().parse().ok()?,
+    ))
+}
+
+/// A page list that is being read.
+#[derive(Debug)]
+pub struct PageList {
+    blob: PageBlob,
+    base: Option<PageBlob>,
+    marker: Option<String>,
+    position: u64,
+    done: bool,
+}
+
+impl PageList {
+    fn new(blob: PageBlob, base: Option<PageBlob>) -> Self {
+        Self {
+            blob,
+            base,
+            marker: None,
+            position: 0,
+            done: false,
+        }
+    }
+
+    /// The next ranges, at most 10 000; `None` at the end. Ascending and disjoint over all pages.
+    ///
+    /// # Errors
+    ///
+    /// The service's refusal, or a list that cannot be trusted; for a difference, [`ErrorKind::DiffUnavailable`].
+    pub async fn next_page(&mut self) -> Result<Option<Vec<PageRange>>, Error> {
+        if self.done {
+            return Ok(None);
+        }
+        let length = self.blob.content_length().await?;
+        let subject = Subject::new(
+            match self.base {
+                None => "list page ranges of",
+                Some(_) => "list changed page ranges of",
+            },
+            &self.blob,
+        );
+        let answer = match &self.base {
+            None => self.request(subject).await?,
+            Some(base) => self
+                .request_diff(subject, base)
+                .await
+                .map_err(no_difference)?,
+        };
+        if let Some(now) = answer.header("x-ms-blob-content-length") {
+            let now = now.parse().map_err(|_not_a_number| {
+                subject.invalid("x-ms-blob-content-length is not a number")
+            })?;
+            self.blob
+                .same_length(now)
+                .map_err(|defect| Error::invalid_answer(subject.operation, &self.blob, defect))?;
+        }
+        let page = PageListPage::parse(&answer.body, self.position, length)
+            .map_err(|text| subject.invalid(text))?;
+        if page.marker.is_some() && page.marker == self.marker {
+            return Err(subject.invalid("the list repeats a page: its marker was not heeded"));
+        }
+        if let Some(last) = page.ranges.last() {
+            self.position = last.range.end();
+        }
+        self.done = page.marker.is_none();
+        self.marker = page.marker;
+        Ok(Some(page.ranges))
+    }
+
+    /// All that is left of the list.
+    ///
+    /// # Errors
+    ///
+    /// As [`next_page`](Self::next_page).
+    pub async fn collect(mut self) -> Result<Vec<PageRange>, Error> {
+        let mut all = Vec::new();
+        while let Some(page) = self.next_page().await? {
+            for range in page {
+                push_joined(&mut all, range);
+            }
+        }
+        Ok(all)
+    }
+
+    async fn request(&self, subject: Subject<'_>) -> Result<Answer, Error> {
+        let PageBlob {
+            shared, versions, ..
+        } = &self.blob;
+        let call = blob::page_blob_get_page_ranges(
+            &shared.location,
+            versions,
+            None,
+            self.marker.as_deref(),
+            Some(LIST_PAGE),
+        );
+        self.blob
+            .send(subject, call, Outgoing::DOCUMENT_LIMIT, None)
+            .await
+    }
+
+    async fn request_diff(&self, subject: Subject<'_>, base: &PageBlob) -> Result<Answer, Error> {
+        let PageBlob {
+            shared, versions, ..
+        } = &self.blob;
+        let call = blob::page_blob_get_page_ranges_diff(
+            &shared.location,
+            versions,
+            // The signature is added per attempt: it may be renewed in between.
+            &base.shared.location,
+            None,
+            self.marker.as_deref(),
+            Some(LIST_PAGE),
+        );
+        let both = BothSas {
+            target: &shared.credential,
+            base: &base.shared.credential,
+        };
+        self.blob
+            .send_as(&both, subject, call, Outgoing::DOCUMENT_LIMIT, None)
+            .await
+    }
+}
+
+fn no_difference(error: Error) -> Error {
+    let unavailable = error.is_not_found()
+        || error
+            .code()
+            .is_some_and(|code| NO_DIFFERENCE.contains(&code));
+    if unavailable {
+        error.reinterpret(ErrorKind::DiffUnavailable, error.message())
+    } else {
+        error
+    }
+}
+
+/// What opens a blob.
+#[derive(Debug)]
+pub(super) enum BlobCredential {
+    /// A SAS that nobody renews.
+    Fixed(SasUrl),
+    /// The SAS of a grant, renewed by it.
+    Grant(Arc<GrantCell>),
+    /// The key of its storage account.
+    Key { key: SharedKey, location: Uri },
+}
+
+impl BlobCredential {
+    fn location(&self) -> Uri {
+        match self {
+            Self::Fixed(sas) => sas.location().clone(),
+            Self::Grant(cell) => cell.stored().url.location().clone(),
+            Self::Key { location, .. } => location.clone(),
+        }
+    }
+
+    /// The current SAS and its generation.
+    async fn sas(&self) -> Result<(SasUrl, u64), Error> {
+        match self {
+            Self::Fixed(sas) => Ok((sas.clone(), 0)),
+            Self::Grant(cell) => {
+                let CurrentSas {
+                    url, generation, ..
+                } = cell.sas().await?;
+                Ok((url, generation))
+            }
+            Self::Key { location, .. } => Err(Error::new(
+                ErrorKind::Refused,
+                "compare blob",
+                location,
+                "only blobs behind a SAS can be a base",
+            )),
+        }
+    }
+}
+
+impl Credential for BlobCredential {
+    fn authorize<'a>(
+        &'a self,
+        request: &'a mut Request<Bytes>,
+    ) -> BoxFuture<'a, Result<u64, Error>> {
+        match self {
+            Self::Key { key, .. } => key.authorize(request),
+            Self::Fixed(_) | Self::Grant(_) => Box::pin(async {
+                let (sas, generation) = self.sas().await?;
+                sas.apply(request)?;
+                Ok(generation)
+            }),
+        }
+    }
+
+    fn is_refused(&self, status: StatusCode) -> bool {
+        match self {
+            Self::Grant(_) => status == StatusCode::FORBIDDEN,
+            Self::Fixed(_) | Self::Key { .. } => false,
+        }
+    }
+
+    fn renew(&self, generation: u64) -> BoxFuture<'_, Result<bool, Error>> {
+        Box::pin(async move {
+            match self {
+                Self::Grant(cell) => cell.renew(generation).await,
+                Self::Fixed(_) | Self::Key { .. } => Ok(false),
+            }
+        })
+    }
+}
+
+/// A difference needs two signatures: one in the address, one in a header.
+struct BothSas<'a> {
+    target: &'a BlobCredential,
+    base: &'a BlobCredential,
+}
+
+impl BothSas<'_> {
+    /// Two generations in one number; each counts renewals of one job and stays far below 2^32.
+    const SHIFT: u32 = 32;
+}
+
+impl Credential for BothSas<'_> {
+    fn authorize<'a>(
+        &'a self,
+        request: &'a mut Request<Bytes>,
+    ) -> BoxFuture<'a, Result<u64, Error>> {
+        Box::pin(async {
+            let (target, target_generation) = self.target.sas().await?;
+            let (base, base_generation) = self.base.sas().await?;
+            target.apply(request)?;
+            request
+                .headers_mut()
+                .insert(PREVIOUS_SNAPSHOT, base.to_header()?);
+            Ok(target_generation << Self::SHIFT | base_generation)
+        })
+    }
+
+    fn is_refused(&self, status: StatusCode) -> bool {
+        self.target.is_refused(status) || self.base.is_refused(status)
+    }
+
+    /// The answer does not tell which of the two was refused.
+    fn renew(&self, generation: u64) -> BoxFuture<'_, Result<bool, Error>> {
+        Box::pin(async move {
+            let target = self.target.renew(generation >> Self::SHIFT).await?;
+            let base = generation & ((1 << Self::SHIFT) - 1);
+            let base = self.base.renew(base).await?;
+            Ok(target || base)
+        })
     }
 }
