@@ -3,7 +3,7 @@
 //! Only the first `=` of an item separates, and nothing quotes or escapes, so connection strings and regular expressions
 //! need no care; a value cannot contain a blank.
 
-use super::parameters::{Findings, Key, Values, collect};
+use super::parameters::{Findings, Parameter, Values, collect};
 use crate::secret::Secret;
 
 /// The plugin's prefix; anything before the first colon of a whole Plugin line.
@@ -18,7 +18,7 @@ pub(super) fn parse(command: &str, findings: &mut Findings) -> Values {
         match item.split_once('=') {
             Some((name, value)) => pairs.push((name.to_owned(), Secret::new(value.to_owned()))),
             // The one parameter that may stand as a bare word.
-            None if Key::of_name(item) == Some(Key::AbortOnError) => {
+            None if Parameter::of_name(item) == Some(Parameter::AbortOnError) => {
                 pairs.push((item.to_owned(), Secret::new("1".to_owned())));
             }
             None => findings.problem(without_value(item)),
@@ -29,7 +29,7 @@ pub(super) fn parse(command: &str, findings: &mut Findings) -> Values {
 
 /// What to say about a word alone. It is not shown unless it resembles a parameter: it may be a piece of a secret.
 fn without_value(item: &str) -> String {
-    match Key::of_name(item).or_else(|| Key::likely(item)) {
+    match Parameter::of_name(item).or_else(|| Parameter::likely(item)) {
         Some(key) => format!("parameter {key} has no value: write {key}=VALUE"),
         None => {
             "a word of the plugin command is not of the form key=value (values contain no blanks)"
@@ -62,8 +62,8 @@ mod tests {
         ];
         for value in tricky {
             let (values, said) = parsed(&format!("azure-vm: connection_key={value}  vm=b"));
-            assert_eq!(values.get(Key::ConnectionKey), Some(value));
-            assert_eq!(values.get(Key::Vm), Some("b"));
+            assert_eq!(values.get(Parameter::ConnectionKey), Some(value));
+            assert_eq!(values.get(Parameter::Vm), Some("b"));
             assert!(said.is_empty(), "{said:?}");
         }
     }
@@ -76,7 +76,11 @@ mod tests {
             " \t vm=a\n",
             "azure-vm:\tvm=a ",
         ] {
-            assert_eq!(parsed(command).0.get(Key::Vm), Some("a"), "{command:?}");
+            assert_eq!(
+                parsed(command).0.get(Parameter::Vm),
+                Some("a"),
+                "{command:?}"
+            );
         }
         for command in ["", "azure-vm:", " azure-vm:  "] {
             assert!(parsed(command).1.is_empty());
@@ -86,7 +90,10 @@ mod tests {
     #[test]
     fn only_abort_on_error_may_stand_alone() {
         let (values, said) = parsed("abort_on_error");
-        assert_eq!((values.get(Key::AbortOnError), said.len()), (Some("1"), 0));
+        assert_eq!(
+            (values.get(Parameter::AbortOnError), said.len()),
+            (Some("1"), 0)
+        );
         assert_eq!(
             parsed("vm").1,
             ["parameter vm has no value: write vm=VALUE"]
@@ -100,7 +107,7 @@ mod tests {
     #[test]
     fn the_last_of_two_values_counts_and_is_mentioned() {
         let (values, said) = parsed("vm=a VM=b");
-        assert_eq!(values.get(Key::Vm), Some("b"));
+        assert_eq!(values.get(Parameter::Vm), Some("b"));
         assert_eq!(
             said,
             ["parameter vm is given more than once: the last value counts"]

@@ -1,16 +1,18 @@
 //! Plugin command, configuration file and defaults become one validated [`Settings`].
 //!
 //! [`Settings::from_command`] reads the items of a plugin command (`command`), the chosen group of the configuration file
-//! (`file`), lets the former win key by key, and checks every value (`settings`); both sources know the same parameters
-//! (`parameters`). VM names are chosen by [`Selection`] with [`NamePattern`]s in Java's syntax. Nothing here makes a
+//! (`file`), lets the former win key by key (`settings`), and checks every value (`values`); both sources know the same
+//! parameters (`parameters`). VM names are chosen by [`Selection`] with [`NamePattern`]s in Java's syntax. Nothing here makes a
 //! request. Values of parameters never appear in messages, but for those that are no secret.
 
 mod command;
 mod file;
+mod java_regex;
 mod parameters;
 mod pattern;
 mod selection;
 mod settings;
+mod values;
 
 use std::path::Path;
 
@@ -21,7 +23,7 @@ use crate::azure::AzureConfig;
 use crate::pipeline::Limits;
 use crate::secret::Secret;
 
-use self::parameters::{Findings, Key};
+use self::parameters::{Findings, Parameter};
 
 /// Where the configuration file is, unless `config=` says otherwise.
 pub const DEFAULT_CONFIG_FILE: &str = "/opt/bacula/etc/azure-vm.conf";
@@ -78,7 +80,7 @@ impl Settings {
     pub fn from_command(command: &str, config_file: &Path) -> Result<Self, Error> {
         let mut findings = Findings::default();
         let given = command::parse(command, &mut findings);
-        for key in [Key::ApplicationSecret, Key::ConnectionKey] {
+        for key in [Parameter::ApplicationSecret, Parameter::ConnectionKey] {
             if given.get(key).is_some() {
                 findings.warning(format!(
                     "{key} stands in the Plugin line, which is stored in the catalog and on the volumes: better put it into the configuration file {}",

@@ -8,7 +8,7 @@ use crate::secret::Secret;
 
 /// A parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Key {
+pub(super) enum Parameter {
     TenantId,
     SubscriptionId,
     ApplicationId,
@@ -34,19 +34,19 @@ pub(super) enum Key {
 }
 
 /// Each parameter with its name and with names that other tools, and people, give to the same thing.
-const NAMES: [(Key, &str, &[&str]); 22] = [
+const NAMES: [(Parameter, &str, &[&str]); 22] = [
     (
-        Key::TenantId,
+        Parameter::TenantId,
         "tenant_id",
         &["tenant", "directory", "directory_id"],
     ),
     (
-        Key::SubscriptionId,
+        Parameter::SubscriptionId,
         "subscription_id",
         &["subscription", "sub", "sub_id"],
     ),
     (
-        Key::ApplicationId,
+        Parameter::ApplicationId,
         "application_id",
         &[
             "application",
@@ -58,7 +58,7 @@ const NAMES: [(Key, &str, &[&str]); 22] = [
         ],
     ),
     (
-        Key::ApplicationSecret,
+        Parameter::ApplicationSecret,
         "application_secret",
         &[
             "app_secret",
@@ -70,7 +70,7 @@ const NAMES: [(Key, &str, &[&str]); 22] = [
         ],
     ),
     (
-        Key::ConnectionKey,
+        Parameter::ConnectionKey,
         "connection_key",
         &[
             "connection",
@@ -79,16 +79,16 @@ const NAMES: [(Key, &str, &[&str]); 22] = [
             "account_key",
         ],
     ),
-    (Key::AbortOnError, "abort_on_error", &["abort"]),
-    (Key::Debug, "debug", &["trace", "verbose"]),
-    (Key::Group, "group", &["profile", "section"]),
+    (Parameter::AbortOnError, "abort_on_error", &["abort"]),
+    (Parameter::Debug, "debug", &["trace", "verbose"]),
+    (Parameter::Group, "group", &["profile", "section"]),
     (
-        Key::Config,
+        Parameter::Config,
         "config",
         &["conf", "config_file", "configuration", "configuration_file"],
     ),
     (
-        Key::Vm,
+        Parameter::Vm,
         "vm",
         &[
             "guest",
@@ -102,48 +102,52 @@ const NAMES: [(Key, &str, &[&str]); 22] = [
         ],
     ),
     (
-        Key::Include,
+        Parameter::Include,
         "include",
         &["vm_include", "include_vm", "regex"],
     ),
-    (Key::Exclude, "exclude", &["vm_exclude", "exclude_vm"]),
+    (Parameter::Exclude, "exclude", &["vm_exclude", "exclude_vm"]),
     (
-        Key::ResourceGroup,
+        Parameter::ResourceGroup,
         "resource_group",
         &["rg", "resourcegroup"],
     ),
     (
-        Key::NewHostname,
+        Parameter::NewHostname,
         "new_hostname",
         &["hostname", "new_name", "new_host", "restore_name"],
     ),
-    (Key::Transfer, "transfer", &["mode", "transport"]),
-    (Key::Memory, "memory", &["max_memory", "mem"]),
+    (Parameter::Transfer, "transfer", &["mode", "transport"]),
+    (Parameter::Memory, "memory", &["max_memory", "mem"]),
     (
-        Key::Concurrency,
+        Parameter::Concurrency,
         "concurrency",
         &["parallel", "parallelism", "threads", "workers"],
     ),
-    (Key::Cloud, "cloud", &["environment", "azure_environment"]),
     (
-        Key::ArmEndpoint,
+        Parameter::Cloud,
+        "cloud",
+        &["environment", "azure_environment"],
+    ),
+    (
+        Parameter::ArmEndpoint,
         "arm_endpoint",
         &["endpoint", "management_endpoint", "resource_manager"],
     ),
     (
-        Key::Authority,
+        Parameter::Authority,
         "authority",
         &["authority_host", "login_endpoint"],
     ),
     (
-        Key::CaFile,
+        Parameter::CaFile,
         "ca_file",
         &["ca", "ca_bundle", "cacert", "certificate"],
     ),
-    (Key::AllowHttp, "allow_http", &["http", "insecure"]),
+    (Parameter::AllowHttp, "allow_http", &["http", "insecure"]),
 ];
 
-impl Key {
+impl Parameter {
     /// By its name, in any case.
     pub(super) fn of_name(name: &str) -> Option<Self> {
         let known = |(_, known, _): &&(Self, &str, &[&str])| known.eq_ignore_ascii_case(name);
@@ -169,7 +173,7 @@ impl Key {
     }
 }
 
-impl fmt::Display for Key {
+impl fmt::Display for Parameter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = NAMES.iter().find(|(key, ..)| key == self);
         f.write_str(name.map_or("", |(_, name, _)| name))
@@ -214,10 +218,10 @@ impl Findings {
 
 /// Given values, one per parameter. All are kept as secrets, so that none can be printed by accident.
 #[derive(Debug, Default)]
-pub(super) struct Values(BTreeMap<Key, Secret>);
+pub(super) struct Values(BTreeMap<Parameter, Secret>);
 
 impl Values {
-    pub(super) fn get(&self, key: Key) -> Option<&str> {
+    pub(super) fn get(&self, key: Parameter) -> Option<&str> {
         self.0.get(&key).map(Secret::expose)
     }
 
@@ -229,7 +233,7 @@ impl Values {
         self
     }
 
-    pub(super) fn remove(&mut self, key: Key) -> Option<Secret> {
+    pub(super) fn remove(&mut self, key: Parameter) -> Option<Secret> {
         self.0.remove(&key)
     }
 }
@@ -242,7 +246,7 @@ pub(super) fn collect(
 ) -> Values {
     let mut values = Values::default();
     for (name, value) in pairs {
-        let Some(key) = Key::of_name(&name) else {
+        let Some(key) = Parameter::of_name(&name) else {
             findings.problem(unknown(&name, place));
             continue;
         };
@@ -278,7 +282,7 @@ fn unknown(name: &str, place: &str) -> String {
         && name
             .chars()
             .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
-    match Key::likely(name) {
+    match Parameter::likely(name) {
         _ if !plausible => format!(
             "an item{place} does not begin with the name of a parameter (values contain no blanks)"
         ),
@@ -301,35 +305,39 @@ mod tests {
     fn every_parameter_is_in_the_table_once() {
         for (key, name, others) in NAMES {
             assert_eq!(key.to_string(), name);
-            assert_eq!(Key::of_name(&name.to_uppercase()), Some(key));
+            assert_eq!(Parameter::of_name(&name.to_uppercase()), Some(key));
             for other in others {
-                assert_eq!(Key::of_name(other), None, "{other} is a name of its own");
-                assert_eq!(Key::likely(other), Some(key), "{other} stands twice");
+                assert_eq!(
+                    Parameter::of_name(other),
+                    None,
+                    "{other} is a name of its own"
+                );
+                assert_eq!(Parameter::likely(other), Some(key), "{other} stands twice");
             }
         }
         // The last variant proves that the table has all of them.
-        assert_eq!(NAMES.len(), Key::AllowHttp as usize + 1);
+        assert_eq!(NAMES.len(), Parameter::AllowHttp as usize + 1);
     }
 
     #[test]
     fn what_was_meant_is_found() {
         let table = [
-            ("secret_id", Some(Key::ApplicationSecret)),
-            ("client_secret", Some(Key::ApplicationSecret)),
-            ("Client_ID", Some(Key::ApplicationId)),
-            ("tenant", Some(Key::TenantId)),
-            ("tenent_id", Some(Key::TenantId)),
-            ("tenant-id", Some(Key::TenantId)),
-            ("subscription", Some(Key::SubscriptionId)),
-            ("inclde", Some(Key::Include)),
-            ("exlcude", Some(Key::Exclude)),
-            ("vms", Some(Key::Vm)),
-            ("abort_on_eror", Some(Key::AbortOnError)),
+            ("secret_id", Some(Parameter::ApplicationSecret)),
+            ("client_secret", Some(Parameter::ApplicationSecret)),
+            ("Client_ID", Some(Parameter::ApplicationId)),
+            ("tenant", Some(Parameter::TenantId)),
+            ("tenent_id", Some(Parameter::TenantId)),
+            ("tenant-id", Some(Parameter::TenantId)),
+            ("subscription", Some(Parameter::SubscriptionId)),
+            ("inclde", Some(Parameter::Include)),
+            ("exlcude", Some(Parameter::Exclude)),
+            ("vms", Some(Parameter::Vm)),
+            ("abort_on_eror", Some(Parameter::AbortOnError)),
             ("banana", None),
             ("x", None),
         ];
         for (name, key) in table {
-            assert_eq!(Key::likely(name), key, "{name}");
+            assert_eq!(Parameter::likely(name), key, "{name}");
         }
     }
 
@@ -338,7 +346,7 @@ mod tests {
         let pairs = [("application_secret", "hunter2"), ("vm", "hunter3")]
             .map(|(key, value)| (key.to_owned(), Secret::new(value.to_owned())));
         let values = collect(pairs, "", &mut Findings::default());
-        assert_eq!(values.get(Key::Vm), Some("hunter3"));
+        assert_eq!(values.get(Parameter::Vm), Some("hunter3"));
         assert!(!format!("{values:?}").contains("hunter"));
     }
 }

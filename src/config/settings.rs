@@ -1,44 +1,27 @@
 //! From given values to settings: which file and group count, what is missing, what each value means.
 
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use url::{Host, Url};
-
 use super::file::{self, ConfigFile};
-use super::parameters::{Findings, Key, Values, collect};
-use super::{Error, NamePattern, Selection, Settings};
+use super::parameters::{Findings, Parameter, Values, collect};
+use super::{Error, Selection, Settings, values};
 use crate::azure::connection_string::ConnectionString;
 use crate::azure::{AzureConfig, Endpoints};
 use crate::pipeline::Limits;
 use crate::secret::Secret;
 
 /// Everything that a job needs, whatever it does.
-const MANDATORY: [Key; 4] = [
-    Key::TenantId,
-    Key::SubscriptionId,
-    Key::ApplicationId,
-    Key::ApplicationSecret,
+const MANDATORY: [Parameter; 4] = [
+    Parameter::TenantId,
+    Parameter::SubscriptionId,
+    Parameter::ApplicationId,
+    Parameter::ApplicationSecret,
 ];
 
-const KIB: u64 = 1024;
-const MIB: u64 = 1024 * KIB;
-const GIB: u64 = 1024 * MIB;
-
 /// Bytes in flight per job, unless `memory` says otherwise: the default concurrency times the largest chunk.
-const DEFAULT_MEMORY: u64 = 64 * MIB;
-/// Enough for one chunk of the largest size.
-const LEAST_MEMORY: u64 = LARGEST_CHUNK;
-/// What one budget can count; far beyond what more concurrency could use.
-const MOST_MEMORY: u64 = 4 * GIB;
+const DEFAULT_MEMORY: u64 = 64 * values::MIB;
 /// Requests in flight per disk, unless `concurrency` says otherwise.
 const DEFAULT_CONCURRENCY: usize = 16;
-const MOST_CONCURRENCY: usize = 64;
-/// The service answers, and takes, at most this much at a time where it matters: Put Page is limited to 4 MiB, and a
-/// failed chunk is fetched again whole.
-const LARGEST_CHUNK: u64 = 4 * MIB;
-/// Below this, requests cost more than they bring.
-const SMALLEST_CHUNK: u64 = 256 * KIB;
 
 /// Makes settings of what was given and of the configuration file, whose path is `default` if the values name none.
 pub(super) fn merge(
@@ -80,7 +63,7 @@ pub(super) fn merge(
 pub(super) fn config_file(given: &Values, default: &Path) -> Result<Option<ConfigFile>, Error> {
     let path = config_path(given, default);
     let file = file::read(&path)?;
-    if file.is_none() && given.get(Key::Config).is_some() {
+    if file.is_none() && given.get(Parameter::Config).is_some() {
         return Err(Error::from(format!(
             "read configuration file {}: there is no such file",
             path.display()
@@ -90,7 +73,10 @@ pub(super) fn config_file(given: &Values, default: &Path) -> Result<Option<Confi
 }
 
 fn config_path(given: &Values, default: &Path) -> PathBuf {
-    given.get(Key::Config).map_or(default, Path::new).to_owned()
+    given
+        .get(Parameter::Config)
+        .map_or(default, Path::new)
+        .to_owned()
 }
 
 /// What a group gives.
@@ -106,7 +92,7 @@ fn group(
     path: &Path,
     findings: &mut Findings,
 ) -> Result<GroupValues, Error> {
-    let wanted = given.get(Key::Group);
+    let wanted = given.get(Parameter::Group);
     let path = path.display();
     let Some(file) = file else {
         return match wanted {
@@ -142,7 +128,7 @@ fn group(
         &format!(" in group [{}] of {path}", group.name),
         findings,
     );
-    for key in [Key::Group, Key::Config] {
+    for key in [Parameter::Group, Parameter::Config] {
         if values.remove(key).is_some() {
             findings.warning(format!(
                 "parameter {key} in group [{}] of {path} has no effect: it says where values are, so it counts in the Plugin line only",
@@ -164,49 +150,60 @@ struct Reader {
 
 impl Reader {
     fn settings(&mut self) -> Settings {
-        let allow_http = self.value(Key::AllowHttp, yes_or_no).unwrap_or(false);
-        if let Some(key) = self.given.get(Key::ConnectionKey) {
+        let allow_http = self
+            .value(Parameter::AllowHttp, values::yes_or_no)
+            .unwrap_or(false);
+        if let Some(key) = self.given.get(Parameter::ConnectionKey) {
             // Only its form: the direct transfer has no use for it.
             if let Err(error) = ConnectionString::parse(key) {
                 self.findings
-                    .problem(format!("parameter {}: {error}", Key::ConnectionKey));
+                    .problem(format!("parameter {}: {error}", Parameter::ConnectionKey));
             }
         }
-        self.value(Key::Transfer, transfer);
-        let memory = self.value(Key::Memory, size).unwrap_or(DEFAULT_MEMORY);
+        self.value(Parameter::Transfer, values::transfer);
+        let memory = self
+            .value(Parameter::Memory, values::size)
+            .unwrap_or(DEFAULT_MEMORY);
         let concurrency = self
-            .value(Key::Concurrency, concurrency)
+            .value(Parameter::Concurrency, values::concurrency)
             .unwrap_or(DEFAULT_CONCURRENCY);
         Settings {
             azure: AzureConfig {
-                tenant_id: self.text(Key::TenantId),
-                application_id: self.text(Key::ApplicationId),
-                application_secret: Secret::new(self.text(Key::ApplicationSecret)),
-                subscription_id: self.text(Key::SubscriptionId),
+                tenant_id: self.text(Parameter::TenantId),
+                application_id: self.text(Parameter::ApplicationId),
+                application_secret: Secret::new(self.text(Parameter::ApplicationSecret)),
+                subscription_id: self.text(Parameter::SubscriptionId),
                 endpoints: self.endpoints(allow_http),
-                ca_file: self.given.get(Key::CaFile).map(PathBuf::from),
+                ca_file: self.given.get(Parameter::CaFile).map(PathBuf::from),
                 allow_http,
                 concurrency,
             },
             selection: Selection {
-                vm: self.given.get(Key::Vm).map(ToOwned::to_owned),
-                include: self.value(Key::Include, pattern),
-                exclude: self.value(Key::Exclude, pattern),
-                resource_group: self.given.get(Key::ResourceGroup).map(ToOwned::to_owned),
+                vm: self.given.get(Parameter::Vm).map(ToOwned::to_owned),
+                include: self.value(Parameter::Include, values::pattern),
+                exclude: self.value(Parameter::Exclude, values::pattern),
+                resource_group: self
+                    .given
+                    .get(Parameter::ResourceGroup)
+                    .map(ToOwned::to_owned),
             },
-            abort_on_error: self.value(Key::AbortOnError, zero_or_one).unwrap_or(false),
-            debug: self.value(Key::Debug, debug_level).unwrap_or(0),
-            new_hostname: self.value(Key::NewHostname, vm_name),
+            abort_on_error: self
+                .value(Parameter::AbortOnError, values::zero_or_one)
+                .unwrap_or(false),
+            debug: self
+                .value(Parameter::Debug, values::debug_level)
+                .unwrap_or(0),
+            new_hostname: self.value(Parameter::NewHostname, values::vm_name),
             limits: Limits {
                 memory,
                 concurrency,
-                chunk: chunk(memory, concurrency),
+                chunk: values::chunk(memory, concurrency),
             },
             warnings: Vec::new(),
         }
     }
 
-    fn value<T>(&mut self, key: Key, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+    fn value<T>(&mut self, key: Parameter, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
         match parse(self.given.get(key)?) {
             Ok(value) => Some(value),
             Err(problem) => {
@@ -216,19 +213,23 @@ impl Reader {
         }
     }
 
-    fn text(&self, key: Key) -> String {
+    fn text(&self, key: Parameter) -> String {
         self.given.get(key).unwrap_or_default().to_owned()
     }
 
     fn endpoints(&mut self, allow_http: bool) -> Endpoints {
         let mut endpoints = self
-            .value(Key::Cloud, cloud)
+            .value(Parameter::Cloud, values::cloud)
             .or_else(|| Endpoints::of_cloud(DEFAULT_CLOUD))
             .expect("the default cloud is in the table of clouds");
-        if let Some(url) = self.value(Key::ArmEndpoint, |text| endpoint(text, allow_http)) {
+        if let Some(url) = self.value(Parameter::ArmEndpoint, |text| {
+            values::endpoint(text, allow_http)
+        }) {
             endpoints.arm = url;
         }
-        if let Some(url) = self.value(Key::Authority, |text| endpoint(text, allow_http)) {
+        if let Some(url) = self.value(Parameter::Authority, |text| {
+            values::endpoint(text, allow_http)
+        }) {
             endpoints.authority = url;
         }
         endpoints
@@ -236,148 +237,6 @@ impl Reader {
 }
 
 const DEFAULT_CLOUD: &str = "AzureCloud";
-
-/// Requests such that `concurrency` of them fit into `memory`, if they do not become too small by that.
-fn chunk(memory: u64, concurrency: usize) -> u64 {
-    let fair = memory / concurrency as u64;
-    (fair - fair % SMALLEST_CHUNK).clamp(SMALLEST_CHUNK, LARGEST_CHUNK)
-}
-
-fn zero_or_one(text: &str) -> Result<bool, String> {
-    match text {
-        "0" => Ok(false),
-        "1" => Ok(true),
-        other => Err(format!("{other} is neither 0 nor 1")),
-    }
-}
-
-fn yes_or_no(text: &str) -> Result<bool, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "yes" | "1" => Ok(true),
-        "no" | "0" => Ok(false),
-        _ => Err(format!("{text} is neither yes nor no")),
-    }
-}
-
-fn debug_level(text: &str) -> Result<u8, String> {
-    match text.as_bytes() {
-        [digit @ b'0'..=b'9'] => Ok(digit - b'0'),
-        _ => Err(format!("{text} is not a number from 0 to 9")),
-    }
-}
-
-fn transfer(text: &str) -> Result<(), String> {
-    match text {
-        "direct" => Ok(()),
-        "blob" => Err(
-            "blob, the way through a storage account, is not available in this version: leave the parameter out to read from the snapshots themselves"
-                .to_owned(),
-        ),
-        other => Err(format!("{other} is unknown: possible is direct")),
-    }
-}
-
-fn concurrency(text: &str) -> Result<usize, String> {
-    digits(text)
-        .and_then(|number| usize::try_from(number).ok())
-        .filter(|number| (1..=MOST_CONCURRENCY).contains(number))
-        .ok_or_else(|| format!("{text} is not a number from 1 to {MOST_CONCURRENCY}"))
-}
-
-/// Bytes, with an optional K, M or G for powers of 1024.
-fn size(text: &str) -> Result<u64, String> {
-    let (number, unit) = match text.char_indices().next_back() {
-        Some((at, 'k' | 'K')) => (&text[..at], KIB),
-        Some((at, 'm' | 'M')) => (&text[..at], MIB),
-        Some((at, 'g' | 'G')) => (&text[..at], GIB),
-        Some(_) | None => (text, 1),
-    };
-    let Some(bytes) = digits(number).and_then(|number| number.checked_mul(unit)) else {
-        return Err(format!("{text} is not a size such as 64M"));
-    };
-    if (LEAST_MEMORY..=MOST_MEMORY).contains(&bytes) {
-        Ok(bytes)
-    } else {
-        Err(format!(
-            "{text} is not from {}M to {}G",
-            LEAST_MEMORY / MIB,
-            MOST_MEMORY / GIB
-        ))
-    }
-}
-
-/// A decimal number without a sign.
-fn digits(text: &str) -> Option<u64> {
-    let plain = text.bytes().all(|byte| byte.is_ascii_digit());
-    plain.then(|| text.parse().ok()).flatten()
-}
-
-fn pattern(text: &str) -> Result<NamePattern, String> {
-    NamePattern::new(text).map_err(|error| error.to_string())
-}
-
-fn cloud(text: &str) -> Result<Endpoints, String> {
-    Endpoints::of_cloud(text).ok_or_else(|| {
-        let names: Vec<_> = Endpoints::cloud_names().collect();
-        format!("{text} is unknown: possible are {}", names.join(", "))
-    })
-}
-
-/// An address that paths can be joined to. Plain HTTP carries secrets in the clear, so it must not leave this host.
-fn endpoint(text: &str, allow_http: bool) -> Result<Url, String> {
-    let mut url = Url::parse(text).map_err(|error| format!("not a URL: {error}"))?;
-    let bare = url.username().is_empty()
-        && url.password().is_none()
-        && url.query().is_none()
-        && url.fragment().is_none();
-    if !bare {
-        return Err("the URL must consist of scheme, host, port and path".to_owned());
-    }
-    match url.scheme() {
-        "https" => {}
-        "http" if !is_loopback(&url) => {
-            return Err(format!(
-                "{url} would send secrets in the clear: use https (http is for an emulator on this host)"
-            ));
-        }
-        "http" if !allow_http => {
-            return Err(format!("{url} needs allow_http=yes, since it is not https"));
-        }
-        "http" => {}
-        _ => return Err(format!("{url} is neither https nor http")),
-    }
-    if !url.path().ends_with('/') {
-        let path = format!("{}/", url.path());
-        url.set_path(&path);
-    }
-    Ok(url)
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => IpAddr::V4(address).is_loopback(),
-        Some(Host::Ipv6(address)) => IpAddr::V6(address).is_loopback(),
-        None => false,
-    }
-}
-
-/// The rule for resource names of virtual machines ("Naming rules and restrictions for Azure resources",
-/// Microsoft.Compute): 1 to 64 characters, letters, digits, `-`, `.` and `_`; not `_` first, not `.` or `-` last.
-fn vm_name(text: &str) -> Result<String, String> {
-    let inner = |c: char| c.is_alphanumeric() || matches!(c, '-' | '.' | '_');
-    let valid = text.chars().count() <= 64
-        && text.chars().all(inner)
-        && text.starts_with(char::is_alphanumeric)
-        && !text.ends_with(['-', '.']);
-    if valid {
-        Ok(text.to_owned())
-    } else {
-        Err(format!(
-            "{text} is not a name that Azure accepts for a virtual machine: 1 to 64 letters, digits, -, . and _, a letter or digit first, neither - nor . last"
-        ))
-    }
-}
 
 #[cfg(test)]
 mod tests {
@@ -387,6 +246,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::config::values::MIB;
     use crate::config::{groups, groups_of_command};
 
     const ACCESS: &str =
@@ -584,7 +444,7 @@ application_secret = p~example-secret-2
         for (text, bytes) in [
             ("4M", 4 * MIB),
             ("8192k", 8 * MIB),
-            ("4G", 4 * GIB),
+            ("4G", 4096 * MIB),
             ("67108864", 64 * MIB),
         ] {
             assert_eq!(
@@ -673,19 +533,6 @@ application_secret = p~example-secret-2
         }
         assert!(with(&format!("new_hostname={}", "a".repeat(64))).is_ok());
         assert!(with(&format!("new_hostname={}", "a".repeat(65))).is_err());
-    }
-
-    #[test]
-    fn chunks_leave_room_for_parallelism() {
-        for (memory, concurrency, want) in [
-            (64 * MIB, 16, 4 * MIB),
-            (64 * MIB, 64, MIB),
-            (4 * MIB, 64, 256 * KIB),
-            (4 * GIB, 1, 4 * MIB),
-            (10 * MIB, 3, 3328 * KIB),
-        ] {
-            assert_eq!(chunk(memory, concurrency), want);
-        }
     }
 
     #[test]

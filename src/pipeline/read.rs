@@ -183,8 +183,9 @@ impl ChunkReader {
             let requests = self.requests.as_mut().ok_or(Error::Failed)?;
             self.front = requests.recv().await;
         }
-        // The dispatcher closes the queue of an unfinished image only when it was stopped.
-        let request = self.front.as_mut().ok_or(Error::Cancelled)?;
+        // The queue of an unfinished image is closed only when the dispatcher was stopped, or after a failure that
+        // was delivered before.
+        let request = self.front.as_mut().ok_or(Error::Failed)?;
         let result = (&mut request.task).await;
         let range = request.range;
         self.front = None;
