@@ -46,7 +46,6 @@ pub(super) const FO_OFFSETS: u64 = 1 << 30;
 // `eventType` of an event.
 pub(super) const bEventJobStart: u32 = 1;
 pub(super) const bEventJobEnd: u32 = 2;
-pub(super) const bEventStartBackupJob: u32 = 3;
 pub(super) const bEventEndBackupJob: u32 = 4;
 pub(super) const bEventStartRestoreJob: u32 = 5;
 pub(super) const bEventEndRestoreJob: u32 = 6;

@@ -11,9 +11,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::abi::{
     bEvent, bEventBackupCommand, bEventCancelCommand, bEventEndBackupJob, bEventEndRestoreJob,
     bEventEstimateCommand, bEventJobEnd, bEventJobStart, bEventLevel, bEventPluginCommand,
-    bEventRestoreCommand, bEventRestoreObject, bEventSince, bEventStartBackupJob,
-    bEventStartRestoreJob, bRC, bRC_Error, bRC_More, bRC_OK, bRC_Seen, bRC_Stop, bpContext, io_pkt,
-    query_pkt,
+    bEventRestoreCommand, bEventRestoreObject, bEventSince, bEventStartRestoreJob, bRC, bRC_Error,
+    bRC_More, bRC_OK, bRC_Seen, bRC_Stop, bpContext, io_pkt, query_pkt,
 };
 use super::host::{HostCall, HostTable};
 use super::packet::{
@@ -247,7 +246,6 @@ unsafe fn decode<'a>(kind: u32, value: *mut c_void) -> Result<Event<'a>, &'stati
     Ok(match kind {
         bEventJobStart => Event::JobStart,
         bEventJobEnd => Event::JobEnd,
-        bEventStartBackupJob => Event::StartBackupJob,
         bEventEndBackupJob => Event::EndBackupJob,
         bEventStartRestoreJob => Event::StartRestoreJob,
         bEventEndRestoreJob => Event::EndRestoreJob,

@@ -64,7 +64,6 @@ pub(crate) enum Event<'a> {
     Level(char),
     /// A Plugin line.
     PluginCommand(&'a str),
-    StartBackupJob,
     /// A Plugin line whose files are wanted now.
     BackupCommand(&'a str),
     EndBackupJob,

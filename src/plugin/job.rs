@@ -25,7 +25,7 @@ const COMMAND_NAME: &str = "azure-vm";
 pub(super) struct Job {
     session: Session,
     level: Option<char>,
-    /// The Plugin lines that are ours; read when the backup starts.
+    /// The Plugin lines that are ours; read with the first backup command.
     commands: Vec<String>,
     /// The same with what they say.
     lines: Vec<(String, Settings)>,
@@ -80,7 +80,6 @@ impl Job {
                 }
                 Ok(())
             }
-            Event::StartBackupJob => self.start_backup(host),
             Event::BackupCommand(command) => self.backup_command(host, command),
             Event::EndBackupJob => self.end_backup(host),
             Event::EstimateCommand(command) => self.estimate_command(host, command),
@@ -101,11 +100,12 @@ impl Job {
         }
     }
 
-    /// Reads all Plugin lines before anything is done for the first one.
+    /// Checks what can be checked before anything is done for the first Plugin line, and reads all of them.
+    ///
+    /// Not earlier than the first backup command: after a fatal message before it, the daemon claims in a second one
+    /// that the plugin is not loaded.
     fn start_backup(&mut self, host: &dyn Host) -> Result<(), Error> {
-        if self.commands.is_empty() {
-            return Ok(());
-        }
+        self.work = Work::Backup(BackupJob::default());
         match encryption::of_this_daemon() {
             Encryption::Off => {}
             Encryption::On(file) => {
@@ -127,15 +127,15 @@ impl Job {
 
     fn backup_command(&mut self, host: &dyn Host, command: &str) -> Result<(), Error> {
         self.check_alive()?;
+        if !matches!(self.work, Work::Backup(_)) {
+            self.start_backup(host)?;
+        }
         let known = self.lines.iter().position(|(line, _)| line == command);
         let settings = match known {
             Some(index) => self.lines.swap_remove(index).1,
             None => self.session.settings(host, command)?,
         };
         let level = self.level.ok_or(Error::HostValue("the level"))?;
-        if !matches!(self.work, Work::Backup(_)) {
-            self.work = Work::Backup(BackupJob::default());
-        }
         let Work::Backup(backup) = &mut self.work else {
             return Err(Error::Sequence("start a backup"));
         };
