@@ -32,9 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::host::{CreateStatus, Event, Host, Io, IoDone, IoFailed, RestoreFile, SaveFile, Status};
 use self::job::Job;
-
-/// Catalog names of ours begin with this.
-const CATALOG_ROOT: &str = "/@azure-vm/";
+use crate::catalog;
 
 /// One job, as the host's calls see it.
 #[derive(Debug)]
@@ -89,7 +87,7 @@ impl PluginContext {
     /// Whether a file of an earlier job still exists. Images of earlier runs always do: in Accurate mode the restore of
     /// a chain would miss them otherwise.
     pub(crate) fn check_file(&self, name: &str) -> Status {
-        if name.starts_with(CATALOG_ROOT) {
+        if name.starts_with(catalog::ROOT) {
             Status::Seen
         } else {
             Status::Ok

@@ -2,12 +2,10 @@
 
 use std::path::Path;
 
-use super::backup::{run, run_options};
 use super::error::Error;
 use super::host::Host;
 use super::session::Session;
-use crate::backup::Backup;
-use crate::config::{self, DEFAULT_CONFIG_FILE, Selection};
+use crate::config::{self, DEFAULT_CONFIG_FILE};
 
 /// First line of every answer.
 const HEAD: &str = "info=Query\n";
@@ -67,15 +65,14 @@ fn virtual_machines(
     host: &dyn Host,
     command: &str,
 ) -> Result<Vec<String>, Error> {
-    let mut settings = session.settings(host, command)?;
-    settings.selection = Selection::default();
+    let settings = session.settings(host, command)?;
     let azure = session.connect(&settings)?;
-    let run = run(host, 'F', false)?;
-    let options = run_options(host, &settings)?;
-    let notices = session.notices.clone();
-    let plan = Backup::plan(&azure, &run, &options, &notices);
-    let plan = session.bridge()?.race(plan).ok_or(Error::Cancelled)??;
-    let mut names: Vec<_> = plan.into_iter().map(|vm| vm.name).collect();
+    let listing = session.bridge()?.race(azure.virtual_machines());
+    let mut names: Vec<_> = listing
+        .ok_or(Error::Cancelled)??
+        .iter()
+        .filter_map(|vm| vm["name"].as_str().map(str::to_owned))
+        .collect();
     names.sort();
     Ok(names)
 }

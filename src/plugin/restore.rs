@@ -4,6 +4,7 @@ use super::error::Error;
 use super::host::{CreateStatus, DataStream, Host, Io, IoDone, RestoreFile, TextVariable};
 use super::options::RestoreOptions;
 use super::session::{Session, job_id, job_status, state_dir};
+use crate::catalog::CatalogName;
 use crate::restore::{Disposition, Options, Restore};
 
 /// `debug` from which local images are kept.
@@ -155,20 +156,10 @@ fn begin(
     ))
 }
 
-/// Whether a file of ours holds blocks with offsets: all but the name and the configuration do.
+/// Whether a file of ours holds blocks with offsets.
 fn is_image(path: &str) -> bool {
-    !(path.ends_with(".name") || path.ends_with("_conf"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn images_are_told_from_the_other_files() {
-        assert!(is_image("/tmp/@azure-vm/u/1735689600_osdisk"));
-        assert!(is_image("/@azure-vm/u/1735689600_12"));
-        assert!(!is_image("/@azure-vm/u/1735689600_conf"));
-        assert!(!is_image("/@azure-vm/u_web_0.name"));
+    match CatalogName::parse(path) {
+        Some(CatalogName::Image { .. }) => true,
+        Some(CatalogName::Label { .. } | CatalogName::Document { .. }) | None => false,
     }
 }
