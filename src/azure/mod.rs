@@ -2,6 +2,7 @@
 
 pub mod access;
 mod arm;
+pub mod authorization;
 pub mod call;
 pub mod connection_string;
 pub mod disk;
