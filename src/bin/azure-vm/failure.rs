@@ -6,6 +6,7 @@ use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
+use azure_vm_fd::azure::ErrorKind;
 use azure_vm_fd::{azure, backup, config, pipeline, restore};
 use serde::Serialize;
 
@@ -180,8 +181,22 @@ pub(crate) fn chain(error: &dyn StdError) -> String {
     text
 }
 
-/// Login and rights have a code of their own; the rest of what Azure says is a failure.
+/// Login and rights have a code of their own, and so have bad settings; the rest of what Azure says is a failure.
 fn azure_status(error: &azure::Error) -> Status {
-    let _ = error;
-    Status::Failed
+    match error.kind() {
+        ErrorKind::Unauthorized | ErrorKind::Forbidden => Status::Refused,
+        ErrorKind::Configuration => Status::Usage,
+        ErrorKind::Cancelled => Status::Cancelled,
+        ErrorKind::NotFound
+        | ErrorKind::Conflict
+        | ErrorKind::Throttled
+        | ErrorKind::Timeout
+        | ErrorKind::Network
+        | ErrorKind::Certificate
+        | ErrorKind::InvalidAnswer
+        | ErrorKind::Refused
+        | ErrorKind::OperationFailed
+        | ErrorKind::Service
+        | ErrorKind::DiffUnavailable => Status::Failed,
+    }
 }
