@@ -1,7 +1,7 @@
 //! What stands on the command line.
 //!
 //! Parameters that the plugin knows have the plugin's names here (`resource_group` is `--resource-group`) and take the
-//! plugin's way: [`Parameters::command`] writes them as a plugin command, and `config` alone decides what is right.
+//! plugin's way: [`Parameters::settings`] hands them to `config`, which alone decides what is right.
 
 use std::convert::Infallible;
 use std::env;
@@ -11,7 +11,6 @@ use azure_vm_fd::config::{DEFAULT_CONFIG_FILE, Settings};
 use azure_vm_fd::notice::Severity;
 use azure_vm_fd::secret::Secret;
 use clap::{ArgAction, Parser, Subcommand};
-use zeroize::Zeroizing;
 
 use crate::failure::Failure;
 use crate::output::Output;
@@ -43,7 +42,7 @@ pub(crate) enum Command {
     /// Test login, rights and endpoints, and say what is missing.
     Check,
     /// List the VMs of the subscription and their disks.
-    List(SelectionArgs),
+    List,
     /// Show what a backup would save, and why; changes nothing.
     Plan(SelectionArgs),
     /// Save VMs to a folder.
@@ -213,6 +212,9 @@ pub(crate) struct PushArgs {
 /// Parameters of the plugin, as key and value.
 pub(crate) type Pairs = Vec<(&'static str, String)>;
 
+/// Parameters that no argument may carry.
+const SECRETS: [&str; 2] = ["application_secret", "connection_key"];
+
 /// Where the secret of the service principal may stand: an option would show it in the process list.
 const SECRET_VARIABLE: &str = "AZURE_VM_APPLICATION_SECRET";
 
@@ -221,7 +223,7 @@ impl Command {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Check => "check",
-            Self::List(_) => "list",
+            Self::List => "list",
             Self::Plan(_) => "plan",
             Self::Backup(_) => "backup",
             Self::Restore(_) => "restore",
@@ -236,53 +238,52 @@ impl Parameters {
     ///
     /// # Errors
     ///
-    /// A value that a plugin command cannot carry; everything that `config` refuses.
+    /// A secret among the arguments; everything that `config` refuses.
     pub(crate) fn settings(
         &self,
         command: Pairs,
         output: &mut Output,
     ) -> Result<Settings, Failure> {
-        let secret = env::var(SECRET_VARIABLE).ok().map(Zeroizing::new);
-        let command = self.command(command, secret)?;
-        let settings = Settings::from_command(&command, Path::new(DEFAULT_CONFIG_FILE))?;
+        let secret = env::var(SECRET_VARIABLE)
+            .ok()
+            .filter(|secret| !secret.is_empty());
+        let pairs = self.all_pairs(command, secret)?;
+        let settings = Settings::from_pairs(pairs, Path::new(DEFAULT_CONFIG_FILE))?;
         for warning in &settings.warnings {
             output.message(Severity::Warning, warning.clone());
         }
         Ok(settings)
     }
 
-    /// The plugin command that says the same.
-    fn command(
+    fn all_pairs(
         &self,
         command: Pairs,
-        secret: Option<Zeroizing<String>>,
-    ) -> Result<Zeroizing<String>, Failure> {
-        let mut text = Zeroizing::new("azure-vm:".to_owned());
-        for (key, value) in self.pairs().into_iter().chain(command) {
-            push(&mut text, key, &value)?;
-        }
+        secret: Option<String>,
+    ) -> Result<Vec<(String, Secret)>, Failure> {
+        let mut pairs = self.pairs();
+        pairs.extend(command);
+        let mut pairs: Vec<_> = pairs
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), Secret::new(value)))
+            .collect();
         for other in &self.others {
             let Some((key, value)) = other.split_once('=') else {
                 return Err(Failure::usage(format!(
                     "parameter {other}: write it as key=value"
                 )));
             };
-            if matches!(key, "application_secret" | "connection_key") {
+            if SECRETS
+                .iter()
+                .any(|secret| key.eq_ignore_ascii_case(secret))
+            {
                 return Err(Failure::usage(format!(
-                    "parameter {key}: the process list would show it; put it into the configuration file{}",
-                    if key == "application_secret" {
-                        format!(" or into the environment variable {SECRET_VARIABLE}")
-                    } else {
-                        String::new()
-                    }
+                    "parameter {key}: the process list would show it; put it into the configuration file, or the application secret into the environment variable {SECRET_VARIABLE}"
                 )));
             }
-            push(&mut text, key, value)?;
+            pairs.push((key.to_owned(), Secret::new(value.to_owned())));
         }
-        if let Some(secret) = secret {
-            push(&mut text, "application_secret", &secret)?;
-        }
-        Ok(text)
+        pairs.extend(secret.map(|secret| ("application_secret".to_owned(), Secret::new(secret))));
+        Ok(pairs)
     }
 
     fn pairs(&self) -> Pairs {
@@ -342,18 +343,6 @@ fn given<const N: usize>(pairs: [(&'static str, Option<String>); N]) -> Pairs {
         .collect()
 }
 
-/// Appends one item; blanks separate items, so none can be in one.
-fn push(command: &mut String, key: &str, value: &str) -> Result<(), Failure> {
-    if key.contains(char::is_whitespace) || value.contains(char::is_whitespace) {
-        return Err(Failure::usage(format!(
-            "parameter {}: its value contains a blank, which a parameter of the plugin cannot",
-            key.trim()
-        )));
-    }
-    command.extend([" ", key, "=", value]);
-    Ok(())
-}
-
 fn secret(text: &str) -> Result<Secret, Infallible> {
     Ok(Secret::new(text.to_owned()))
 }
@@ -367,35 +356,44 @@ mod tests {
     }
 
     #[test]
-    fn options_become_a_plugin_command() {
+    fn options_become_parameters() {
         let args = parse(
             "azure-vm backup --to /d --group lab --vm ledger01 --allow-http -p transfer=direct --abort-on-error",
         );
         let Command::Backup(backup) = args.command else {
             panic!("not a backup");
         };
-        let command = args
+        let pairs = args
             .parameters
-            .command(backup.pairs(), Some("s=1".to_owned().into()))
+            .all_pairs(backup.pairs(), Some("s=1".to_owned()))
             .unwrap();
+        let shown: Vec<_> = pairs
+            .iter()
+            .map(|(key, value)| format!("{key}={}", value.expose()))
+            .collect();
         assert_eq!(
-            *command,
-            "azure-vm: group=lab allow_http=yes vm=ledger01 abort_on_error=1 transfer=direct application_secret=s=1"
+            shown,
+            [
+                "group=lab",
+                "allow_http=yes",
+                "vm=ledger01",
+                "abort_on_error=1",
+                "transfer=direct",
+                "application_secret=s=1",
+            ]
         );
     }
 
     #[test]
-    fn blanks_and_secrets_in_arguments_are_refused() {
-        let mut parameters = parse("azure-vm check").parameters;
-        parameters.group = Some("a vm=b".to_owned());
-        assert!(parameters.command(Pairs::new(), None).is_err());
-        for secret in ["application_secret=x", "connection_key=x"] {
+    fn secrets_in_arguments_are_refused() {
+        for secret in ["application_secret=x1y", "Connection_Key=x1y"] {
             let line = format!("azure-vm check -p {secret}");
             let failure = parse(&line)
                 .parameters
-                .command(Pairs::new(), None)
+                .all_pairs(Pairs::new(), None)
                 .unwrap_err();
             assert!(failure.text.contains("process list"));
+            assert!(!failure.text.contains("x1y"));
         }
     }
 

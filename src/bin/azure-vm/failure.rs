@@ -182,7 +182,7 @@ pub(crate) fn chain(error: &dyn StdError) -> String {
 }
 
 /// Login and rights have a code of their own, and so have bad settings; the rest of what Azure says is a failure.
-fn azure_status(error: &azure::Error) -> Status {
+pub(crate) fn azure_status(error: &azure::Error) -> Status {
     match error.kind() {
         ErrorKind::Unauthorized | ErrorKind::Forbidden => Status::Refused,
         ErrorKind::Configuration => Status::Usage,

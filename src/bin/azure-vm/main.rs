@@ -5,8 +5,10 @@
 
 mod args;
 mod backup;
+mod check;
 mod failure;
 mod folder;
+mod list;
 mod output;
 mod plan;
 mod restore;
@@ -40,7 +42,9 @@ async fn run(args: Args, output: &mut Output) -> Result<Report, Failure> {
         Command::Plan(selection) => plan::run(&args.parameters, &selection, cancel, output).await,
         Command::Backup(backup) => backup::run(&args.parameters, backup, cancel, output).await,
         Command::Restore(restore) => restore::run(&args.parameters, restore, cancel, output).await,
-        Command::Check | Command::List(_) | Command::Pull(_) | Command::Push(_) => unimplemented!(),
+        Command::Check => check::run(&args.parameters, cancel, output).await,
+        Command::List => list::run(&args.parameters, cancel, output).await,
+        Command::Pull(_) | Command::Push(_) => unimplemented!(),
     }
 }
 
