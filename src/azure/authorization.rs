@@ -1,11 +1,36 @@
-//! What the service principal may do.
+//! What the service principal may do, and where.
 
-use super::generated::authorization::Permission;
+use super::arm::Subject;
+use super::generated::authorization::{self, Permission};
+use super::{Azure, Error};
 
 /// The caller's rights in one resource group, inherited ones included. Locks, policies and deny assignments are not in
 /// them ("Understand Azure role definitions", Azure RBAC documentation).
 #[derive(Clone, Debug)]
 pub struct Rights(Vec<Permission>);
+
+impl Azure {
+    /// What the service principal may do in a resource group; every page of the answer is read.
+    ///
+    /// # Errors
+    ///
+    /// Azure's refusal: asking needs `Microsoft.Authorization/permissions/read`.
+    pub async fn rights(&self, resource_group: &str) -> Result<Rights, Error> {
+        let subject = Subject::new("read rights in resource group", &resource_group);
+        let call = authorization::permissions_list_for_resource_group(
+            self.endpoint(),
+            &self.versions,
+            self.subscription_id(),
+            resource_group,
+        );
+        let permissions = self.list(subject, call).await?;
+        permissions
+            .into_iter()
+            .map(|permission| subject.decode(permission))
+            .collect::<Result<_, _>>()
+            .map(Rights)
+    }
+}
 
 impl Rights {
     /// Whether `action` (such as `Microsoft.Compute/disks/read`) is allowed: by at least one role that does not leave it

@@ -8,6 +8,18 @@ use super::readiness::{Readiness, provisioning_failure};
 use super::{Azure, Error, ResourceId};
 
 impl Azure {
+    /// All managed disks of the subscription, every page of the list.
+    ///
+    /// # Errors
+    ///
+    /// Azure's refusal; a list that is not complete.
+    pub async fn disks(&self) -> Result<Vec<Value>, Error> {
+        let subscription = self.subscription_id();
+        let call = disks::disks_list(self.endpoint(), &self.versions, subscription);
+        let subject = Subject::new("list disks of subscription", &subscription);
+        self.list(subject, call).await
+    }
+
     /// A managed disk.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::arm::Subject;
-use super::generated::{authorization, resources, subscriptions};
+use super::generated::{resources, subscriptions};
 use super::{Azure, Error};
 
 impl Azure {
@@ -44,22 +44,6 @@ impl Azure {
         let id = self.subscription_id();
         let call = resources::resource_groups_list(self.endpoint(), &self.versions, id);
         let subject = Subject::new("list resource groups of subscription", &id);
-        self.list(subject, call).await
-    }
-
-    /// What the application may do in a resource group: the `actions` and `notActions` of its roles.
-    ///
-    /// # Errors
-    ///
-    /// Azure's refusal.
-    pub async fn permissions(&self, resource_group: &str) -> Result<Vec<Value>, Error> {
-        let call = authorization::permissions_list_for_resource_group(
-            self.endpoint(),
-            &self.versions,
-            self.subscription_id(),
-            resource_group,
-        );
-        let subject = Subject::new("list permissions in resource group", &resource_group);
         self.list(subject, call).await
     }
 }
