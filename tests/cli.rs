@@ -1,0 +1,660 @@
+//! The command line as people and scripts use it: the built program against an emulator in this process.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use mock_server::{
+    Action, Config, DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, DEFAULT_SUBSCRIPTION, DEFAULT_TENANT,
+    Disk, Emulator, Fault, KIB, Link, MIB, Principal, Scenario, Tenant, Vm,
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const UUID: &str = "3d1f0c52-7a44-4e0e-9a53-8b1d6c2f9e10";
+
+/// An emulator with one VM of three disks, and a configuration file for it.
+struct Cloud {
+    emulator: Emulator,
+    folder: TempDir,
+}
+
+impl Cloud {
+    async fn start() -> Self {
+        Self::of(Scenario::new().vm(ledger())).await
+    }
+
+    async fn of(scenario: Scenario) -> Self {
+        let config = Config {
+            scenario,
+            ..Config::default()
+        };
+        let emulator = Emulator::start(config).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let cloud = Self { emulator, folder };
+        cloud.configure(DEFAULT_TENANT, DEFAULT_CLIENT_SECRET);
+        cloud
+    }
+
+    fn configure(&self, tenant: &str, secret: &str) {
+        let url = self.emulator.http_url();
+        let text = format!(
+            "[emulator]\ntenant_id = {tenant}\nsubscription_id = {DEFAULT_SUBSCRIPTION}\napplication_id = {DEFAULT_CLIENT_ID}\napplication_secret = {secret}\narm_endpoint = {url}\nauthority = {url}\nallow_http = yes\n"
+        );
+        fs::write(self.path("azure-vm.conf"), text).unwrap();
+        let mode = fs::Permissions::from_mode(0o600);
+        fs::set_permissions(self.path("azure-vm.conf"), mode).unwrap();
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_azure-vm"));
+        command
+            .args(args)
+            .arg("--config")
+            .arg(self.path("azure-vm.conf"))
+            .env_remove("AZURE_VM_APPLICATION_SECRET")
+            .env_remove("AZURE_VM_SAS")
+            .env_remove("AZURE_VM_BASE_SAS")
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Run {
+        Run::of(self.command(args).output().unwrap())
+    }
+
+    /// With `--json`: the document, checked for being all of standard output.
+    fn run_json(&self, args: &[&str]) -> (i32, Value) {
+        let mut args = args.to_vec();
+        args.push("--json");
+        let run = self.run(&args);
+        let document: Value = serde_json::from_str(&run.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {:?} {:?}", run.stdout, run.stderr));
+        assert_eq!(document["command"], args[0]);
+        (run.code, document)
+    }
+
+    /// Nothing of a run is left in Azure.
+    fn assert_clean(&self) {
+        let state = self.emulator.state();
+        assert!(state.snapshots.is_empty(), "{:?}", state.snapshots);
+        assert!(state.grants.is_empty(), "{:?}", state.grants);
+        assert!(state.running_operations.is_empty());
+        assert_eq!(self.emulator.unmodelled(), Vec::<String>::new());
+    }
+
+    fn assert_same_bytes(&self, file: &Path, disk: &str) {
+        let size = self.emulator.disk_size(disk).unwrap();
+        let expected = self.emulator.disk_read(disk, 0, size).unwrap();
+        let actual = fs::read(file).unwrap();
+        assert_eq!(actual.len(), expected.len());
+        let differs = actual.iter().zip(&expected).position(|(a, b)| a != b);
+        assert_eq!(differs, None, "{} and {disk}", file.display());
+    }
+}
+
+struct Run {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+impl Run {
+    fn of(output: Output) -> Self {
+        let run = Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        };
+        for secret in [DEFAULT_CLIENT_SECRET, "sig=", "Bearer ey"] {
+            assert!(!run.stdout.contains(secret), "{}", run.stdout);
+            assert!(!run.stderr.contains(secret), "{}", run.stderr);
+        }
+        run
+    }
+}
+
+fn ledger() -> Vm {
+    let os = Disk::new("ledger01-os", 64 * MIB)
+        .pattern(1, 0, 3 * MIB)
+        .zeros(8 * MIB, MIB)
+        .pattern(2, 40 * MIB + 512, 7 * KIB);
+    let five = Disk::new("ledger01-five", 32 * MIB).ranges(3, 4 * KIB, 100, 4 * KIB, 64 * KIB);
+    let zero = Disk::new("ledger01-zero", 20 * MIB);
+    Vm::new("accounts", "ledger01", os)
+        .data_disk(5, five)
+        .data_disk(0, zero)
+        .vm_id(UUID)
+}
+
+/// Path of a file below a folder that `backup` filled, by the end of its name.
+fn saved(folder: &Path, ending: &str) -> PathBuf {
+    let folder = folder.join("@azure-vm").join(UUID);
+    let mut found = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.to_string_lossy().ends_with(ending));
+    let path = found.next().unwrap();
+    assert_eq!(found.next(), None);
+    path
+}
+
+fn is_empty(folder: &Path) -> bool {
+    !folder.exists() || fs::read_dir(folder).unwrap().next().is_none()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_says_that_all_is_well() {
+    let cloud = Cloud::start().await;
+    let run = cloud.run(&["check"]);
+    assert_eq!(run.code, 0, "{} {}", run.stdout, run.stderr);
+    assert!(run.stdout.contains("ok       login"), "{}", run.stdout);
+    let (code, document) = cloud.run_json(&["check"]);
+    assert_eq!((code, &document["status"]), (0, &json!("ok")));
+    let checks = document["checks"].as_array().unwrap();
+    for check in checks {
+        assert_ne!(check["result"], "missing", "{check}");
+    }
+    let rights = "rights for backup in resource group accounts";
+    assert!(
+        checks
+            .iter()
+            .any(|check| check["name"] == rights && check["result"] == "ok"),
+        "{checks:?}"
+    );
+    cloud.assert_clean();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_names_missing_rights() {
+    let write = "Microsoft.Compute/snapshots/write";
+    let scenario = Scenario {
+        tenants: vec![Tenant {
+            id: DEFAULT_TENANT.to_owned(),
+            principals: vec![Principal {
+                client_id: DEFAULT_CLIENT_ID.to_owned(),
+                client_secret: DEFAULT_CLIENT_SECRET.to_owned(),
+                subscriptions: None,
+                denied_actions: vec![write.to_owned()],
+            }],
+        }],
+        ..Scenario::new().vm(ledger())
+    };
+    let cloud = Cloud::of(scenario).await;
+    let (code, document) = cloud.run_json(&["check"]);
+    assert_eq!((code, &document["status"]), (4, &json!("refused")));
+    let missing: Vec<_> = document["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|check| check["result"] == "missing")
+        .collect();
+    assert_eq!(missing.len(), 1, "{missing:?}");
+    assert_eq!(missing[0]["detail"], write);
+
+    // What it warned of comes true, as a failure of its own kind.
+    let to = cloud.path("to");
+    let run = cloud.run(&["backup", "--to", to.to_str().unwrap()]);
+    assert_eq!(run.code, 1, "{}", run.stderr);
+    assert!(run.stderr.contains(write), "{}", run.stderr);
+    assert!(is_empty(&to));
+    cloud.assert_clean();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_credentials_have_their_own_exit_code() {
+    let cloud = Cloud::start().await;
+    for (tenant, secret, said) in [
+        (DEFAULT_TENANT, "wrong-secret", "application secret is wrong"),
+        (
+            "00000000-1111-2222-3333-444444444444",
+            DEFAULT_CLIENT_SECRET,
+            "does not exist in this cloud",
+        ),
+    ] {
+        cloud.configure(tenant, secret);
+        for command in ["check", "list", "plan"] {
+            let run = cloud.run(&[command]);
+            assert_eq!(run.code, 4, "{command} {} {}", run.stdout, run.stderr);
+            let output = format!("{}{}", run.stdout, run.stderr);
+            assert!(output.contains(said), "{output}");
+            assert!(!output.contains("wrong-secret"), "{output}");
+        }
+    }
+    let run = Run::of(
+        cloud
+            .command(&["check"])
+            .env("AZURE_VM_APPLICATION_SECRET", "also-wrong")
+            .output()
+            .unwrap(),
+    );
+    assert_eq!(run.code, 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_secret_may_come_from_the_environment_only() {
+    let cloud = Cloud::start().await;
+    cloud.configure(DEFAULT_TENANT, "wrong-secret");
+    let run = Run::of(
+        cloud
+            .command(&["check"])
+            .env("AZURE_VM_APPLICATION_SECRET", DEFAULT_CLIENT_SECRET)
+            .output()
+            .unwrap(),
+    );
+    assert_eq!(run.code, 0, "{} {}", run.stdout, run.stderr);
+    let run = cloud.run(&["check", "-p", "application_secret=x"]);
+    assert_eq!(run.code, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_usage_is_told_before_anything_is_asked() {
+    let cloud = Cloud::start().await;
+    for (args, said) in [
+        (&["backup"][..], "--to"),
+        (&["frobnicate"], "frobnicate"),
+        (&["plan", "-p", "secret_id=x"], "application_secret"),
+        (&["plan", "--include", "("], "include"),
+        (&["list", "--group", "nowhere"], "nowhere"),
+        (&["list", "--memory", "lots"], "memory"),
+    ] {
+        let run = cloud.run(args);
+        assert_eq!(run.code, 2, "{args:?} {}", run.stderr);
+        assert!(run.stderr.contains(said), "{args:?} {}", run.stderr);
+    }
+    assert!(cloud.emulator.counters().operations.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_is_not_there_is_told_in_bounded_time() {
+    let cloud = Cloud::start().await;
+    let begun = Instant::now();
+    // Port 1 of this machine: nothing listens there.
+    let nowhere = "http://127.0.0.1:1/";
+    let run = cloud.run(&["check", "--authority", nowhere]);
+    assert_eq!(run.code, 1, "{} {}", run.stdout, run.stderr);
+    assert!(run.stdout.contains("127.0.0.1:1"), "{}", run.stdout);
+    assert!(begun.elapsed() < Duration::from_secs(60));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn list_and_plan_show_everything_and_change_nothing() {
+    let cloud = Cloud::start().await;
+    let (code, document) = cloud.run_json(&["list"]);
+    assert_eq!(code, 0, "{document}");
+    let vm = &document["vms"][0];
+    assert_eq!(vm["name"], "ledger01");
+    assert_eq!(vm["uuid"], UUID);
+    assert_eq!(vm["resourceGroup"], "accounts");
+    assert_eq!(vm["powerState"], "running");
+    let disks: Vec<_> = vm["disks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|disk| json!([disk["name"], disk["slot"], disk["sizeBytes"]]))
+        .collect();
+    let expected = [
+        json!(["ledger01-os", "os", 64 * MIB]),
+        json!(["ledger01-zero", { "data": 0 }, 20 * MIB]),
+        json!(["ledger01-five", { "data": 5 }, 32 * MIB]),
+    ];
+    assert_eq!(disks, expected);
+
+    let (code, document) = cloud.run_json(&["plan"]);
+    assert_eq!(code, 0, "{document}");
+    assert_eq!(document["sizeBytes"], 116 * MIB);
+    assert_eq!(document["vms"][0]["uuid"], UUID);
+    assert_eq!(document["vms"][0]["disks"].as_array().unwrap().len(), 3);
+    assert_eq!(document["vms"][0]["disks"][0]["content"], "full");
+    assert_eq!(document["vms"][0]["files"].as_array().unwrap().len(), 5);
+    let run = cloud.run(&["plan", "--vm", "ledger01"]);
+    assert!(run.stdout.contains("lun 5"), "{}", run.stdout);
+
+    let counters = cloud.emulator.counters();
+    for changing in [
+        "Snapshots_CreateOrUpdate",
+        "Snapshots_GrantAccess",
+        "Disks_GrantAccess",
+    ] {
+        assert_eq!(counters.requests(changing), 0, "{changing}");
+    }
+
+    let run = cloud.run(&["plan", "--vm", "nobody"]);
+    assert_eq!(run.code, 1);
+    assert!(run.stderr.contains("nobody"), "{}", run.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vm_goes_to_a_folder_and_comes_back() {
+    let cloud = Cloud::start().await;
+    let to = cloud.path("saved");
+    let (code, document) = cloud.run_json(&["backup", "--to", to.to_str().unwrap()]);
+    assert_eq!(code, 0, "{document}");
+    assert_eq!(document["vms"][0]["name"], "ledger01");
+    assert_eq!(document["vms"][0]["files"].as_array().unwrap().len(), 5);
+    cloud.assert_clean();
+
+    let disks = [
+        ("_osdisk", "ledger01-os"),
+        ("_0", "ledger01-zero"),
+        ("_1", "ledger01-five"),
+    ];
+    for (ending, disk) in disks {
+        let file = saved(&to, ending);
+        cloud.assert_same_bytes(&file, disk);
+        let meta = file.metadata().unwrap();
+        assert_eq!(meta.mode() & 0o777, 0o600);
+        assert!(meta.blocks() * 512 < 8 * MIB, "{disk} is sparse");
+    }
+    let name = to.join(format!("@azure-vm/{UUID}_ledger01.name"));
+    assert_eq!(fs::read(name).unwrap(), b"");
+
+    let staging = cloud.path("staging");
+    fs::create_dir(&staging).unwrap();
+    let restore = |args: &[&str]| {
+        let mut all = vec!["restore", "--from", to.to_str().unwrap()];
+        all.extend(["--staging", staging.to_str().unwrap()]);
+        all.extend(args);
+        cloud.run_json(&all)
+    };
+    // The VM is still there: refused before anything is made.
+    let (code, document) = restore(&[]);
+    assert_eq!(code, 1, "{document}");
+    assert!(document["error"].as_str().unwrap().contains("ledger01"));
+    assert_eq!(cloud.emulator.state().disks.len(), 3);
+
+    let (code, document) = restore(&["--new-hostname", "ledger02"]);
+    assert_eq!(code, 0, "{document}");
+    assert_eq!(document["name"], "ledger02");
+    assert_eq!(document["savedUuid"], UUID);
+    cloud.assert_clean();
+    assert!(is_empty(&staging));
+    let state = cloud.emulator.state();
+    let (old, new) = (state.vm("ledger01").unwrap(), state.vm("ledger02").unwrap());
+    assert_eq!(new.vm_size, old.vm_size);
+    cloud.assert_same_bytes(&saved(&to, "_osdisk"), &new.os_disk.id);
+    assert_eq!(
+        new.data_disks.keys().collect::<Vec<_>>(),
+        old.data_disks.keys().collect::<Vec<_>>()
+    );
+    cloud.assert_same_bytes(&saved(&to, "_0"), &new.data_disks[&0].id);
+    cloud.assert_same_bytes(&saved(&to, "_1"), &new.data_disks[&5].id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_vm_does_not_stop_the_others() {
+    let other = Vm::new("accounts", "web01", Disk::new("web01-os", 20 * MIB).pattern(9, 0, MIB));
+    let cloud = Cloud::of(Scenario::new().vm(ledger()).vm(other)).await;
+    // In mid-image, after the snapshots were taken, and for good.
+    let fault = Fault::new("Snapshots_CreateOrUpdate", Action::FailOperation {
+        code: "InternalExecutionError".to_owned(),
+        message: "made to fail".to_owned(),
+    });
+    cloud.emulator.fault(fault.nth(1));
+    let to = cloud.path("to");
+    let (code, document) = cloud.run_json(&["backup", "--to", to.to_str().unwrap()]);
+    assert_eq!((code, &document["status"]), (3, &json!("partial")), "{document}");
+    assert_eq!(document["vms"].as_array().unwrap().len(), 1);
+    let errors = document["messages"].as_array().unwrap();
+    assert!(
+        errors
+            .iter()
+            .any(|message| message["severity"] == "error"
+                && message["text"].as_str().unwrap().contains("made to fail")),
+        "{errors:?}"
+    );
+    cloud.assert_clean();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_backup_leaves_nothing() {
+    let cloud = Cloud::start().await;
+    cloud.emulator.set_link(Link {
+        latency: Duration::from_millis(150),
+        ..Link::default()
+    });
+    let to = cloud.path("to");
+    let mut child = cloud
+        .command(&["backup", "--to", to.to_str().unwrap(), "--concurrency", "1", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let begun = Instant::now();
+    while cloud.emulator.counters().requests("Blob_Download") < 3 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "no transfer began");
+        assert_eq!(child.try_wait().unwrap(), None, "it ended before the signal");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let pid = nix::unistd::Pid::from_raw(child.id().try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    let run = Run::of(child.wait_with_output().unwrap());
+    assert_eq!(run.code, 130, "{} {}", run.stdout, run.stderr);
+    let document: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(document["status"], "cancelled");
+    assert!(is_empty(&to));
+    cloud.assert_clean();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_folder_is_told_and_left_empty() {
+    let cloud = Cloud::start().await;
+    let to = cloud.path("to");
+    // A limit on the size of files stands for a full disk.
+    let command = cloud.command(&["backup", "--to", to.to_str().unwrap()]);
+    let output = Command::new("sh")
+        .args(["-c", "trap '' XFSZ; ulimit -f 2048; exec \"$0\" \"$@\""])
+        .arg(command.get_program())
+        .args(command.get_args())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let run = Run::of(output);
+    assert_eq!(run.code, 1, "{} {}", run.stdout, run.stderr);
+    assert!(run.stderr.contains("_osdisk"), "{}", run.stderr);
+    assert!(is_empty(&to));
+    cloud.assert_clean();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn images_are_pulled_whole_and_by_difference() {
+    let cloud = Cloud::start().await;
+    let first = cloud.snapshot("ledger01-os", "first");
+    cloud
+        .emulator
+        .guest_write("ledger01-os", 20 * MIB + 100, b"written later")
+        .unwrap();
+    cloud.emulator.guest_discard("ledger01-os", MIB, MIB).unwrap();
+    let second = cloud.snapshot("ledger01-os", "second");
+
+    let (a, b) = (cloud.path("a.raw"), cloud.path("b.raw"));
+    let run = Run::of(
+        cloud
+            .command(&["pull", "--allow-http", "--to", a.to_str().unwrap()])
+            .env("AZURE_VM_SAS", &first)
+            .output()
+            .unwrap(),
+    );
+    assert_eq!(run.code, 0, "{} {}", run.stdout, run.stderr);
+    cloud.assert_same_bytes(&a, "first");
+
+    cloud.emulator.reset_counters();
+    let args = ["pull", "-", "--allow-http", "--base", "-", "--json"];
+    let paths = ["--base-file", a.to_str().unwrap(), "--to", b.to_str().unwrap()];
+    let run = cloud.run_with_input(&[&args[..], &paths].concat(), &format!("{second}\n{first}\n"));
+    assert_eq!(run.code, 0, "{} {}", run.stdout, run.stderr);
+    cloud.assert_same_bytes(&b, "second");
+    cloud.assert_same_bytes(&a, "first");
+    let read = cloud.emulator.counters().of("Blob_Download").bytes_out;
+    assert!(read < 128 * KIB, "{read} bytes read for a change of 13");
+
+    // To standard output, the image and nothing else.
+    let output = cloud
+        .command(&["pull", "--allow-http", "--to", "-"])
+        .env("AZURE_VM_SAS", &second)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(output.stdout == fs::read(&b).unwrap());
+
+    // What exists is not overwritten; nothing is left of a failure.
+    let run = Run::of(
+        cloud
+            .command(&["pull", "--allow-http", "--to", a.to_str().unwrap()])
+            .env("AZURE_VM_SAS", &second)
+            .output()
+            .unwrap(),
+    );
+    assert_eq!(run.code, 1);
+    cloud.assert_same_bytes(&a, "first");
+    let run = cloud.run(&["pull", "--allow-http", "--json", "--to", "-", "http://127.0.0.1:1/x?sig=y"]);
+    assert_eq!(run.code, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_is_pushed_to_an_upload_disk() {
+    let cloud = Cloud::start().await;
+    let size = 24 * MIB;
+    let image = cloud.path("image.raw");
+    let mut bytes = vec![0; usize::try_from(size).unwrap()];
+    bytes[700..9000].fill(7);
+    *bytes.last_mut().unwrap() = 1;
+    fs::write(&image, &bytes).unwrap();
+
+    let sas = cloud.upload_disk("pushed", size);
+    let push = |sas: &str| {
+        let args = ["push", "--allow-http", "--json", "--from", image.to_str().unwrap()];
+        Run::of(cloud.command(&args).env("AZURE_VM_SAS", sas).output().unwrap())
+    };
+    let run = push(&sas);
+    assert_eq!(run.code, 0, "{} {}", run.stdout, run.stderr);
+    // The emulator checks the footer here.
+    cloud.post("disks/pushed/endGetAccess", "");
+    cloud.assert_same_bytes(&image, "pushed");
+    let written = cloud.emulator.counters().of("PageBlob_UploadPages").bytes_in;
+    assert!(written < 2 * 4 * MIB, "{written} bytes written for one of 24 MiB");
+
+    let other = cloud.upload_disk("other", size + MIB);
+    let run = push(&other);
+    assert_eq!(run.code, 1);
+    assert!(run.stderr.contains(&size.to_string()), "{}", run.stderr);
+}
+
+impl Cloud {
+    fn run_with_input(&self, args: &[&str], input: &str) -> Run {
+        let mut child = self
+            .command(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(input.as_bytes()).unwrap();
+        drop(stdin);
+        Run::of(child.wait_with_output().unwrap())
+    }
+
+    /// Takes a snapshot as an administrator would, and returns a SAS for it.
+    fn snapshot(&self, disk: &str, name: &str) -> String {
+        let source = self.emulator.state().disk(disk).unwrap().id.clone();
+        let body = json!({
+            "location": "westeurope",
+            "properties": {
+                "creationData": { "createOption": "Copy", "sourceResourceId": source },
+                "incremental": true,
+            },
+        });
+        self.put(&format!("snapshots/{name}"), &body.to_string());
+        self.grant(&format!("snapshots/{name}"), "Read")
+    }
+
+    fn upload_disk(&self, name: &str, size: u64) -> String {
+        let body = json!({
+            "location": "westeurope",
+            "sku": { "name": "Standard_LRS" },
+            "properties": { "creationData": { "createOption": "Upload", "uploadSizeBytes": size + 512 } },
+        });
+        self.put(&format!("disks/{name}"), &body.to_string());
+        self.grant(&format!("disks/{name}"), "Write")
+    }
+
+    fn grant(&self, resource: &str, access: &str) -> String {
+        let body = json!({ "access": access, "durationInSeconds": 3600 }).to_string();
+        let granted = self.post(&format!("{resource}/beginGetAccess"), &body);
+        granted["accessSAS"].as_str().unwrap().to_owned()
+    }
+
+    fn put(&self, path: &str, body: &str) -> Value {
+        self.request("PUT", path, body)
+    }
+
+    fn post(&self, path: &str, body: &str) -> Value {
+        self.request("POST", path, body)
+    }
+
+    /// A request of an administrator to the emulator, waited for: the bare minimum of HTTP.
+    fn request(&self, method: &str, path: &str, body: &str) -> Value {
+        let path = format!(
+            "/subscriptions/{DEFAULT_SUBSCRIPTION}/resourceGroups/accounts/providers/Microsoft.Compute/{path}?api-version=2025-01-02"
+        );
+        let (head, mut answer) = self.exchange(method, &path, "application/json", body);
+        let location = head.lines().find_map(|line| {
+            let (name, value) = line.split_once(": ")?;
+            name.eq_ignore_ascii_case("location").then(|| value.to_owned())
+        });
+        if let Some(location) = location {
+            let path = location.trim_start_matches(self.emulator.http_url()).to_owned();
+            loop {
+                let (head, body) = self.exchange("GET", &path, "application/json", "");
+                answer = body;
+                if !head.starts_with("HTTP/1.1 202") {
+                    break;
+                }
+            }
+        }
+        serde_json::from_str(&answer).unwrap_or(Value::Null)
+    }
+
+    fn exchange(&self, method: &str, path: &str, kind: &str, body: &str) -> (String, String) {
+        let token = if path.starts_with("/subscriptions") {
+            format!("Authorization: Bearer {}\r\n", self.token())
+        } else {
+            String::new()
+        };
+        let host = self.emulator.http_url().trim_start_matches("http://");
+        let mut stream = TcpStream::connect(host).unwrap();
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nHost: {host}\r\n{token}Content-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 20"), "{method} {path}: {answer}");
+        (head.to_owned(), body.to_owned())
+    }
+
+    fn token(&self) -> String {
+        let mut form = url::form_urlencoded::Serializer::new(String::new());
+        form.append_pair("client_id", DEFAULT_CLIENT_ID)
+            .append_pair("client_secret", DEFAULT_CLIENT_SECRET)
+            .append_pair("grant_type", "client_credentials")
+            .append_pair("scope", &format!("{}/.default", "https://management.azure.com/"));
+        let path = format!("/{DEFAULT_TENANT}/oauth2/v2.0/token");
+        let kind = "application/x-www-form-urlencoded";
+        let (_, body) = self.exchange("POST", &path, kind, &form.finish());
+        let answer: Value = serde_json::from_str(&body).unwrap();
+        answer["access_token"].as_str().unwrap().to_owned()
+    }
+}
