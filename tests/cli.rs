@@ -213,7 +213,11 @@ async fn check_names_missing_rights() {
 async fn bad_credentials_have_their_own_exit_code() {
     let cloud = Cloud::start().await;
     for (tenant, secret, said) in [
-        (DEFAULT_TENANT, "wrong-secret", "application secret is wrong"),
+        (
+            DEFAULT_TENANT,
+            "wrong-secret",
+            "application secret is wrong",
+        ),
         (
             "00000000-1111-2222-3333-444444444444",
             DEFAULT_CLIENT_SECRET,
@@ -391,24 +395,33 @@ async fn a_vm_goes_to_a_folder_and_comes_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_vm_does_not_stop_the_others() {
-    let other = Vm::new("accounts", "web01", Disk::new("web01-os", 20 * MIB).pattern(9, 0, MIB));
+    let other = Vm::new(
+        "accounts",
+        "web01",
+        Disk::new("web01-os", 20 * MIB).pattern(9, 0, MIB),
+    );
     let cloud = Cloud::of(Scenario::new().vm(ledger()).vm(other)).await;
     // In mid-image, after the snapshots were taken, and for good.
-    let fault = Fault::new("Snapshots_CreateOrUpdate", Action::FailOperation {
-        code: "InternalExecutionError".to_owned(),
-        message: "made to fail".to_owned(),
-    });
+    let fault = Fault::new(
+        "Snapshots_CreateOrUpdate",
+        Action::FailOperation {
+            code: "InternalExecutionError".to_owned(),
+            message: "made to fail".to_owned(),
+        },
+    );
     cloud.emulator.fault(fault.nth(1));
     let to = cloud.path("to");
     let (code, document) = cloud.run_json(&["backup", "--to", to.to_str().unwrap()]);
-    assert_eq!((code, &document["status"]), (3, &json!("partial")), "{document}");
+    assert_eq!(
+        (code, &document["status"]),
+        (3, &json!("partial")),
+        "{document}"
+    );
     assert_eq!(document["vms"].as_array().unwrap().len(), 1);
     let errors = document["messages"].as_array().unwrap();
     assert!(
-        errors
-            .iter()
-            .any(|message| message["severity"] == "error"
-                && message["text"].as_str().unwrap().contains("made to fail")),
+        errors.iter().any(|message| message["severity"] == "error"
+            && message["text"].as_str().unwrap().contains("made to fail")),
         "{errors:?}"
     );
     cloud.assert_clean();
@@ -423,15 +436,29 @@ async fn an_interrupted_backup_leaves_nothing() {
     });
     let to = cloud.path("to");
     let mut child = cloud
-        .command(&["backup", "--to", to.to_str().unwrap(), "--concurrency", "1", "--json"])
+        .command(&[
+            "backup",
+            "--to",
+            to.to_str().unwrap(),
+            "--concurrency",
+            "1",
+            "--json",
+        ])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     let begun = Instant::now();
     while cloud.emulator.counters().requests("Blob_Download") < 3 {
-        assert!(begun.elapsed() < Duration::from_secs(60), "no transfer began");
-        assert_eq!(child.try_wait().unwrap(), None, "it ended before the signal");
+        assert!(
+            begun.elapsed() < Duration::from_secs(60),
+            "no transfer began"
+        );
+        assert_eq!(
+            child.try_wait().unwrap(),
+            None,
+            "it ended before the signal"
+        );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let pid = nix::unistd::Pid::from_raw(child.id().try_into().unwrap());
@@ -472,7 +499,10 @@ async fn images_are_pulled_whole_and_by_difference() {
         .emulator
         .guest_write("ledger01-os", 20 * MIB + 100, b"written later")
         .unwrap();
-    cloud.emulator.guest_discard("ledger01-os", MIB, MIB).unwrap();
+    cloud
+        .emulator
+        .guest_discard("ledger01-os", MIB, MIB)
+        .unwrap();
     let second = cloud.snapshot("ledger01-os", "second");
 
     let (a, b) = (cloud.path("a.raw"), cloud.path("b.raw"));
@@ -488,8 +518,16 @@ async fn images_are_pulled_whole_and_by_difference() {
 
     cloud.emulator.reset_counters();
     let args = ["pull", "-", "--allow-http", "--base", "-", "--json"];
-    let paths = ["--base-file", a.to_str().unwrap(), "--to", b.to_str().unwrap()];
-    let run = cloud.run_with_input(&[&args[..], &paths].concat(), &format!("{second}\n{first}\n"));
+    let paths = [
+        "--base-file",
+        a.to_str().unwrap(),
+        "--to",
+        b.to_str().unwrap(),
+    ];
+    let run = cloud.run_with_input(
+        &[&args[..], &paths].concat(),
+        &format!("{second}\n{first}\n"),
+    );
     assert_eq!(run.code, 0, "{} {}", run.stdout, run.stderr);
     cloud.assert_same_bytes(&b, "second");
     cloud.assert_same_bytes(&a, "first");
@@ -515,7 +553,14 @@ async fn images_are_pulled_whole_and_by_difference() {
     );
     assert_eq!(run.code, 1);
     cloud.assert_same_bytes(&a, "first");
-    let run = cloud.run(&["pull", "--allow-http", "--json", "--to", "-", "http://127.0.0.1:1/x?sig=y"]);
+    let run = cloud.run(&[
+        "pull",
+        "--allow-http",
+        "--json",
+        "--to",
+        "-",
+        "http://127.0.0.1:1/x?sig=y",
+    ]);
     assert_eq!(run.code, 2);
 }
 
@@ -531,16 +576,35 @@ async fn an_image_is_pushed_to_an_upload_disk() {
 
     let sas = cloud.upload_disk("pushed", size);
     let push = |sas: &str| {
-        let args = ["push", "--allow-http", "--json", "--from", image.to_str().unwrap()];
-        Run::of(cloud.command(&args).env("AZURE_VM_SAS", sas).output().unwrap())
+        let args = [
+            "push",
+            "--allow-http",
+            "--json",
+            "--from",
+            image.to_str().unwrap(),
+        ];
+        Run::of(
+            cloud
+                .command(&args)
+                .env("AZURE_VM_SAS", sas)
+                .output()
+                .unwrap(),
+        )
     };
     let run = push(&sas);
     assert_eq!(run.code, 0, "{} {}", run.stdout, run.stderr);
     // The emulator checks the footer here.
     cloud.post("disks/pushed/endGetAccess", "");
     cloud.assert_same_bytes(&image, "pushed");
-    let written = cloud.emulator.counters().of("PageBlob_UploadPages").bytes_in;
-    assert!(written < 2 * 4 * MIB, "{written} bytes written for one of 24 MiB");
+    let written = cloud
+        .emulator
+        .counters()
+        .of("PageBlob_UploadPages")
+        .bytes_in;
+    assert!(
+        written < 2 * 4 * MIB,
+        "{written} bytes written for one of 24 MiB"
+    );
 
     let other = cloud.upload_disk("other", size + MIB);
     let run = push(&other);
@@ -609,10 +673,13 @@ impl Cloud {
         let (head, mut answer) = self.exchange(method, &path, "application/json", body);
         let location = head.lines().find_map(|line| {
             let (name, value) = line.split_once(": ")?;
-            name.eq_ignore_ascii_case("location").then(|| value.to_owned())
+            name.eq_ignore_ascii_case("location")
+                .then(|| value.to_owned())
         });
         if let Some(location) = location {
-            let path = location.trim_start_matches(self.emulator.http_url()).to_owned();
+            let path = location
+                .trim_start_matches(self.emulator.http_url())
+                .to_owned();
             loop {
                 let (head, body) = self.exchange("GET", &path, "application/json", "");
                 answer = body;
@@ -650,7 +717,10 @@ impl Cloud {
         form.append_pair("client_id", DEFAULT_CLIENT_ID)
             .append_pair("client_secret", DEFAULT_CLIENT_SECRET)
             .append_pair("grant_type", "client_credentials")
-            .append_pair("scope", &format!("{}/.default", "https://management.azure.com/"));
+            .append_pair(
+                "scope",
+                &format!("{}/.default", "https://management.azure.com/"),
+            );
         let path = format!("/{DEFAULT_TENANT}/oauth2/v2.0/token");
         let kind = "application/x-www-form-urlencoded";
         let (_, body) = self.exchange("POST", &path, kind, &form.finish());

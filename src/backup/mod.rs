@@ -17,12 +17,14 @@
 //! Nothing here prints or calls the host: what a person should read is left in [`Notices`].
 
 mod error;
+mod exported;
 mod select;
 
 use std::path::PathBuf;
 use std::time::SystemTime;
 
 pub use self::error::Error;
+pub use self::exported::{Changes, ExportedImage};
 
 use crate::azure::Azure;
 use crate::config::Selection;

@@ -14,7 +14,7 @@ mod selection;
 mod settings;
 mod values;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use self::pattern::{NamePattern, PatternError};
 pub use self::selection::{Choice, Selection};
@@ -103,6 +103,32 @@ impl Settings {
         let mut findings = Findings::default();
         let given = parameters::collect(pairs, "", &mut findings);
         settings::merge(given, config_file, findings)
+    }
+}
+
+/// What a transfer by SAS needs: no credentials.
+#[derive(Clone, Debug)]
+pub struct TransferSettings {
+    /// A PEM file with further trusted roots.
+    pub ca_file: Option<PathBuf>,
+    /// Accept `http://` on loopback addresses.
+    pub allow_http: bool,
+    /// Memory and parallelism.
+    pub limits: Limits,
+    /// What the user should hear about.
+    pub warnings: Vec<String>,
+}
+
+impl TransferSettings {
+    /// Takes parameters as [`Settings::from_pairs`] does; there is no configuration file.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong.
+    pub fn from_pairs(pairs: impl IntoIterator<Item = (String, Secret)>) -> Result<Self, Error> {
+        let mut findings = Findings::default();
+        let given = parameters::collect(pairs, "", &mut findings);
+        settings::transfer(given, findings)
     }
 }
 

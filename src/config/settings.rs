@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::file::{self, ConfigFile};
 use super::parameters::{Findings, Parameter, Values, collect};
-use super::{Error, Selection, Settings, values};
+use super::{Error, Selection, Settings, TransferSettings, values};
 use crate::azure::connection_string::ConnectionString;
 use crate::azure::{AzureConfig, Endpoints};
 use crate::pipeline::Limits;
@@ -56,6 +56,18 @@ pub(super) fn merge(
     Ok(Settings {
         warnings,
         ..settings
+    })
+}
+
+/// Of the values given, those that a transfer by SAS needs; the others must be right as well.
+pub(super) fn transfer(given: Values, findings: Findings) -> Result<TransferSettings, Error> {
+    let mut reader = Reader { given, findings };
+    let Settings { azure, limits, .. } = reader.settings();
+    Ok(TransferSettings {
+        ca_file: azure.ca_file,
+        allow_http: azure.allow_http,
+        limits,
+        warnings: reader.findings.into_warnings()?,
     })
 }
 

@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::env;
 use std::path::{Path, PathBuf};
 
-use azure_vm_fd::config::{DEFAULT_CONFIG_FILE, Settings};
+use azure_vm_fd::config::{DEFAULT_CONFIG_FILE, Settings, TransferSettings};
 use azure_vm_fd::notice::Severity;
 use azure_vm_fd::secret::Secret;
 use clap::{ArgAction, Parser, Subcommand};
@@ -179,7 +179,7 @@ pub(crate) struct RestoreArgs {
 /// Arguments of `pull`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct PullArgs {
-    /// SAS URL of the snapshot or disk; `-` reads it from standard input.
+    /// SAS URL of the snapshot or disk; `-` reads it from standard input. May stand in the environment instead.
     #[arg(value_name = "SAS", env = "AZURE_VM_SAS", hide_env_values = true, value_parser = secret)]
     pub(crate) sas: Secret,
 
@@ -249,6 +249,23 @@ impl Parameters {
             .filter(|secret| !secret.is_empty());
         let pairs = self.all_pairs(command, secret)?;
         let settings = Settings::from_pairs(pairs, Path::new(DEFAULT_CONFIG_FILE))?;
+        for warning in &settings.warnings {
+            output.message(Severity::Warning, warning.clone());
+        }
+        Ok(settings)
+    }
+
+    /// The settings of a transfer by SAS: these options alone, since the configuration file is about credentials.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Parameters::settings`].
+    pub(crate) fn transfer_settings(
+        &self,
+        output: &mut Output,
+    ) -> Result<TransferSettings, Failure> {
+        let pairs = self.all_pairs(Pairs::new(), None)?;
+        let settings = TransferSettings::from_pairs(pairs)?;
         for warning in &settings.warnings {
             output.message(Severity::Warning, warning.clone());
         }

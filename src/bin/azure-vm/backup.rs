@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::args::{BackupArgs, Parameters};
 use crate::failure::{Failure, Status, chain};
-use crate::folder::{Incoming, IncomingVm};
+use crate::folder::{Incoming, IncomingFiles};
 use crate::output::{Output, Report, human};
 
 /// Bytes of a block buffer: what the pipeline hands over at a time never exceeds it.
@@ -158,7 +158,7 @@ async fn save_vm(
     folder: &Path,
     output: &mut Output,
 ) -> Result<SavedVm, VmFailure> {
-    let mut incoming = IncomingVm::new();
+    let mut incoming = IncomingFiles::new();
     let mut written_bytes = 0;
     while let Some(entry) = vm.next_entry() {
         let path = folder.join(entry.path.trim_start_matches('/'));

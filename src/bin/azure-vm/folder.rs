@@ -1,6 +1,6 @@
-//! A folder that receives the files of saved VMs.
+//! Files on their way to a folder.
 //!
-//! The files of a VM appear together and complete, or not at all: they are written under temporary names, and named only
+//! The files of a VM, or a single image, appear together and complete, or not at all: they are written under temporary names, and named only
 //! when the last one is on disk. Nothing that exists is overwritten. Files are readable by their owner only, since they
 //! hold the disks of a machine.
 
@@ -13,8 +13,8 @@ use tempfile::NamedTempFile;
 
 use crate::failure::Failure;
 
-/// The files of one VM on their way into the folder; dropped uncommitted, they and the folders made for them vanish.
-pub(crate) struct IncomingVm {
+/// Files that belong together; dropped uncommitted, they and the folders made for them vanish.
+pub(crate) struct IncomingFiles {
     files: Vec<(NamedTempFile, PathBuf)>,
     made: MadeFolders,
 }
@@ -29,7 +29,7 @@ pub(crate) struct Incoming<'a> {
 #[derive(Default)]
 struct MadeFolders(Vec<PathBuf>);
 
-impl IncomingVm {
+impl IncomingFiles {
     pub(crate) fn new() -> Self {
         Self {
             files: Vec::new(),
@@ -155,7 +155,7 @@ mod tests {
     fn files_appear_together_at_commit() {
         let dir = tempfile::tempdir().unwrap();
         let (a, b) = (dir.path().join("x/y/a"), dir.path().join("x/b"));
-        let mut vm = IncomingVm::new();
+        let mut vm = IncomingFiles::new();
         vm.create(a.clone(), 4).unwrap().write(1, b"hi").unwrap();
         vm.create(b.clone(), 0).unwrap();
         assert!(!a.exists() && !b.exists());
@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn a_dropped_vm_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let mut vm = IncomingVm::new();
+        let mut vm = IncomingFiles::new();
         vm.create(dir.path().join("x/y/a"), 4).unwrap();
         drop(vm);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
@@ -182,7 +182,7 @@ mod tests {
     fn existing_files_stay_as_they_are() {
         let dir = tempfile::tempdir().unwrap();
         let (a, b) = (dir.path().join("a"), dir.path().join("b"));
-        let mut vm = IncomingVm::new();
+        let mut vm = IncomingFiles::new();
         vm.create(a.clone(), 1).unwrap();
         vm.create(b.clone(), 1).unwrap();
         fs::write(&b, "mine").unwrap();

@@ -11,7 +11,9 @@ mod folder;
 mod list;
 mod output;
 mod plan;
+mod pull;
 mod restore;
+mod sas;
 mod saved;
 
 use std::process::ExitCode;
@@ -44,7 +46,8 @@ async fn run(args: Args, output: &mut Output) -> Result<Report, Failure> {
         Command::Restore(restore) => restore::run(&args.parameters, restore, cancel, output).await,
         Command::Check => check::run(&args.parameters, cancel, output).await,
         Command::List => list::run(&args.parameters, cancel, output).await,
-        Command::Pull(_) | Command::Push(_) => unimplemented!(),
+        Command::Pull(pull) => pull::run(&args.parameters, pull, cancel, output).await,
+        Command::Push(_) => unimplemented!(),
     }
 }
 

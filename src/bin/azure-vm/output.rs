@@ -71,6 +71,11 @@ impl Output {
         }
     }
 
+    /// Whether standard output is for the JSON document alone.
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+
     /// The queue that the core fills; [`Output::drain`] empties it.
     pub(crate) fn notices(&self) -> Notices {
         self.notices.clone()
