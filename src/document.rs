@@ -4,6 +4,8 @@
 //! as Azure gave them, members unknown to this version included, because a restore may need what the service adds
 //! later. `backup::export` writes it, `restore` reads it. No secret and no SAS is in it.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -36,6 +38,19 @@ pub struct Document {
     pub images: Vec<ImageRecord>,
 }
 
+impl Document {
+    /// The document as it is stored: UTF-8, indented, since people read it too.
+    ///
+    /// # Errors
+    ///
+    /// None that is known; what the serializer says.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, serde_json::Error> {
+        let mut bytes = serde_json::to_vec_pretty(self)?;
+        bytes.push(b'\n');
+        Ok(bytes)
+    }
+}
+
 /// One image file of the run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -61,13 +76,22 @@ pub struct ImageRecord {
 }
 
 /// Where a disk sits in its VM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Slot {
     /// The OS disk.
     Os,
     /// The data disk on this logical unit number.
     Data(u32),
+}
+
+impl fmt::Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Os => f.write_str("OS disk"),
+            Self::Data(lun) => write!(f, "LUN {lun}"),
+        }
+    }
 }
 
 /// What an image file holds.

@@ -14,6 +14,7 @@ mod json;
 pub mod notice;
 pub mod pipeline;
 pub mod plugin;
+pub mod quantity;
 pub mod range;
 pub mod restore;
 pub mod secret;

@@ -4,6 +4,7 @@
 //! own thread, the command line) drains it. Calls into the File Daemon from a second thread have killed jobs on 9.6.
 
 use std::collections::VecDeque;
+use std::error::Error as StdError;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// How a notice counts for the job.
@@ -66,6 +67,19 @@ impl Notices {
             .unwrap_or_else(PoisonError::into_inner)
             .push_back(Notice { severity, text });
     }
+}
+
+/// An error and its causes in one line, outermost first: each level of this crate's errors prints only itself.
+#[must_use]
+pub fn with_causes(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Why a backup, or one VM of it, failed.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::{azure, pipeline};
 
@@ -70,6 +70,21 @@ pub enum Error {
 }
 
 impl Error {
+    pub(super) fn azure(action: impl Into<String>, source: azure::Error) -> Self {
+        Self::Azure {
+            action: action.into(),
+            source,
+        }
+    }
+
+    pub(super) fn tracker(action: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::Tracker {
+            action,
+            path: path.to_owned(),
+            source,
+        }
+    }
+
     /// Whether the run was cancelled: an outcome to be reported once and quietly, not a fault.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {

@@ -16,24 +16,36 @@
 //!
 //! Nothing here prints or calls the host: what a person should read is left in [`Notices`].
 
+mod chain;
+mod debris;
 mod error;
+mod export;
 mod exported;
+mod image;
+mod run;
 mod select;
+mod snapshot_set;
+mod tags;
+mod tracker;
+mod vm;
 
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use serde::{Deserialize, Serialize};
+
 pub use self::error::Error;
 pub use self::exported::{Changes, ExportedImage};
+pub use self::image::DiskImage;
+pub use self::run::Backup;
+pub use self::vm::VmBackup;
 
-use crate::azure::Azure;
 use crate::config::Selection;
 use crate::document::Slot;
-use crate::notice::Notices;
-use crate::pipeline::{Block, Limits};
+use crate::pipeline::Limits;
 
 /// Level of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Level {
     /// Everything.
     Full,
@@ -41,6 +53,22 @@ pub enum Level {
     Incremental,
     /// Changes since the last Full.
     Differential,
+}
+
+impl Level {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "Full",
+            Self::Incremental => "Incremental",
+            Self::Differential => "Differential",
+        }
+    }
+
+    fn from_str(text: &str) -> Option<Self> {
+        [Self::Full, Self::Incremental, Self::Differential]
+            .into_iter()
+            .find(|level| level.as_str() == text)
+    }
 }
 
 /// One run of one job, as the Director names it.
@@ -121,92 +149,6 @@ pub struct PlannedDisk {
     pub reason: String,
 }
 
-/// A running backup.
-#[derive(Debug)]
-pub struct Backup {}
-
-impl Backup {
-    /// What a run would save. Reads only: no snapshot, no access, no state.
-    ///
-    /// # Errors
-    ///
-    /// Nothing selected, a named VM missing, Azure's refusal. A single VM that cannot be saved is a
-    /// [`VmPlan::refusal`], not an error.
-    pub async fn plan(
-        azure: &Azure,
-        run: &Run,
-        options: &Options,
-        notices: &Notices,
-    ) -> Result<Vec<VmPlan>, Error> {
-        let _ = (azure, run, options, notices);
-        unimplemented!()
-    }
-
-    /// Lists and selects the VMs, and clears the debris of dead predecessors of this job.
-    ///
-    /// # Errors
-    ///
-    /// Nothing selected, a named VM missing, a tracker file that cannot be written, Azure's refusal.
-    pub async fn begin(
-        azure: Azure,
-        run: Run,
-        options: Options,
-        notices: Notices,
-    ) -> Result<Self, Error> {
-        let _ = (azure, run, options, notices);
-        unimplemented!()
-    }
-
-    /// Prepares the next VM: configuration, snapshots, access, page lists; `None` after the last. A VM that fails here
-    /// is reported as an error notice and skipped, unless `abort_on_error`; what it held was given back.
-    ///
-    /// # Errors
-    ///
-    /// The run must stop: `abort_on_error`, or cancelled.
-    pub async fn next_vm(&mut self) -> Result<Option<VmBackup>, Error> {
-        unimplemented!()
-    }
-
-    /// Records the snapshots of a good run and removes those that no later run can need; removes those of a bad one.
-    /// What cannot be given back is reported as an error notice.
-    ///
-    /// # Errors
-    ///
-    /// No VM could be saved; the run could not be recorded.
-    pub async fn finish(self, outcome: Outcome) -> Result<(), Error> {
-        let _ = outcome;
-        unimplemented!()
-    }
-}
-
-/// The entries of one VM, in the order name, conf, osdisk, 0, 1, ...
-#[derive(Debug)]
-pub struct VmBackup {}
-
-impl VmBackup {
-    /// The VM's name.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        unimplemented!()
-    }
-
-    /// The VM's resource group.
-    #[must_use]
-    pub fn resource_group(&self) -> &str {
-        unimplemented!()
-    }
-
-    /// The next entry; an image must be finished or dropped before the one after it is read.
-    pub fn next_entry(&mut self) -> Option<Entry> {
-        unimplemented!()
-    }
-
-    /// Gives back what is still held (access), in every outcome. What cannot be given back is an error notice.
-    pub async fn close(self) {
-        unimplemented!()
-    }
-}
-
 /// One file for the catalog.
 #[derive(Debug)]
 pub struct Entry {
@@ -229,30 +171,4 @@ pub enum Content {
     Bytes(Vec<u8>),
     /// A disk.
     Image(Box<DiskImage>),
-}
-
-/// A disk being read.
-#[derive(Debug)]
-pub struct DiskImage {}
-
-impl DiskImage {
-    /// Fills `buffer` with the next block; `None` at the end of a complete image. Blocks come in disk order; what lies
-    /// between two of them reads as zeros. The last block ends at the entry's size.
-    ///
-    /// # Errors
-    ///
-    /// The image cannot be completed: the job must fail.
-    pub async fn read_block(&mut self, buffer: &mut [u8]) -> Result<Option<Block>, Error> {
-        let _ = buffer;
-        unimplemented!()
-    }
-
-    /// After the last block: checks that all was delivered, gives the access back, leaves the account as a notice.
-    ///
-    /// # Errors
-    ///
-    /// The image is not complete: the job must fail.
-    pub async fn finish(self) -> Result<(), Error> {
-        unimplemented!()
-    }
 }

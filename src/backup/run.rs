@@ -1,0 +1,426 @@
+//! One run: its VMs one after the other, and what is recorded or given back at its end.
+
+use std::collections::VecDeque;
+use std::panic;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use futures_util::{StreamExt, stream};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::chain::{ChainKey, RunRecord, SnapshotRecord};
+use super::select::{Candidate, select};
+use super::tags::chain_name;
+use super::tracker::{RunMark, Tracker};
+use super::vm::{PreparedVm, SavedVm, VmBackup};
+use super::{
+    Error, Level, Options, Outcome, PlannedDisk, PlannedEntry, Run, VmPlan, debris, export,
+    snapshot_set,
+};
+use crate::azure::{Azure, ResourceId};
+use crate::notice::{Notices, with_causes};
+use crate::pipeline::{ByteBudget, ReadQueue};
+use crate::catalog;
+
+/// VMs whose configuration is read at the same time for a plan: two or more requests each, far below Azure's limits.
+const PLANS_AT_ONCE: usize = 8;
+
+/// What all parts of a run share.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) azure: Azure,
+    pub(super) run: Run,
+    pub(super) options: Options,
+    pub(super) notices: Notices,
+    pub(super) tracker: Tracker,
+    /// All reading of the run: one budget, images in the order in which they are sent.
+    pub(super) queue: ReadQueue,
+    /// When the run began.
+    pub(super) started: SystemTime,
+}
+
+impl Context {
+    pub(super) fn chain_key(&self, vm: &str) -> ChainKey {
+        ChainKey {
+            client: self.run.client.clone(),
+            job: chain_name(&self.run.job).to_owned(),
+            vm: vm.to_owned(),
+        }
+    }
+
+    /// Seconds since 1970.
+    pub(super) fn started_seconds(&self) -> u64 {
+        seconds(self.started)
+    }
+}
+
+/// A running backup.
+#[derive(Debug)]
+pub struct Backup {
+    context: Arc<Context>,
+    waiting: VecDeque<Candidate>,
+    /// The next VM, prepared while the last image of the present one is read.
+    ahead: Option<Ahead>,
+    vms: Vec<Arc<SavedVm>>,
+    selected: usize,
+    mark: RunMark,
+}
+
+/// A VM being prepared in the background.
+#[derive(Debug)]
+struct Ahead {
+    candidate: Candidate,
+    /// Ends the wait for the present VM's last image, if nothing was begun yet.
+    stop: CancellationToken,
+    task: JoinHandle<Option<Result<PreparedVm, Error>>>,
+}
+
+impl Backup {
+    /// What a run would save. Reads only: no snapshot, no access, no state.
+    ///
+    /// # Errors
+    ///
+    /// Nothing selected, a named VM missing, Azure's refusal. A single VM that cannot be saved is a
+    /// [`VmPlan::refusal`], not an error.
+    pub async fn plan(
+        azure: &Azure,
+        run: &Run,
+        options: &Options,
+        notices: &Notices,
+    ) -> Result<Vec<VmPlan>, Error> {
+        let candidates = candidates(azure, options, notices).await?;
+        let epoch = seconds(SystemTime::now());
+        let mut plans = stream::iter(candidates)
+            .map(|candidate| plan_vm(azure, run.level, epoch, candidate))
+            .buffered(PLANS_AT_ONCE);
+        let mut planned = Vec::new();
+        while let Some(plan) = plans.next().await {
+            planned.push(plan?);
+        }
+        Ok(planned)
+    }
+
+    /// Lists and selects the VMs, and clears the debris of dead predecessors of this job.
+    ///
+    /// # Errors
+    ///
+    /// Nothing selected, a named VM missing, a tracker file that cannot be written, Azure's refusal.
+    pub async fn begin(
+        azure: Azure,
+        run: Run,
+        options: Options,
+        notices: Notices,
+    ) -> Result<Self, Error> {
+        let selected = candidates(&azure, &options, &notices).await?;
+        let tracker = Tracker::open(&options.state_dir)?;
+        let mark = tracker.mark(&run)?;
+        let budget = ByteBudget::new(options.limits.memory);
+        let queue = ReadQueue::new(&budget, options.limits, azure.cancellation());
+        let context = Arc::new(Context {
+            azure,
+            run,
+            options,
+            notices,
+            tracker,
+            queue,
+            started: SystemTime::now(),
+        });
+        debris::clear(&context).await?;
+        Ok(Self {
+            context,
+            selected: selected.len(),
+            waiting: selected.into(),
+            ahead: None,
+            vms: Vec::new(),
+            mark,
+        })
+    }
+
+    /// Prepares the next VM: configuration, snapshots, access, page lists; `None` after the last. A VM that fails here
+    /// is reported as an error notice and skipped, unless `abort_on_error`; what it held was given back.
+    ///
+    /// # Errors
+    ///
+    /// The run must stop: `abort_on_error`, or cancelled.
+    pub async fn next_vm(&mut self) -> Result<Option<VmBackup>, Error> {
+        loop {
+            let (candidate, prepared) = match self.ahead.take() {
+                Some(ahead) => match joined(ahead.task).await {
+                    Some(prepared) => (ahead.candidate, prepared),
+                    // Not begun: the present VM never came to its last image.
+                    None => {
+                        let prepared = PreparedVm::prepare(&self.context, &ahead.candidate).await;
+                        (ahead.candidate, prepared)
+                    }
+                },
+                None => match self.waiting.pop_front() {
+                    Some(candidate) => {
+                        let prepared = PreparedVm::prepare(&self.context, &candidate).await;
+                        (candidate, prepared)
+                    }
+                    None => return Ok(None),
+                },
+            };
+            match prepared {
+                Ok(prepared) => {
+                    self.vms.push(Arc::clone(&prepared.vm));
+                    let at_last_image = CancellationToken::new();
+                    self.prepare_ahead(&at_last_image);
+                    return Ok(Some(VmBackup::new(
+                        Arc::clone(&self.context),
+                        prepared,
+                        at_last_image,
+                    )));
+                }
+                Err(error) if error.is_cancelled() => return Err(Error::Cancelled),
+                Err(error) if self.context.options.abort_on_error => return Err(error),
+                Err(error) => self.context.notices.error(format!(
+                    "virtual machine {} (resource group {}) is not saved: {}",
+                    candidate.name,
+                    candidate.resource_group,
+                    with_causes(&error)
+                )),
+            }
+        }
+    }
+
+    /// Records the snapshots of a good run and removes those that no later run can need; removes those of a bad one.
+    /// What cannot be given back is reported as an error notice.
+    ///
+    /// # Errors
+    ///
+    /// No VM could be saved; the run could not be recorded.
+    pub async fn finish(mut self, outcome: Outcome) -> Result<(), Error> {
+        let context = Arc::clone(&self.context);
+        let notices = &context.notices;
+        if let Some(ahead) = self.ahead.take() {
+            ahead.stop.cancel();
+            if let Some(Ok(prepared)) = joined(ahead.task).await {
+                self.vms.push(prepared.vm);
+            }
+        }
+        for vm in &self.vms {
+            vm.revoke_all(notices).await;
+        }
+
+        let (saved, lost): (Vec<_>, Vec<_>) = self
+            .vms
+            .iter()
+            .cloned()
+            .partition(|vm| outcome == Outcome::Good && vm.is_complete());
+        if outcome == Outcome::Good {
+            for vm in &lost {
+                notices.error(format!(
+                    "virtual machine {} (resource group {}) is not saved: not all of its images were read",
+                    vm.candidate.name, vm.candidate.resource_group
+                ));
+            }
+        }
+        let mut cleanup = snapshots_of(&lost);
+        let recorded = if context.run.keep_snapshots {
+            let recorded = self.record(&saved).await;
+            if recorded.is_err() {
+                cleanup.extend(snapshots_of(&saved));
+            }
+            recorded
+        } else {
+            cleanup.extend(snapshots_of(&saved));
+            Ok(())
+        };
+        let clean = snapshot_set::delete(&context.azure.for_cleanup(), &cleanup, notices).await;
+        recorded?;
+        for vm in &saved {
+            self.prune(vm).await?;
+        }
+        if clean {
+            self.mark.remove()?;
+        }
+        if outcome == Outcome::Good && saved.is_empty() {
+            return Err(Error::NothingSaved {
+                selected: self.selected,
+            });
+        }
+        Ok(())
+    }
+
+    /// Prepares the next VM as soon as the present one reads its last image, so that its first chunks are there when
+    /// they are needed; not earlier, since a snapshot should be as young as it can be.
+    fn prepare_ahead(&mut self, at_last_image: &CancellationToken) {
+        let Some(candidate) = self.waiting.pop_front() else {
+            return;
+        };
+        let stop = CancellationToken::new();
+        let task = tokio::spawn({
+            let (context, candidate) = (Arc::clone(&self.context), candidate.clone());
+            let (stop, at_last_image) = (stop.clone(), at_last_image.clone());
+            async move {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return None,
+                    () = at_last_image.cancelled() => {}
+                }
+                Some(PreparedVm::prepare(&context, &candidate).await)
+            }
+        });
+        self.ahead = Some(Ahead {
+            candidate,
+            stop,
+            task,
+        });
+    }
+
+    async fn record(&self, saved: &[Arc<SavedVm>]) -> Result<(), Error> {
+        if saved.is_empty() {
+            return Ok(());
+        }
+        let Context { run, tracker, notices, .. } = &*self.context;
+        tracker
+            .update(notices, |state| {
+                for vm in saved {
+                    let key = self.context.chain_key(&vm.candidate.uuid);
+                    state.chain_mut(&key).record(RunRecord {
+                        job: run.job.clone(),
+                        level: run.level,
+                        started: self.context.started_seconds(),
+                        previous: run.previous.clone(),
+                        epoch: vm.epoch,
+                        snapshots: vm
+                            .disks
+                            .iter()
+                            .map(|disk| SnapshotRecord {
+                                id: disk.snapshot.as_str().to_owned(),
+                                disk: disk.disk_unique_id.clone(),
+                            })
+                            .collect(),
+                    });
+                }
+            })
+            .await
+    }
+
+    /// Deletes the snapshots of earlier runs that no later run can need. What cannot be deleted stays recorded and is
+    /// tried again by the next run.
+    async fn prune(&self, vm: &SavedVm) -> Result<(), Error> {
+        let Context { azure, run, tracker, notices, .. } = &*self.context;
+        if !run.keep_snapshots {
+            return Ok(());
+        }
+        let key = self.context.chain_key(&vm.candidate.uuid);
+        let state = tracker.read(notices).await?;
+        let surplus = state
+            .chain(&key)
+            .map(|chain| chain.surplus(run.previous.as_deref()))
+            .unwrap_or_default();
+        let mut gone = Vec::new();
+        for old in surplus {
+            let ids: Vec<_> = old
+                .snapshots
+                .iter()
+                .filter_map(|snapshot| ResourceId::parse(&snapshot.id))
+                .collect();
+            if snapshot_set::delete(azure, &ids, notices).await {
+                gone.push(old.job);
+            }
+        }
+        if gone.is_empty() {
+            return Ok(());
+        }
+        tracker
+            .update(notices, |state| {
+                state
+                    .chain_mut(&key)
+                    .runs
+                    .retain(|run| !gone.contains(&run.job));
+            })
+            .await
+    }
+}
+
+async fn candidates(
+    azure: &Azure,
+    options: &Options,
+    notices: &Notices,
+) -> Result<Vec<Candidate>, Error> {
+    let listed = azure
+        .list_virtual_machines()
+        .await
+        .map_err(|source| Error::azure("list virtual machines", source))?;
+    let candidates = listed
+        .iter()
+        .map(Candidate::from_listed)
+        .collect::<Result<Vec<_>, Error>>()?;
+    select(candidates, &options.selection, notices)
+}
+
+async fn plan_vm(
+    azure: &Azure,
+    level: Level,
+    epoch: u64,
+    candidate: Candidate,
+) -> Result<VmPlan, Error> {
+    let mut plan = VmPlan {
+        name: candidate.name.clone(),
+        resource_group: candidate.resource_group.clone(),
+        uuid: candidate.uuid.clone(),
+        entries: Vec::new(),
+        disks: Vec::new(),
+        refusal: None,
+    };
+    let export = match export::read(azure, &candidate).await {
+        Ok(export) => export,
+        Err(error) if error.is_cancelled() => return Err(Error::Cancelled),
+        Err(error) => {
+            plan.refusal = Some(with_causes(&error));
+            return Ok(plan);
+        }
+    };
+    let mut entry = |path, size| plan.entries.push(PlannedEntry { path, size });
+    entry(catalog::label(&candidate.uuid, &candidate.name), 0);
+    // Its exact size is known only with the snapshots, whose names and times are in it.
+    entry(catalog::document(&candidate.uuid, epoch), 0);
+    for (position, disk) in export.disks.iter().enumerate() {
+        let file = catalog::image_file(epoch, position.checked_sub(1));
+        entry(catalog::image(&candidate.uuid, &file), disk.size);
+    }
+    plan.disks = export
+        .disks
+        .iter()
+        .map(|disk| PlannedDisk {
+            name: disk.name().to_owned(),
+            slot: disk.slot,
+            size: disk.size,
+            sku: disk.sku().to_owned(),
+            reason: match level {
+                Level::Full => "level Full".to_owned(),
+                Level::Incremental | Level::Differential => super::vm::NO_BASE.to_owned(),
+            },
+        })
+        .collect();
+    Ok(plan)
+}
+
+fn snapshots_of(vms: &[Arc<SavedVm>]) -> Vec<ResourceId> {
+    vms.iter()
+        .flat_map(|vm| vm.disks.iter())
+        .map(|disk| disk.snapshot.clone())
+        .collect()
+}
+
+/// The result of a task that nobody aborts; a panic in it goes on here.
+async fn joined<T>(task: JoinHandle<Option<Result<T, Error>>>) -> Option<Result<T, Error>> {
+    match task.await {
+        Ok(result) => result,
+        Err(failure) => match failure.try_into_panic() {
+            Ok(reason) => panic::resume_unwind(reason),
+            // The runtime is shutting down.
+            Err(_) => Some(Err(Error::Cancelled)),
+        },
+    }
+}
+
+/// Whole seconds since 1970.
+pub(super) fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |age| age.as_secs())
+}

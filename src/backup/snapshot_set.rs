@@ -1,0 +1,229 @@
+//! The snapshots of all disks of a VM: made at the same time, checked, opened for reading, given back.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde_json::{Map, Value, json};
+
+use super::Error;
+use super::export::Disk;
+use super::tags::SnapshotTags;
+use crate::azure::{Access, AccessGrant, Azure, ResourceId};
+use crate::json;
+use crate::notice::{Notices, with_causes};
+
+/// How long access is asked for at a time. The access layer renews it before it runs out, so this bounds only how long
+/// access stays open after a crash. Azure allows 60 days.
+const ACCESS_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The snapshot of one disk, with access to its bytes.
+#[derive(Debug)]
+pub(super) struct OpenSnapshot {
+    pub(super) disk: Disk,
+    pub(super) id: ResourceId,
+    /// `properties.timeCreated` as Azure wrote it.
+    pub(super) created: String,
+    pub(super) grant: AccessGrant,
+}
+
+/// What a run wants of one disk.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    pub(super) disk: Disk,
+    pub(super) id: ResourceId,
+    pub(super) tags: SnapshotTags,
+}
+
+impl Wanted {
+    /// The snapshot lives in the resource group of its disk: whoever may read the disk there may see it.
+    pub(super) fn new(azure: &Azure, disk: &Disk, tags: SnapshotTags) -> Self {
+        Self {
+            disk: disk.clone(),
+            id: ResourceId::new(
+                azure.subscription_id(),
+                disk.id.resource_group(),
+                "Microsoft.Compute/snapshots",
+                &tags.snapshot_name(),
+            ),
+            tags,
+        }
+    }
+
+    fn body(&self) -> Value {
+        let disk = &self.disk.resource;
+        let mut properties = Map::new();
+        properties.insert(
+            "creationData".into(),
+            json!({ "createOption": "Copy", "sourceResourceId": self.disk.id.as_str() }),
+        );
+        properties.insert("incremental".into(), true.into());
+        // A disk that is reachable through private endpoints only gets no snapshot that is reachable otherwise. A disk
+        // closed to everybody (DenyAll) can be saved through its snapshot alone, whose policy is its own.
+        if json::text(disk, "/properties/networkAccessPolicy") == Some("AllowPrivate") {
+            for member in ["networkAccessPolicy", "diskAccessId", "publicNetworkAccess"] {
+                if let Some(value) = disk.pointer(&format!("/properties/{member}")) {
+                    properties.insert(member.into(), value.clone());
+                }
+            }
+        }
+        let mut body = json!({ "tags": self.tags.to_json(), "properties": properties });
+        for member in ["location", "extendedLocation"] {
+            if let Some(value) = disk.get(member) {
+                body[member] = value.clone();
+            }
+        }
+        body
+    }
+
+    /// Checks that the snapshot holds what was wanted; its creation time.
+    fn check(&self, snapshot: &Value) -> Result<String, Error> {
+        let refuse = |reason: String| {
+            Err(Error::Unsavable {
+                what: format!("snapshot {} of {}", self.id.name(), self.disk.label()),
+                reason,
+            })
+        };
+        let source = json::text(snapshot, "/properties/creationData/sourceUniqueId");
+        if source.is_none_or(|source| !source.eq_ignore_ascii_case(&self.disk.unique_id)) {
+            return refuse(format!(
+                "it was taken of the disk with unique id {}, not of {}: the disk was exchanged meanwhile",
+                source.unwrap_or("(none)"),
+                self.disk.unique_id
+            ));
+        }
+        if !json::is_true(snapshot, "/properties/incremental") {
+            return refuse("Azure did not make it incremental".into());
+        }
+        let size = json::integer(snapshot, "/properties/diskSizeBytes");
+        if size != Some(self.disk.size) {
+            return refuse(format!(
+                "it has {} bytes, the disk had {}: the disk was resized meanwhile; run the job again",
+                size.map_or_else(|| "unknown".to_owned(), |size| size.to_string()),
+                self.disk.size
+            ));
+        }
+        if json::text(snapshot, "/properties/networkAccessPolicy") == Some("DenyAll") {
+            return refuse(
+                "its network access policy is DenyAll, so its bytes cannot be read; a policy of the subscription must \
+                 set this: exempt snapshots that carry our tags"
+                    .into(),
+            );
+        }
+        Ok(json::text(snapshot, "/properties/timeCreated")
+            .unwrap_or_default()
+            .to_owned())
+    }
+}
+
+/// Takes and opens all snapshots, each step for all disks at the same time.
+///
+/// # Errors
+///
+/// The first failure; everything that was made is then given back.
+pub(super) async fn take(
+    azure: &Azure,
+    wanted: Vec<Wanted>,
+    notices: &Notices,
+) -> Result<Vec<OpenSnapshot>, Error> {
+    let ids: Vec<_> = wanted.iter().map(|wanted| wanted.id.clone()).collect();
+    let taken = try_take(azure, wanted, notices).await;
+    if taken.is_err() {
+        delete(&azure.for_cleanup(), &ids, notices).await;
+    }
+    taken
+}
+
+async fn try_take(
+    azure: &Azure,
+    wanted: Vec<Wanted>,
+    notices: &Notices,
+) -> Result<Vec<OpenSnapshot>, Error> {
+    // `join_all` also after a failure: no request must be under way when the clean-up begins.
+    let created = join_all(wanted.iter().map(|wanted| async move {
+        let snapshot = azure
+            .create_snapshot(&wanted.id, &wanted.body())
+            .await
+            .map_err(|source| {
+                Error::azure(
+                    format!("take snapshot {} of {}", wanted.id.name(), wanted.disk.label()),
+                    source,
+                )
+            })?;
+        wanted.check(&snapshot)
+    }))
+    .await
+    .into_iter()
+    .collect::<Result<Vec<_>, Error>>()?;
+
+    let granted = join_all(wanted.iter().map(|wanted| async move {
+        azure
+            .grant(&wanted.id, Access::Read, ACCESS_DURATION)
+            .await
+            .map_err(|source| {
+                Error::azure(
+                    format!("open snapshot {} of {}", wanted.id.name(), wanted.disk.label()),
+                    source,
+                )
+            })
+    }))
+    .await;
+    let mut open = Vec::new();
+    let mut failure = None;
+    for ((wanted, created), granted) in wanted.into_iter().zip(created).zip(granted) {
+        match granted {
+            Ok(grant) => open.push(OpenSnapshot {
+                disk: wanted.disk,
+                id: wanted.id,
+                created,
+                grant,
+            }),
+            Err(error) => failure = failure.or(Some(error)),
+        }
+    }
+    let Some(failure) = failure else {
+        return Ok(open);
+    };
+    join_all(open.into_iter().map(|snapshot| async move {
+        revoke(snapshot.grant, &snapshot.id, notices).await;
+    }))
+    .await;
+    Err(failure)
+}
+
+/// Gives access back; a failure is an error notice, since access that stays open blocks other work on the disk.
+pub(super) async fn revoke(grant: AccessGrant, id: &ResourceId, notices: &Notices) {
+    if let Err(error) = grant.revoke().await {
+        notices.error(format!(
+            "revoke access to snapshot {} in resource group {}: {}",
+            id.name(),
+            id.resource_group(),
+            with_causes(&error)
+        ));
+    }
+}
+
+/// Deletes snapshots, access to them first. What cannot be deleted is an error notice; whether all are gone.
+pub(super) async fn delete(azure: &Azure, ids: &[ResourceId], notices: &Notices) -> bool {
+    let deleted = join_all(ids.iter().map(|id| async move {
+        match delete_one(azure, id).await {
+            Ok(()) => true,
+            Err(error) if error.is_not_found() => true,
+            Err(error) => {
+                notices.error(format!(
+                    "delete snapshot {} in resource group {}: {}; a later run of this job tries again",
+                    id.name(),
+                    id.resource_group(),
+                    with_causes(&error)
+                ));
+                false
+            }
+        }
+    }))
+    .await;
+    deleted.into_iter().all(|gone| gone)
+}
+
+async fn delete_one(azure: &Azure, id: &ResourceId) -> Result<(), crate::azure::Error> {
+    azure.revoke(id).await?;
+    azure.delete_snapshot(id).await
+}

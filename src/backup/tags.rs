@@ -1,0 +1,248 @@
+//! How our snapshots are recognised: their names and tags.
+//!
+//! The tags are the truth about a snapshot; the tracker file is a cache of them. Everything begins with [`PREFIX`].
+//! Azure reserves tag names that begin with `azure`, `microsoft` or `windows`, and allows names of 512 and values of 256
+//! characters, 50 tags a resource ("Use tags to organize your Azure resources", checked 2026-11).
+
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+use super::export::Disk;
+use super::{Level, Run};
+use crate::azure::ResourceId;
+use crate::json;
+
+/// What the name of every tag of ours begins with.
+pub(super) const PREFIX: &str = "bacula-azure-vm:";
+
+/// What our tags say about a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SnapshotTags {
+    /// The File Daemon's name.
+    pub(super) client: String,
+    /// The job's name, without the part that makes a run unique: the chain.
+    pub(super) chain: String,
+    /// The run's unique name.
+    pub(super) job: String,
+    pub(super) level: Level,
+    /// Seconds since 1970 at which the run began.
+    pub(super) started: u64,
+    /// Unique name of the run that the Director built on.
+    pub(super) previous: Option<String>,
+    /// UUID of the VM.
+    pub(super) vm: String,
+    /// Seconds since 1970 in the names of the VM's files.
+    pub(super) epoch: u64,
+    /// `properties.uniqueId` of the disk.
+    pub(super) disk: String,
+    /// `os` or the LUN.
+    pub(super) slot: String,
+}
+
+impl SnapshotTags {
+    pub(super) fn new(run: &Run, started: u64, vm: &str, epoch: u64, disk: &Disk) -> Self {
+        Self {
+            client: run.client.clone(),
+            chain: chain_name(&run.job).to_owned(),
+            job: run.job.clone(),
+            level: run.level,
+            started,
+            previous: run.previous.clone(),
+            vm: vm.to_owned(),
+            epoch,
+            disk: disk.unique_id.clone(),
+            slot: match disk.slot {
+                crate::document::Slot::Os => "os".to_owned(),
+                crate::document::Slot::Data(lun) => lun.to_string(),
+            },
+        }
+    }
+
+    /// The `tags` member of the snapshot.
+    pub(super) fn to_json(&self) -> Value {
+        let mut tags = Map::new();
+        let mut put = |name: &str, value: &str| {
+            tags.insert(format!("{PREFIX}{name}"), Value::from(value));
+        };
+        put("client", &self.client);
+        put("chain", &self.chain);
+        put("job", &self.job);
+        put("level", self.level.as_str());
+        put("started", &self.started.to_string());
+        if let Some(previous) = &self.previous {
+            put("previous", previous);
+        }
+        put("vm", &self.vm);
+        put("epoch", &self.epoch.to_string());
+        put("disk", &self.disk);
+        put("slot", &self.slot);
+        Value::Object(tags)
+    }
+
+    /// Reads the tags of a snapshot resource; `None` unless all that we write is there. Names of tags are compared
+    /// without regard to case, as Azure does.
+    pub(super) fn of_snapshot(snapshot: &Value) -> Option<Self> {
+        let tags = snapshot.get("tags")?.as_object()?;
+        let get = |name: &str| {
+            tags.iter()
+                .find(|(key, _)| {
+                    key.get(..PREFIX.len())
+                        .is_some_and(|prefix| prefix.eq_ignore_ascii_case(PREFIX))
+                        && key[PREFIX.len()..].eq_ignore_ascii_case(name)
+                })
+                .and_then(|(_, value)| value.as_str())
+                .map(str::to_owned)
+        };
+        Some(Self {
+            client: get("client")?,
+            chain: get("chain")?,
+            job: get("job")?,
+            level: Level::from_str(&get("level")?)?,
+            started: get("started")?.parse().ok()?,
+            previous: get("previous"),
+            vm: get("vm")?,
+            epoch: get("epoch")?.parse().ok()?,
+            disk: get("disk")?,
+            slot: get("slot")?,
+        })
+    }
+
+    /// The snapshot's name: the same for the same run and disk, so that a request repeated after a lost answer makes no
+    /// second one. Azure allows 80 characters.
+    pub(super) fn snapshot_name(&self) -> String {
+        // The parts cannot contain the separator.
+        let identity = [&*self.client, &self.job, &self.disk].join("\n");
+        format!("azvm-{}", short_hash(&identity))
+    }
+}
+
+/// A snapshot of ours, as a list shows it.
+#[derive(Clone, Debug)]
+pub(super) struct OurSnapshot {
+    pub(super) id: ResourceId,
+    pub(super) tags: SnapshotTags,
+    /// Whether somebody holds access to its bytes.
+    pub(super) has_access: bool,
+}
+
+impl OurSnapshot {
+    /// `None` if it is not ours.
+    pub(super) fn from_listed(snapshot: &Value) -> Option<Self> {
+        Some(Self {
+            tags: SnapshotTags::of_snapshot(snapshot)?,
+            id: ResourceId::parse(json::text(snapshot, "/id")?)?,
+            has_access: json::text(snapshot, "/properties/diskState")
+                .is_some_and(|state| state.starts_with("ActiveSAS")),
+        })
+    }
+}
+
+/// The first 160 bits of the SHA-256 of `text`, in hexadecimal.
+pub(super) fn short_hash(text: &str) -> String {
+    Sha256::digest(text.as_bytes())[..20]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// The job's name in a run's unique name: without `.yyyy-mm-dd_hh.mm.ss_nn`, which the Director appends. A name of
+/// another form is its own chain.
+pub(super) fn chain_name(job: &str) -> &str {
+    const PATTERN: &[u8] = b".dddd-dd-dd_dd.dd.dd_dd";
+    let Some((at, tail)) = job
+        .len()
+        .checked_sub(PATTERN.len())
+        .and_then(|at| Some((at, job.get(at..)?)))
+    else {
+        return job;
+    };
+    let fits = tail
+        .bytes()
+        .zip(PATTERN)
+        .all(|(byte, &expected)| match expected {
+            b'd' => byte.is_ascii_digit(),
+            literal => byte == literal,
+        });
+    if fits && at > 0 { &job[..at] } else { job }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn tags() -> SnapshotTags {
+        SnapshotTags {
+            client: "prod-fd".into(),
+            chain: "AzureVMs".into(),
+            job: "AzureVMs.2026-11-23_09.05.00_07".into(),
+            level: Level::Full,
+            started: 1_795_000_000,
+            previous: None,
+            vm: "3d1f0c52-7a44-4e0e-9a53-8b1d6c2f9e10".into(),
+            epoch: 1_795_000_003,
+            disk: "5b5b5b5b-0000-4000-8000-00000000000b".into(),
+            slot: "os".into(),
+        }
+    }
+
+    #[test]
+    fn tags_survive_the_service_in_any_case() {
+        for previous in [None, Some("AzureVMs.2026-11-22_09.05.00_03".to_owned())] {
+            let tags = SnapshotTags { previous, ..tags() };
+            let mut json = tags.to_json();
+            assert_eq!(SnapshotTags::of_snapshot(&json!({ "tags": json })), Some(tags.clone()));
+            let upper = json
+                .as_object_mut()
+                .unwrap()
+                .iter()
+                .map(|(k, v)| (k.to_uppercase(), v.clone()))
+                .collect::<Map<_, _>>();
+            assert_eq!(SnapshotTags::of_snapshot(&json!({ "tags": upper })), Some(tags));
+        }
+    }
+
+    #[test]
+    fn tags_keep_to_the_limits_of_azure() {
+        let Value::Object(json) = tags().to_json() else { unreachable!() };
+        assert!(json.len() <= 50);
+        for name in json.keys() {
+            assert!(!name.contains(['<', '>', '%', '&', '\\', '?', '/']), "{name}");
+            for reserved in ["azure", "microsoft", "windows"] {
+                assert!(!name.starts_with(reserved), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn foreign_and_half_tagged_snapshots_are_not_ours() {
+        assert_eq!(SnapshotTags::of_snapshot(&json!({})), None);
+        assert_eq!(SnapshotTags::of_snapshot(&json!({ "tags": { "job": "x" } })), None);
+        let mut half = tags().to_json();
+        half.as_object_mut().unwrap().remove(&format!("{PREFIX}disk"));
+        assert_eq!(SnapshotTags::of_snapshot(&json!({ "tags": half })), None);
+    }
+
+    #[test]
+    fn a_name_belongs_to_one_run_and_one_disk() {
+        let name = tags().snapshot_name();
+        assert_eq!(name, tags().snapshot_name());
+        assert!(name.len() <= 80 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'));
+        let other_run = SnapshotTags { job: "AzureVMs.2026-11-23_09.05.00_08".into(), ..tags() };
+        let other_disk = SnapshotTags { disk: "other".into(), ..tags() };
+        let other_client = SnapshotTags { client: "other-fd".into(), ..tags() };
+        for other in [other_run, other_disk, other_client] {
+            assert_ne!(name, other.snapshot_name());
+        }
+    }
+
+    #[test]
+    fn the_chain_is_the_job_without_what_the_director_appends() {
+        assert_eq!(chain_name("AzureVMs.2026-11-23_09.05.00_07"), "AzureVMs");
+        assert_eq!(chain_name("a.b.2026-11-23_09.05.00_07"), "a.b");
+        for odd in ["AzureVMs", ".2026-11-23_09.05.00_07", "x.2026-11-23_09.05.00", "ü2026-11-23_09.05.00_07"] {
+            assert_eq!(chain_name(odd), odd);
+        }
+    }
+}

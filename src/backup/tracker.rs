@@ -1,0 +1,418 @@
+//! The state folder: the tracker file and the marks of running runs.
+//!
+//! ```text
+//! <state_dir>/tracker.json    epochs and chains; replaced atomically under a lock
+//! <state_dir>/tracker.lock    held while the file is read, changed and replaced, also by other processes
+//! <state_dir>/<hash>.run      one per run; locked as long as its process lives
+//! ```
+//!
+//! A mark whose lock is free belongs to a run that died (kill -9, power loss) or could not give everything back; its
+//! snapshots are debris. What is known by neither file is not: then the folder was lost or the job comes from another
+//! daemon, and the tags of the snapshots decide. Folder and files are private to the daemon's user.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep};
+
+use super::chain::{Chain, ChainKey};
+use super::tags::{chain_name, short_hash};
+use super::{Error, Run};
+use crate::notice::Notices;
+
+const VERSION: u32 = 1;
+/// The lock is held for the time of one small file's replacement; another holder that takes longer is stuck.
+const LOCK_PATIENCE: Duration = Duration::from_secs(30);
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+/// The tracker of one state folder.
+#[derive(Clone, Debug)]
+pub(super) struct Tracker {
+    dir: PathBuf,
+}
+
+/// What the tracker file holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct State {
+    version: u32,
+    /// Last epoch used in file names, by the UUID of the VM.
+    epochs: BTreeMap<String, u64>,
+    chains: Vec<Chain>,
+}
+
+/// The one member that every version has.
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            version: VERSION,
+            epochs: BTreeMap::new(),
+            chains: Vec::new(),
+        }
+    }
+}
+
+impl State {
+    /// An epoch for the files of a VM: the present time, but larger than any used before.
+    pub(super) fn reserve_epoch(&mut self, vm: &str, now: u64) -> u64 {
+        let last = self.epochs.entry(vm.to_owned()).or_default();
+        *last = now.max(*last + 1);
+        *last
+    }
+
+    pub(super) fn chain(&self, key: &ChainKey) -> Option<&Chain> {
+        self.chains.iter().find(|chain| chain.key == *key)
+    }
+
+    /// The chain of `key`, begun if there is none.
+    pub(super) fn chain_mut(&mut self, key: &ChainKey) -> &mut Chain {
+        let at = self
+            .chains
+            .iter()
+            .position(|chain| chain.key == *key)
+            .unwrap_or_else(|| {
+                self.chains.push(Chain::new(key.clone()));
+                self.chains.len() - 1
+            });
+        &mut self.chains[at]
+    }
+}
+
+impl Tracker {
+    /// Makes the folder, mode 0700, if there is none.
+    pub(super) fn open(dir: &Path) -> Result<Self, Error> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(|source| Error::tracker("create state folder", dir, source))?;
+        Ok(Self {
+            dir: dir.to_owned(),
+        })
+    }
+
+    /// The present state.
+    pub(super) async fn read(&self, notices: &Notices) -> Result<State, Error> {
+        let _lock = self.lock().await?;
+        self.load(notices)
+    }
+
+    /// Reads, changes and replaces the file; no other job comes in between, in whatever process.
+    pub(super) async fn update<T>(
+        &self,
+        notices: &Notices,
+        change: impl FnOnce(&mut State) -> T,
+    ) -> Result<T, Error> {
+        let _lock = self.lock().await?;
+        let mut state = self.load(notices)?;
+        let result = change(&mut state);
+        self.store(&state)?;
+        Ok(result)
+    }
+
+    async fn lock(&self) -> Result<File, Error> {
+        let path = self.dir.join("tracker.lock");
+        let failed = |source| Error::tracker("lock tracker file", &path, source);
+        let file = private_file().open(&path).map_err(failed)?;
+        let give_up = Instant::now() + LOCK_PATIENCE;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(file),
+                Err(TryLockError::WouldBlock) if Instant::now() < give_up => {
+                    sleep(LOCK_PAUSE).await;
+                }
+                Err(TryLockError::WouldBlock) => {
+                    return Err(failed(io::Error::new(
+                        io::ErrorKind::TimedOut,
+                        "another process has held it for 30 s",
+                    )));
+                }
+                Err(TryLockError::Error(source)) => return Err(failed(source)),
+            }
+        }
+    }
+
+    /// A file that cannot be understood is set aside: the tags of the snapshots tell the same. One of a newer version
+    /// is left alone.
+    fn load(&self, notices: &Notices) -> Result<State, Error> {
+        let path = self.path();
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(missing) if missing.kind() == io::ErrorKind::NotFound => {
+                return Ok(State::default());
+            }
+            Err(source) => return Err(Error::tracker("read tracker file", &path, source)),
+        };
+        if let Ok(Version { version }) = serde_json::from_slice(&text)
+            && version > VERSION
+        {
+            return Err(Error::tracker(
+                "read tracker file",
+                &path,
+                io::Error::other(format!(
+                    "it has version {version}, written by a newer release; this one knows version {VERSION}"
+                )),
+            ));
+        }
+        if let Ok(state) = serde_json::from_slice::<State>(&text)
+            && state.version == VERSION
+        {
+            return Ok(state);
+        }
+        let aside = self.dir.join("tracker.damaged.json");
+        fs::rename(&path, &aside)
+            .map_err(|source| Error::tracker("set aside tracker file", &path, source))?;
+        notices.warning(format!(
+            "tracker file {} is damaged and was moved to {}; it is rebuilt from the tags of the snapshots",
+            path.display(),
+            aside.display()
+        ));
+        Ok(State::default())
+    }
+
+    fn store(&self, state: &State) -> Result<(), Error> {
+        let path = self.path();
+        let write = || {
+            // Mode 0600 is what this crate gives its files.
+            let mut file = tempfile::NamedTempFile::new_in(&self.dir)?;
+            serde_json::to_writer_pretty(&mut file, state)?;
+            file.flush()?;
+            file.as_file().sync_all()?;
+            file.persist(&path).map_err(|failure| failure.error)?;
+            File::open(&self.dir)?.sync_all()
+        };
+        write().map_err(|source| Error::tracker("replace tracker file", &path, source))
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.join("tracker.json")
+    }
+
+    /// Marks `run` as running.
+    pub(super) fn mark(&self, run: &Run) -> Result<RunMark, Error> {
+        let name = short_hash(&[&*run.client, &run.job].join("\n"));
+        let path = self.dir.join(format!("{name}.run"));
+        let failed = |source| Error::tracker("mark run as running in", &path, source);
+        let mut file = private_file().open(&path).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(failed(io::Error::other(format!(
+                    "a run named {} is under way",
+                    run.job
+                ))));
+            }
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
+        }
+        let text = MarkText {
+            client: run.client.clone(),
+            job: run.job.clone(),
+        };
+        file.set_len(0)
+            .and_then(|()| Ok(serde_json::to_writer(&mut file, &text)?))
+            .and_then(|()| file.sync_all())
+            .map_err(failed)?;
+        Ok(RunMark {
+            job: run.job.clone(),
+            path,
+            _file: file,
+        })
+    }
+
+    /// The marks of other runs of the same chain as `run`.
+    pub(super) fn other_runs(&self, run: &Run) -> Result<OtherRuns, Error> {
+        let failed = |source| Error::tracker("list state folder", &self.dir, source);
+        let mut runs = OtherRuns::default();
+        for entry in fs::read_dir(&self.dir).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            if path.extension().is_none_or(|extension| extension != "run") {
+                continue;
+            }
+            // A mark that vanishes meanwhile belonged to a run that ended; one that is not readable or written only
+            // half belongs to a run that created nothing yet.
+            let Ok(mut file) = File::open(&path) else {
+                continue;
+            };
+            let is_dead = file.try_lock().is_ok();
+            let mut text = String::new();
+            if file.read_to_string(&mut text).is_err() {
+                continue;
+            }
+            let Ok(MarkText { client, job }) = serde_json::from_str(&text) else {
+                continue;
+            };
+            if client != run.client || job == run.job || chain_name(&job) != chain_name(&run.job) {
+                continue;
+            }
+            if is_dead {
+                let mark = RunMark {
+                    job,
+                    path,
+                    _file: file,
+                };
+                runs.dead.push(mark);
+            } else {
+                runs.alive.push(job);
+            }
+        }
+        Ok(runs)
+    }
+}
+
+/// Runs that are marked as running.
+#[derive(Debug, Default)]
+pub(super) struct OtherRuns {
+    /// Marks of runs whose process is gone; held now, so that nobody else clears them too.
+    pub(super) dead: Vec<RunMark>,
+    /// Unique names of runs that are under way.
+    pub(super) alive: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct MarkText {
+    client: String,
+    job: String,
+}
+
+/// The mark of a run. Dropping it frees the lock and leaves the file: the run counts as dead.
+#[derive(Debug)]
+pub(super) struct RunMark {
+    /// The run's unique name.
+    pub(super) job: String,
+    path: PathBuf,
+    _file: File,
+}
+
+impl RunMark {
+    /// Nothing of the run is left to be cleared.
+    pub(super) fn remove(self) -> Result<(), Error> {
+        fs::remove_file(&self.path)
+            .map_err(|source| Error::tracker("remove mark of run", &self.path, source))
+    }
+}
+
+fn private_file() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600);
+    options
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::backup::Level;
+
+    fn run(job: &str) -> Run {
+        Run {
+            job: job.into(),
+            client: "fd".into(),
+            level: Level::Full,
+            previous: None,
+            keep_snapshots: true,
+        }
+    }
+
+    #[tokio::test]
+    async fn state_survives_and_is_private() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("a/b");
+        let notices = Notices::default();
+        let tracker = Tracker::open(&dir).unwrap();
+        let first = tracker
+            .update(&notices, |state| state.reserve_epoch("vm", 100))
+            .await
+            .unwrap();
+        let again = Tracker::open(&dir)
+            .unwrap()
+            .update(&notices, |state| state.reserve_epoch("vm", 50))
+            .await
+            .unwrap();
+        assert_eq!((first, again), (100, 101));
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&dir), 0o700);
+        assert_eq!(mode(&dir.join("tracker.json")), 0o600);
+        assert_eq!(mode(&dir.join("tracker.lock")), 0o600);
+    }
+
+    #[tokio::test]
+    async fn concurrent_updates_lose_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let tracker = Tracker::open(folder.path()).unwrap();
+        let notices = Notices::default();
+        let tasks: Vec<_> = (0..20)
+            .map(|_| {
+                let (tracker, notices) = (tracker.clone(), notices.clone());
+                tokio::spawn(async move {
+                    tracker
+                        .update(&notices, |state| state.reserve_epoch("vm", 0))
+                        .await
+                })
+            })
+            .collect();
+        let mut epochs = Vec::new();
+        for task in tasks {
+            epochs.push(task.await.unwrap().unwrap());
+        }
+        epochs.sort_unstable();
+        assert_eq!(epochs, (1..=20).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn a_damaged_file_is_set_aside_and_a_newer_one_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let tracker = Tracker::open(folder.path()).unwrap();
+        let notices = Notices::default();
+        fs::write(tracker.path(), "{ half").unwrap();
+        assert_eq!(tracker.read(&notices).await.unwrap(), State::default());
+        assert!(notices.pop().is_some());
+        assert!(folder.path().join("tracker.damaged.json").exists());
+
+        fs::write(tracker.path(), r#"{"version":2,"runs":[]}"#).unwrap();
+        assert!(tracker.read(&notices).await.is_err());
+        assert!(tracker.path().exists());
+    }
+
+    #[test]
+    fn dead_and_living_runs_of_the_same_chain_are_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let tracker = Tracker::open(folder.path()).unwrap();
+        drop(tracker.mark(&run("job.2026-01-01_00.00.00_01")).unwrap());
+        drop(tracker.mark(&run("other.2026-01-01_00.00.00_01")).unwrap());
+        let _alive = tracker.mark(&run("job.2026-01-01_00.00.00_02")).unwrap();
+        let ended = tracker.mark(&run("job.2026-01-01_00.00.00_03")).unwrap();
+        ended.remove().unwrap();
+
+        let present = run("job.2026-01-02_00.00.00_01");
+        let _own = tracker.mark(&present).unwrap();
+        let found = tracker.other_runs(&present).unwrap();
+        let dead: Vec<_> = found.dead.iter().map(|mark| mark.job.as_str()).collect();
+        assert_eq!(dead, ["job.2026-01-01_00.00.00_01"]);
+        assert_eq!(found.alive, ["job.2026-01-01_00.00.00_02"]);
+        // While it is held, nobody else takes it for dead.
+        assert!(tracker.other_runs(&present).unwrap().dead.is_empty());
+    }
+
+    #[test]
+    fn a_run_cannot_be_under_way_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        let tracker = Tracker::open(folder.path()).unwrap();
+        let _first = tracker.mark(&run("job")).unwrap();
+        assert!(tracker.mark(&run("job")).is_err());
+    }
+}

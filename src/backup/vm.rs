@@ -1,0 +1,245 @@
+//! One VM of a run: prepared as a whole, then handed out entry by entry.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use futures_util::future::join_all;
+use tokio_util::sync::CancellationToken;
+
+use super::export::{self, Export};
+use super::image::{self, Account, DiskImage, HeldDisk};
+use super::run::{Context, seconds};
+use super::select::Candidate;
+use super::snapshot_set::{self, OpenSnapshot, Wanted};
+use super::tags::SnapshotTags;
+use super::{Content, Entry, Error, Level};
+use crate::catalog;
+use crate::notice::Notices;
+use crate::pipeline::ChunkReader;
+
+/// Why a disk is saved in full although changes were asked for.
+pub(super) const NO_BASE: &str = "this release saves full images only";
+
+/// A VM of the run, as far as its end is concerned.
+#[derive(Debug)]
+pub(super) struct SavedVm {
+    pub(super) candidate: Candidate,
+    pub(super) epoch: u64,
+    pub(super) disks: Vec<Arc<HeldDisk>>,
+}
+
+impl SavedVm {
+    pub(super) fn is_complete(&self) -> bool {
+        self.disks.iter().all(|disk| disk.is_complete())
+    }
+
+    pub(super) async fn revoke_all(&self, notices: &Notices) {
+        join_all(self.disks.iter().map(|disk| disk.revoke(notices))).await;
+    }
+}
+
+/// A VM whose entries are all known and whose images are queued for reading.
+#[derive(Debug)]
+pub(super) struct PreparedVm {
+    pub(super) vm: Arc<SavedVm>,
+    document: Vec<u8>,
+    images: Vec<QueuedImage>,
+}
+
+#[derive(Debug)]
+struct QueuedImage {
+    file: String,
+    held: Arc<HeldDisk>,
+    chunks: ChunkReader,
+    account: Account,
+}
+
+impl PreparedVm {
+    /// Configuration, snapshots, access, page lists, document. On failure everything that was made is given back.
+    pub(super) async fn prepare(
+        context: &Context,
+        candidate: &Candidate,
+    ) -> Result<Self, Error> {
+        let Context { azure, run, tracker, notices, .. } = context;
+        let export = export::read(azure, candidate).await?;
+        let now = seconds(SystemTime::now());
+        let epoch = tracker
+            .update(notices, |state| state.reserve_epoch(&candidate.uuid, now))
+            .await?;
+        let wanted = export
+            .disks
+            .iter()
+            .map(|disk| {
+                let started = context.started_seconds();
+                let tags = SnapshotTags::new(run, started, &candidate.uuid, epoch, disk);
+                Wanted::new(azure, disk, tags)
+            })
+            .collect();
+        let snapshots = snapshot_set::take(azure, wanted, notices).await?;
+        let ids: Vec<_> = snapshots.iter().map(|open| open.id.clone()).collect();
+        match Self::queue(context, candidate, &export, epoch, snapshots).await {
+            Ok(prepared) => {
+                if run.level != Level::Full {
+                    for disk in &prepared.vm.disks {
+                        notices.error(format!(
+                            "{}: saved as a full image although the level is {}: {NO_BASE}",
+                            disk.label,
+                            run.level.as_str(),
+                        ));
+                    }
+                }
+                Ok(prepared)
+            }
+            Err(error) => {
+                snapshot_set::delete(&azure.for_cleanup(), &ids, notices).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Lists the ranges of all snapshots at the same time and queues them in the order of their entries.
+    async fn queue(
+        context: &Context,
+        candidate: &Candidate,
+        export: &Export,
+        epoch: u64,
+        snapshots: Vec<OpenSnapshot>,
+    ) -> Result<Self, Error> {
+        let planned = join_all(snapshots.iter().map(image::plan)).await;
+        let planned = planned.into_iter().collect::<Result<Vec<_>, Error>>();
+        let document = export.document(candidate, &context.run, epoch, &snapshots);
+        let (planned, bytes) = match (planned, document.to_bytes()) {
+            (Ok(planned), Ok(bytes)) => (planned, bytes),
+            (Err(error), _) => return Err(close(snapshots, error, context).await),
+            (_, Err(reason)) => {
+                let error = Error::Unsavable {
+                    what: format!("virtual machine {}", candidate.name),
+                    reason: format!("its configuration cannot be written: {reason}"),
+                };
+                return Err(close(snapshots, error, context).await);
+            }
+        };
+        let images = snapshots
+            .into_iter()
+            .zip(planned)
+            .zip(document.images)
+            .map(|((open, (plan, account)), record)| QueuedImage {
+                file: record.file,
+                held: Arc::new(HeldDisk::new(open)),
+                chunks: context.queue.push(plan),
+                account,
+            })
+            .collect::<Vec<_>>();
+        Ok(Self {
+            vm: Arc::new(SavedVm {
+                candidate: candidate.clone(),
+                epoch,
+                disks: images.iter().map(|image| Arc::clone(&image.held)).collect(),
+            }),
+            document: bytes,
+            images,
+        })
+    }
+}
+
+/// Gives all access back after `error`, which is returned.
+async fn close(snapshots: Vec<OpenSnapshot>, error: Error, context: &Context) -> Error {
+    join_all(snapshots.into_iter().map(|open| async move {
+        snapshot_set::revoke(open.grant, &open.id, &context.notices).await;
+    }))
+    .await;
+    error
+}
+
+/// The entries of one VM, in the order name, conf, osdisk, 0, 1, ...
+#[derive(Debug)]
+pub struct VmBackup {
+    context: Arc<Context>,
+    vm: Arc<SavedVm>,
+    entries: VecDeque<Entry>,
+    images_left: usize,
+    /// Tripped when the last image is handed out: time to prepare the next VM.
+    at_last_image: CancellationToken,
+}
+
+impl VmBackup {
+    pub(super) fn new(
+        context: Arc<Context>,
+        prepared: PreparedVm,
+        at_last_image: CancellationToken,
+    ) -> Self {
+        let PreparedVm {
+            vm,
+            document,
+            images,
+        } = prepared;
+        let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(vm.epoch);
+        let uuid = &vm.candidate.uuid;
+        let entry = |path, size, content| Entry {
+            path,
+            modified,
+            size,
+            content,
+        };
+        let mut entries = VecDeque::from([
+            entry(catalog::label(uuid, &vm.candidate.name), 0, Content::Empty),
+            entry(
+                catalog::document(uuid, vm.epoch),
+                document.len() as u64,
+                Content::Bytes(document),
+            ),
+        ]);
+        let images_left = images.len();
+        entries.extend(images.into_iter().map(|image| {
+            entry(
+                catalog::image(uuid, &image.file),
+                image.account.size,
+                Content::Image(Box::new(DiskImage::new(
+                    image.held,
+                    image.chunks,
+                    image.account,
+                    context.notices.clone(),
+                ))),
+            )
+        }));
+        Self {
+            context,
+            vm,
+            entries,
+            images_left,
+            at_last_image,
+        }
+    }
+
+    /// The VM's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.vm.candidate.name
+    }
+
+    /// The VM's resource group.
+    #[must_use]
+    pub fn resource_group(&self) -> &str {
+        &self.vm.candidate.resource_group
+    }
+
+    /// The next entry; an image must be finished or dropped before the one after it is read.
+    pub fn next_entry(&mut self) -> Option<Entry> {
+        let entry = self.entries.pop_front()?;
+        if matches!(entry.content, Content::Image(_)) {
+            self.images_left -= 1;
+            if self.images_left == 0 {
+                self.at_last_image.cancel();
+            }
+        }
+        Some(entry)
+    }
+
+    /// Gives back what is still held (access), in every outcome. What cannot be given back is an error notice.
+    pub async fn close(self) {
+        // The queue serves images in order: what is not read any more must go before the next VM is.
+        drop(self.entries);
+        self.vm.revoke_all(&self.context.notices).await;
+    }
+}
