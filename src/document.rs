@@ -76,7 +76,7 @@ pub struct ImageRecord {
 }
 
 /// Where a disk sits in its VM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Slot {
     /// The OS disk.

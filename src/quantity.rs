@@ -66,7 +66,10 @@ mod tests {
 
     #[test]
     fn rates_are_finite() {
-        assert_eq!(Rate::new(85_300_000, Duration::from_secs(1)).to_string(), "85.3 MB/s");
+        assert_eq!(
+            Rate::new(85_300_000, Duration::from_secs(1)).to_string(),
+            "85.3 MB/s"
+        );
         assert_eq!(Rate::new(0, Duration::ZERO).to_string(), "0.0 MB/s");
     }
 }

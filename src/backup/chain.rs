@@ -168,7 +168,11 @@ mod tests {
     }
 
     fn surplus(chain: &Chain, named: Option<&str>) -> Vec<String> {
-        chain.surplus(named).into_iter().map(|run| run.job).collect()
+        chain
+            .surplus(named)
+            .into_iter()
+            .map(|run| run.job)
+            .collect()
     }
 
     use Level::{Differential as D, Full as F, Incremental as I};
@@ -177,7 +181,13 @@ mod tests {
     fn of_fulls_the_newest_two_stay() {
         assert!(surplus(&chain(&[("a", F, None)]), None).is_empty());
         assert!(surplus(&chain(&[("a", F, None), ("b", F, None)]), None).is_empty());
-        assert_eq!(surplus(&chain(&[("a", F, None), ("b", F, None), ("c", F, None)]), None), ["a"]);
+        assert_eq!(
+            surplus(
+                &chain(&[("a", F, None), ("b", F, None), ("c", F, None)]),
+                None
+            ),
+            ["a"]
+        );
     }
 
     #[test]
@@ -212,7 +222,11 @@ mod tests {
         let mut late = chain.runs[0].clone();
         late.epoch = 9;
         chain.record(late);
-        let order: Vec<_> = chain.runs.iter().map(|run| (run.job.as_str(), run.epoch)).collect();
+        let order: Vec<_> = chain
+            .runs
+            .iter()
+            .map(|run| (run.job.as_str(), run.epoch))
+            .collect();
         assert_eq!(order, [("a", 9), ("b", 2)]);
     }
 }

@@ -51,7 +51,7 @@ pub(super) async fn clear(context: &Context) -> Result<(), Error> {
         ..
     } = context;
     let others = tracker.other_runs(run)?;
-    let listed = match azure.list_snapshots().await {
+    let listed = match azure.snapshots().await {
         Ok(listed) => listed,
         Err(error) if error.is_cancelled() => return Err(Error::Cancelled),
         Err(error) => {
@@ -76,14 +76,22 @@ pub(super) async fn clear(context: &Context) -> Result<(), Error> {
     let mut adopt: Vec<OurSnapshot> = Vec::new();
     for snapshot in ours {
         let tags = &snapshot.tags;
-        let recorded = state.chain(&context.chain_key(&tags.vm)).is_some_and(|chain| {
-            chain
-                .runs
-                .iter()
-                .any(|known| known.job == tags.job && known.holds(&snapshot.id))
-        });
+        let recorded = state
+            .chain(&context.chain_key(&tags.vm))
+            .is_some_and(|chain| {
+                chain
+                    .runs
+                    .iter()
+                    .any(|known| known.job == tags.job && known.holds(&snapshot.id))
+            });
         let dead = others.dead.iter().any(|mark| mark.job == tags.job);
-        let fate = fate(&tags.job, &run.job, recorded, dead, others.alive.contains(&tags.job));
+        let fate = fate(
+            &tags.job,
+            &run.job,
+            recorded,
+            dead,
+            others.alive.contains(&tags.job),
+        );
         match fate {
             Fate::Clear => clear.push(snapshot.id),
             Fate::Leave => {}

@@ -71,6 +71,9 @@ pub enum Error {
 
 impl Error {
     pub(super) fn azure(action: impl Into<String>, source: azure::Error) -> Self {
+        if source.is_cancelled() {
+            return Self::Cancelled;
+        }
         Self::Azure {
             action: action.into(),
             source,
@@ -91,7 +94,7 @@ impl Error {
         match self {
             Self::Cancelled => true,
             Self::Azure { source, .. } => source.is_cancelled(),
-            Self::Image { source, .. } => matches!(source, pipeline::Error::Cancelled),
+            Self::Image { source, .. } => source.is_cancelled(),
             Self::Selection(_)
             | Self::Unsavable { .. }
             | Self::Tracker { .. }

@@ -60,9 +60,7 @@ impl Disk {
             return refuse("Azure gives no properties.diskSizeBytes for it".into());
         };
         if size == 0 || !size.is_multiple_of(512) {
-            return refuse(format!(
-                "its size of {size} bytes is not a multiple of 512"
-            ));
+            return refuse(format!("its size of {size} bytes is not a multiple of 512"));
         }
         let sector_size = json::integer(&resource, "/properties/creationData/logicalSectorSize");
         match sector_size {
@@ -269,10 +267,22 @@ mod tests {
     fn what_cannot_be_saved_is_refused_with_its_reason() {
         let managed = json!({ "managedDisk": { "id": disk_id("os") } });
         let cases = [
-            (json!({ "diffDiskSettings": { "option": "Local" }, "managedDisk": { "id": disk_id("os") } }), json!([]), "ephemeral"),
-            (json!({ "name": "o", "vhd": { "uri": "https://x/vhds/o.vhd" } }), json!([]), "unmanaged"),
+            (
+                json!({ "diffDiskSettings": { "option": "Local" }, "managedDisk": { "id": disk_id("os") } }),
+                json!([]),
+                "ephemeral",
+            ),
+            (
+                json!({ "name": "o", "vhd": { "uri": "https://x/vhds/o.vhd" } }),
+                json!([]),
+                "unmanaged",
+            ),
             (json!({ "name": "o" }), json!([]), "no managed disk"),
-            (managed.clone(), json!([{ "managedDisk": { "id": disk_id("d") } }]), "without a LUN"),
+            (
+                managed.clone(),
+                json!([{ "managedDisk": { "id": disk_id("d") } }]),
+                "without a LUN",
+            ),
             (
                 managed,
                 json!([{ "lun": 1, "managedDisk": { "id": disk_id("d") } }, { "lun": 1, "managedDisk": { "id": disk_id("e") } }]),
@@ -296,11 +306,17 @@ mod tests {
             ("diskSizeBytes", Value::Null, "diskSizeBytes"),
             ("diskSizeBytes", json!(1000), "multiple of 512"),
             ("creationData", json!({ "logicalSectorSize": 4096 }), "4096"),
-            ("securityProfile", json!({ "securityType": "ConfidentialVM_VMGuestStateOnlyEncryptedWithPlatformKey" }), "confidential"),
+            (
+                "securityProfile",
+                json!({ "securityType": "ConfidentialVM_VMGuestStateOnlyEncryptedWithPlatformKey" }),
+                "confidential",
+            ),
         ] {
             let mut bad = good.clone();
             bad["properties"][member] = value;
-            let error = Disk::from_resource(id(), Slot::Os, bad).unwrap_err().to_string();
+            let error = Disk::from_resource(id(), Slot::Os, bad)
+                .unwrap_err()
+                .to_string();
             assert!(error.contains(reason), "{error}");
         }
     }

@@ -9,8 +9,8 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
-use super::snapshot_set::{self, OpenSnapshot};
 use super::Error;
+use super::snapshot_set::{self, OpenSnapshot};
 use crate::azure::{AccessGrant, PageBlob, PageRange, PageRangeKind, ResourceId};
 use crate::notice::Notices;
 use crate::pipeline::{
@@ -96,7 +96,11 @@ pub(super) async fn plan(snapshot: &OpenSnapshot) -> Result<(ReadPlan, Account),
     let blob = snapshot.grant.page_blob();
     let failed = |what: &str, source| {
         Error::azure(
-            format!("{what} of {} (snapshot {})", disk.label(), snapshot.id.name()),
+            format!(
+                "{what} of {} (snapshot {})",
+                disk.label(),
+                snapshot.id.name()
+            ),
             source,
         )
     };
@@ -350,8 +354,14 @@ mod tests {
         use PageRangeKind::{Cleared, Written};
         let size = 8192;
         assert_eq!(planned(vec![], size), [(7680, 8192)]);
-        assert_eq!(planned(vec![page(8192, 8704, Written)], size), [(7680, 8192)]);
-        assert_eq!(planned(vec![page(7168, 8704, Written)], size), [(7168, 8192)]);
+        assert_eq!(
+            planned(vec![page(8192, 8704, Written)], size),
+            [(7680, 8192)]
+        );
+        assert_eq!(
+            planned(vec![page(7168, 8704, Written)], size),
+            [(7168, 8192)]
+        );
         assert_eq!(
             planned(vec![page(0, 512, Written), page(512, 1024, Cleared)], size),
             [(0, 512), (7680, 8192)]

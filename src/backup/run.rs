@@ -19,9 +19,9 @@ use super::{
     snapshot_set,
 };
 use crate::azure::{Azure, ResourceId};
+use crate::catalog;
 use crate::notice::{Notices, with_causes};
 use crate::pipeline::{ByteBudget, ReadQueue};
-use crate::catalog;
 
 /// VMs whose configuration is read at the same time for a plan: two or more requests each, far below Azure's limits.
 const PLANS_AT_ONCE: usize = 8;
@@ -274,7 +274,12 @@ impl Backup {
         if saved.is_empty() {
             return Ok(());
         }
-        let Context { run, tracker, notices, .. } = &*self.context;
+        let Context {
+            run,
+            tracker,
+            notices,
+            ..
+        } = &*self.context;
         tracker
             .update(notices, |state| {
                 for vm in saved {
@@ -302,7 +307,13 @@ impl Backup {
     /// Deletes the snapshots of earlier runs that no later run can need. What cannot be deleted stays recorded and is
     /// tried again by the next run.
     async fn prune(&self, vm: &SavedVm) -> Result<(), Error> {
-        let Context { azure, run, tracker, notices, .. } = &*self.context;
+        let Context {
+            azure,
+            run,
+            tracker,
+            notices,
+            ..
+        } = &*self.context;
         if !run.keep_snapshots {
             return Ok(());
         }
@@ -343,7 +354,7 @@ async fn candidates(
     notices: &Notices,
 ) -> Result<Vec<Candidate>, Error> {
     let listed = azure
-        .list_virtual_machines()
+        .virtual_machines()
         .await
         .map_err(|source| Error::azure("list virtual machines", source))?;
     let candidates = listed

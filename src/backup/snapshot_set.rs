@@ -145,7 +145,11 @@ async fn try_take(
             .await
             .map_err(|source| {
                 Error::azure(
-                    format!("take snapshot {} of {}", wanted.id.name(), wanted.disk.label()),
+                    format!(
+                        "take snapshot {} of {}",
+                        wanted.id.name(),
+                        wanted.disk.label()
+                    ),
                     source,
                 )
             })?;
@@ -161,7 +165,11 @@ async fn try_take(
             .await
             .map_err(|source| {
                 Error::azure(
-                    format!("open snapshot {} of {}", wanted.id.name(), wanted.disk.label()),
+                    format!(
+                        "open snapshot {} of {}",
+                        wanted.id.name(),
+                        wanted.disk.label()
+                    ),
                     source,
                 )
             })

@@ -192,23 +192,34 @@ mod tests {
         for previous in [None, Some("AzureVMs.2026-11-22_09.05.00_03".to_owned())] {
             let tags = SnapshotTags { previous, ..tags() };
             let mut json = tags.to_json();
-            assert_eq!(SnapshotTags::of_snapshot(&json!({ "tags": json })), Some(tags.clone()));
+            assert_eq!(
+                SnapshotTags::of_snapshot(&json!({ "tags": json })),
+                Some(tags.clone())
+            );
             let upper = json
                 .as_object_mut()
                 .unwrap()
                 .iter()
                 .map(|(k, v)| (k.to_uppercase(), v.clone()))
                 .collect::<Map<_, _>>();
-            assert_eq!(SnapshotTags::of_snapshot(&json!({ "tags": upper })), Some(tags));
+            assert_eq!(
+                SnapshotTags::of_snapshot(&json!({ "tags": upper })),
+                Some(tags)
+            );
         }
     }
 
     #[test]
     fn tags_keep_to_the_limits_of_azure() {
-        let Value::Object(json) = tags().to_json() else { unreachable!() };
+        let Value::Object(json) = tags().to_json() else {
+            unreachable!()
+        };
         assert!(json.len() <= 50);
         for name in json.keys() {
-            assert!(!name.contains(['<', '>', '%', '&', '\\', '?', '/']), "{name}");
+            assert!(
+                !name.contains(['<', '>', '%', '&', '\\', '?', '/']),
+                "{name}"
+            );
             for reserved in ["azure", "microsoft", "windows"] {
                 assert!(!name.starts_with(reserved), "{name}");
             }
@@ -218,9 +229,14 @@ mod tests {
     #[test]
     fn foreign_and_half_tagged_snapshots_are_not_ours() {
         assert_eq!(SnapshotTags::of_snapshot(&json!({})), None);
-        assert_eq!(SnapshotTags::of_snapshot(&json!({ "tags": { "job": "x" } })), None);
+        assert_eq!(
+            SnapshotTags::of_snapshot(&json!({ "tags": { "job": "x" } })),
+            None
+        );
         let mut half = tags().to_json();
-        half.as_object_mut().unwrap().remove(&format!("{PREFIX}disk"));
+        half.as_object_mut()
+            .unwrap()
+            .remove(&format!("{PREFIX}disk"));
         assert_eq!(SnapshotTags::of_snapshot(&json!({ "tags": half })), None);
     }
 
@@ -229,9 +245,18 @@ mod tests {
         let name = tags().snapshot_name();
         assert_eq!(name, tags().snapshot_name());
         assert!(name.len() <= 80 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'));
-        let other_run = SnapshotTags { job: "AzureVMs.2026-11-23_09.05.00_08".into(), ..tags() };
-        let other_disk = SnapshotTags { disk: "other".into(), ..tags() };
-        let other_client = SnapshotTags { client: "other-fd".into(), ..tags() };
+        let other_run = SnapshotTags {
+            job: "AzureVMs.2026-11-23_09.05.00_08".into(),
+            ..tags()
+        };
+        let other_disk = SnapshotTags {
+            disk: "other".into(),
+            ..tags()
+        };
+        let other_client = SnapshotTags {
+            client: "other-fd".into(),
+            ..tags()
+        };
         for other in [other_run, other_disk, other_client] {
             assert_ne!(name, other.snapshot_name());
         }
@@ -241,7 +266,12 @@ mod tests {
     fn the_chain_is_the_job_without_what_the_director_appends() {
         assert_eq!(chain_name("AzureVMs.2026-11-23_09.05.00_07"), "AzureVMs");
         assert_eq!(chain_name("a.b.2026-11-23_09.05.00_07"), "a.b");
-        for odd in ["AzureVMs", ".2026-11-23_09.05.00_07", "x.2026-11-23_09.05.00", "ü2026-11-23_09.05.00_07"] {
+        for odd in [
+            "AzureVMs",
+            ".2026-11-23_09.05.00_07",
+            "x.2026-11-23_09.05.00",
+            "ü2026-11-23_09.05.00_07",
+        ] {
             assert_eq!(chain_name(odd), odd);
         }
     }

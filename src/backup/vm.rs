@@ -57,11 +57,14 @@ struct QueuedImage {
 
 impl PreparedVm {
     /// Configuration, snapshots, access, page lists, document. On failure everything that was made is given back.
-    pub(super) async fn prepare(
-        context: &Context,
-        candidate: &Candidate,
-    ) -> Result<Self, Error> {
-        let Context { azure, run, tracker, notices, .. } = context;
+    pub(super) async fn prepare(context: &Context, candidate: &Candidate) -> Result<Self, Error> {
+        let Context {
+            azure,
+            run,
+            tracker,
+            notices,
+            ..
+        } = context;
         let export = export::read(azure, candidate).await?;
         let now = seconds(SystemTime::now());
         let epoch = tracker

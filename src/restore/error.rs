@@ -1,7 +1,8 @@
 //! Why a restore failed.
 
+use std::error::Error as StdError;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::{azure, pipeline};
 
@@ -103,9 +104,9 @@ pub enum Error {
     },
 
     /// The bytes of a disk could not be uploaded.
-    #[error("upload disk {disk}")]
+    #[error("upload {disk}")]
     Upload {
-        /// Name of the new disk.
+        /// Name and place of the new disk.
         disk: String,
         /// Which range, and why.
         #[source]
@@ -127,13 +128,43 @@ pub enum Error {
 }
 
 impl Error {
+    pub(super) fn azure(action: impl Into<String>, source: azure::Error) -> Self {
+        if source.is_cancelled() {
+            return Self::Cancelled;
+        }
+        Self::Azure {
+            action: action.into(),
+            source,
+        }
+    }
+
+    pub(super) fn local(action: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::Local {
+            action,
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    /// A request that was cancelled under way comes back as a failed range.
+    pub(super) fn upload(disk: String, source: pipeline::Error) -> Self {
+        let cancelled = source.is_cancelled()
+            || StdError::source(&source)
+                .and_then(|cause| cause.downcast_ref::<azure::Error>())
+                .is_some_and(azure::Error::is_cancelled);
+        if cancelled {
+            return Self::Cancelled;
+        }
+        Self::Upload { disk, source }
+    }
+
     /// Whether the job was cancelled: an outcome to be reported once and quietly, not a fault.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         match self {
             Self::Cancelled => true,
             Self::Azure { source, .. } => source.is_cancelled(),
-            Self::Upload { source, .. } => matches!(source, pipeline::Error::Cancelled),
+            Self::Upload { source, .. } => source.is_cancelled(),
             Self::Entry { .. }
             | Self::TwoVms { .. }
             | Self::Document { .. }

@@ -8,14 +8,21 @@
 //! Nothing is created in Azure before `complete`. Names are matched there too, so the configuration document may come
 //! after its images; it only helps to find out early what cannot work.
 
+mod build;
+mod disk;
 mod error;
+mod network;
+mod plan;
+mod receive;
+mod sparse;
+mod staging;
+mod undo;
 
 use std::path::PathBuf;
 
 pub use self::error::Error;
+pub use self::receive::Restore;
 
-use crate::azure::Azure;
-use crate::notice::Notices;
 use crate::pipeline::Limits;
 
 /// What a restore is told.
@@ -23,7 +30,7 @@ use crate::pipeline::Limits;
 pub struct Options {
     /// Name of the new VM; the saved name without it.
     pub new_hostname: Option<String>,
-    /// Folder for local images, of this restore alone; removed at the end.
+    /// Folder for local images, of this restore alone: it must not exist yet, and is removed at the end.
     pub staging_dir: PathBuf,
     /// Leave the local images (debug=9).
     pub keep_staging: bool,
@@ -34,68 +41,10 @@ pub struct Options {
 /// What the driver shall do with an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disposition {
-    /// Not needed; send no data.
+    /// Not needed; send no data (`end_entry` does nothing then).
     Skip,
     /// Send its data.
     Receive,
-}
-
-/// A running restore.
-#[derive(Debug)]
-pub struct Restore {}
-
-impl Restore {
-    /// Nothing is created yet, neither in Azure nor on disk.
-    #[must_use]
-    pub fn new(azure: Azure, options: Options, notices: Notices) -> Self {
-        let _ = (azure, options, notices);
-        unimplemented!()
-    }
-
-    /// A file comes: catalog name (any prefix before `/@azure-vm/` ignored) and its size in bytes as in the catalog.
-    ///
-    /// # Errors
-    ///
-    /// A file that does not belong to this restore; too little space; local storage that fails.
-    pub async fn begin_entry(&mut self, path: &str, size: u64) -> Result<Disposition, Error> {
-        let _ = (path, size);
-        unimplemented!()
-    }
-
-    /// Data of the current file at its offset in bytes, in any order; blocks the caller on local disk I/O.
-    ///
-    /// # Errors
-    ///
-    /// No current file; beyond its end; disk full.
-    pub fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), Error> {
-        let _ = (offset, data);
-        unimplemented!()
-    }
-
-    /// The current file is complete. After the configuration document: checks that the VM can be built, that its new
-    /// name is free and that the local folder has room for its images.
-    ///
-    /// # Errors
-    ///
-    /// It is not what it should be; one of the checks failed.
-    pub async fn end_entry(&mut self) -> Result<(), Error> {
-        unimplemented!()
-    }
-
-    /// All files came: disks, NICs, VM. Whatever was created is removed again on failure, the local files in any case
-    /// (unless `keep_staging`). What could not be removed, and what the new VM could not be given, are notices.
-    ///
-    /// # Errors
-    ///
-    /// Anything missing or refused.
-    pub async fn complete(self) -> Result<RestoredVm, Error> {
-        unimplemented!()
-    }
-
-    /// The job failed or was cancelled: local files go (unless `keep_staging`).
-    pub async fn abandon(self) {
-        unimplemented!()
-    }
 }
 
 /// What a restore made.

@@ -1,0 +1,151 @@
+//! The new VM, from staged images to a running machine: disks side by side, then interfaces, then the VM itself.
+
+use futures_util::{StreamExt, stream};
+
+use super::plan::Plan;
+use super::staging::Staging;
+use super::undo::Undo;
+use super::{Error, RestoredVm, disk, network};
+use crate::azure::Azure;
+use crate::notice::Notices;
+use crate::pipeline::Limits;
+
+/// Disks that are uploaded at the same time. Each runs at the speed of a Standard HDD of its size (60 MiB/s and more),
+/// so a few fill the network of most hosts.
+const DISKS_AT_ONCE: usize = 4;
+
+/// Makes everything in `plan`. After a failure everything that was made is removed again.
+///
+/// # Errors
+///
+/// Anything that Azure refuses, or makes otherwise than asked for.
+pub(super) async fn vm(
+    azure: &Azure,
+    plan: &Plan,
+    staging: &Staging,
+    limits: Limits,
+    notices: &Notices,
+) -> Result<RestoredVm, Error> {
+    let undo = Undo::default();
+    match make(azure, plan, staging, limits, notices, &undo).await {
+        Ok(()) => {
+            for note in &plan.notes {
+                notices.warning(note);
+            }
+            notices.info(format!(
+                "virtual machine {} is restored in resource group {}",
+                plan.vm.name(),
+                plan.vm.resource_group()
+            ));
+            Ok(RestoredVm {
+                id: plan.vm.as_str().to_owned(),
+                name: plan.vm.name().to_owned(),
+            })
+        }
+        Err(error) => {
+            undo.run(&azure.for_cleanup(), notices).await;
+            Err(error)
+        }
+    }
+}
+
+/// # Errors
+///
+/// [`Error::NameTaken`], or that Azure cannot be asked.
+pub(super) async fn check_name(azure: &Azure, plan: &Plan) -> Result<(), Error> {
+    let (group, name) = (plan.vm.resource_group(), plan.vm.name());
+    let existing = azure
+        .find_virtual_machine(group, name)
+        .await
+        .map_err(|source| {
+            Error::azure(format!("look for a virtual machine named {name}"), source)
+        })?;
+    match existing {
+        None => Ok(()),
+        Some(_) => Err(Error::NameTaken {
+            name: name.to_owned(),
+            resource_group: group.to_owned(),
+        }),
+    }
+}
+
+async fn make(
+    azure: &Azure,
+    plan: &Plan,
+    staging: &Staging,
+    limits: Limits,
+    notices: &Notices,
+    undo: &Undo,
+) -> Result<(), Error> {
+    upload_disks(azure, plan, staging, limits, notices, undo).await?;
+    for nic in &plan.nics {
+        undo.note_nic(&nic.id);
+        network::create(azure, &nic.id, &nic.body, notices)
+            .await
+            .map_err(|source| {
+                Error::azure(
+                    format!("create network interface {}", nic.id.name()),
+                    source,
+                )
+            })?;
+    }
+    // Hours may have passed since the first look, and a request for a name that exists would change that machine.
+    check_name(azure, plan).await?;
+    if let Some(os_disk) = plan.disks.first() {
+        undo.note_vm(&plan.vm, &os_disk.id);
+    }
+    let made = azure
+        .create_virtual_machine(&plan.vm, &plan.vm_body())
+        .await
+        .map_err(|source| {
+            Error::azure(format!("create virtual machine {}", plan.vm.name()), source)
+        })?;
+    plan.check_vm(&made)
+}
+
+/// Uploads all disks, some at a time. After a failure the others stop, but each comes to its own end, so that nothing is
+/// being made while it is removed.
+async fn upload_disks(
+    azure: &Azure,
+    plan: &Plan,
+    staging: &Staging,
+    limits: Limits,
+    notices: &Notices,
+    undo: &Undo,
+) -> Result<(), Error> {
+    let at_once = plan.disks.len().clamp(1, DISKS_AT_ONCE);
+    let limits = Limits {
+        memory: limits.memory / at_once as u64,
+        ..limits
+    };
+    let stop = azure.cancellation().child_token();
+    let uploads = stream::iter(&plan.disks).map(|disk| {
+        let stop = &stop;
+        async move {
+            if stop.is_cancelled() {
+                return Err(Error::Cancelled);
+            }
+            let image = staging
+                .image(&disk.file)
+                .ok_or_else(|| Error::Incomplete {
+                    vm: plan.vm.name().to_owned(),
+                    reason: format!("its image {} is not staged", disk.file),
+                })?
+                .reader()?;
+            undo.note_disk(&disk.id);
+            let uploaded = disk::upload(azure, disk, image, limits, stop, notices).await;
+            if uploaded.is_err() {
+                stop.cancel();
+            }
+            uploaded
+        }
+    });
+    let mut uploads = uploads.buffer_unordered(at_once);
+    let mut first_failure = Ok(());
+    while let Some(uploaded) = uploads.next().await {
+        if first_failure.is_ok() {
+            first_failure = uploaded;
+        }
+    }
+    first_failure
+}

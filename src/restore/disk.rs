@@ -1,0 +1,276 @@
+//! One disk of the new VM: made empty, filled through a grant, closed, checked.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use serde_json::{Map, Value, json};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::Error;
+use super::plan::NewDisk;
+use super::sparse::SparseReader;
+use crate::azure::{Access, Azure, PageBlob};
+use crate::document::{ImageRecord, Slot};
+use crate::json;
+use crate::notice::{Notices, with_causes};
+use crate::pipeline::{BoxError, ByteBudget, Limits, PageWriter, RangeSink};
+use crate::quantity::{ByteSize, Rate};
+use crate::vhd;
+
+/// Asked for at a time; renewed by the access layer. Bounds how long access stays open after a crash.
+const ACCESS_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
+
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5 * 60);
+
+/// Members of a saved disk's `properties` that are settings, not read-backs, and can be given at creation. The new disk
+/// is made in another way than the saved one, so this is a list of what to take, not of what to leave.
+const SETTINGS: [&str; 13] = [
+    "osType",
+    "hyperVGeneration",
+    "purchasePlan",
+    "supportedCapabilities",
+    "encryption",
+    "encryptionSettingsCollection",
+    "networkAccessPolicy",
+    "diskAccessId",
+    "publicNetworkAccess",
+    "dataAccessAuthMode",
+    "maxShares",
+    "supportsHibernation",
+    "optimizedForFrequentAttach",
+];
+
+/// `<vm>-osdisk-<suffix>` or `<vm>-data<lun>-<suffix>`: at most 80 characters, as a VM's name has at most 64.
+pub(super) fn name(vm: &str, slot: Slot, suffix: &str) -> String {
+    match slot {
+        Slot::Os => format!("{vm}-os-{suffix}"),
+        Slot::Data(lun) => format!("{vm}-d{lun}-{suffix}"),
+    }
+}
+
+/// The body of an empty disk like the saved one, ready to be uploaded.
+///
+/// # Errors
+///
+/// A disk that cannot be made by upload.
+pub(super) fn body(record: &ImageRecord, notes: &mut Vec<String>) -> Result<Value, Error> {
+    let saved = &record.disk;
+    let what = || {
+        format!(
+            "disk {} ({})",
+            json::text(saved, "/name").unwrap_or("(unnamed)"),
+            record.slot
+        )
+    };
+    let mut properties = Map::new();
+    properties.insert(
+        "creationData".into(),
+        json!({
+            "createOption": "Upload",
+            "uploadSizeBytes": record.size_bytes + vhd::FOOTER_LEN,
+        }),
+    );
+    for member in SETTINGS {
+        if let Some(value) = saved.pointer(&format!("/properties/{member}"))
+            && !value.is_null()
+        {
+            properties.insert(member.into(), value.clone());
+        }
+    }
+    match json::text(saved, "/properties/securityProfile/securityType") {
+        None | Some("Standard") => {}
+        Some("TrustedLaunch") => {
+            properties.insert(
+                "securityProfile".into(),
+                json!({ "securityType": "TrustedLaunch" }),
+            );
+            notes.push(format!(
+                "{}: the state of the virtual TPM is not saved; the new machine starts with a fresh one",
+                what()
+            ));
+        }
+        Some(other) => {
+            return Err(Error::Unsupported {
+                what: what(),
+                reason: format!("its security type {other} needs guest state that is not saved"),
+            });
+        }
+    }
+    // Only these kinds are provisioned; of the others the figures follow from size and tier.
+    let sku = json::text(saved, "/sku/name").unwrap_or_default();
+    if matches!(sku, "UltraSSD_LRS" | "PremiumV2_LRS") {
+        for member in [
+            "diskIOPSReadWrite",
+            "diskMBpsReadWrite",
+            "diskIOPSReadOnly",
+            "diskMBpsReadOnly",
+        ] {
+            if let Some(value) = saved.pointer(&format!("/properties/{member}")) {
+                properties.insert(member.into(), value.clone());
+            }
+        }
+        properties["creationData"]["logicalSectorSize"] = record.sector_size.into();
+    } else if sku.starts_with("Premium_") {
+        if let Some(tier) = saved.pointer("/properties/tier") {
+            properties.insert("tier".into(), tier.clone());
+        }
+        if json::is_true(saved, "/properties/burstingEnabled") {
+            properties.insert("burstingEnabled".into(), true.into());
+        }
+    }
+    let mut body = json!({ "properties": properties });
+    for member in ["location", "extendedLocation", "zones", "tags"] {
+        if let Some(value) = saved.get(member) {
+            body[member] = value.clone();
+        }
+    }
+    if !sku.is_empty() {
+        body["sku"] = json!({ "name": sku });
+    }
+    Ok(body)
+}
+
+/// The blob of an upload disk, as the pipeline sees it.
+#[derive(Debug)]
+struct DiskSink(PageBlob);
+
+impl RangeSink for DiskSink {
+    fn write(&self, offset: u64, data: Bytes) -> BoxFuture<'_, Result<(), BoxError>> {
+        async move { self.0.write(offset, data).await.map_err(BoxError::from) }.boxed()
+    }
+}
+
+/// Makes the disk and fills it with `image`; `stop` ends the transfer early. Access is given back in every outcome; the disk itself is the caller's to
+/// delete after a failure.
+///
+/// # Errors
+///
+/// Azure's refusal, a local file that cannot be read, a disk that is not what it should be.
+pub(super) async fn upload(
+    azure: &Azure,
+    disk: &NewDisk,
+    image: File,
+    limits: Limits,
+    stop: &CancellationToken,
+    notices: &Notices,
+) -> Result<(), Error> {
+    azure
+        .create_upload_disk(&disk.id, &disk.body)
+        .await
+        .map_err(|source| Error::azure(format!("create {}", disk.label()), source))?;
+    let grant = azure
+        .grant(&disk.id, Access::Write, ACCESS_DURATION)
+        .await
+        .map_err(|source| Error::azure(format!("open {} for upload", disk.label()), source))?;
+    let written = fill(disk, image, grant.page_blob(), limits, stop, notices).await;
+    let revoked = grant.revoke().await;
+    if written.is_err()
+        && let Err(error) = &revoked
+    {
+        notices.error(format!(
+            "revoke access to {}: {}",
+            disk.label(),
+            with_causes(error)
+        ));
+    }
+    written?;
+    revoked
+        .map_err(|source| Error::azure(format!("close {} after upload", disk.label()), source))?;
+    check(azure, disk).await
+}
+
+async fn fill(
+    disk: &NewDisk,
+    image: File,
+    blob: PageBlob,
+    limits: Limits,
+    stop: &CancellationToken,
+    notices: &Notices,
+) -> Result<(), Error> {
+    let length = blob
+        .content_length()
+        .await
+        .map_err(|source| Error::azure(format!("read length of {}", disk.label()), source))?;
+    let expected = disk.size + vhd::FOOTER_LEN;
+    if length != expected {
+        return Err(Error::Mismatch {
+            what: disk.label(),
+            reason: format!("it takes {length} bytes instead of {expected}"),
+        });
+    }
+    let failed = |source| Error::upload(disk.label(), source);
+    let started = Instant::now();
+    let mut reported = started;
+    let mut sent = 0;
+    let mut writer = PageWriter::new(
+        Arc::new(DiskSink(blob)),
+        &ByteBudget::new(limits.memory),
+        limits,
+        stop,
+    );
+    let mut pieces = SparseReader::new(image, disk.size);
+    loop {
+        let piece = pieces.next().await.map_err(|source| Error::Local {
+            action: "read staged image of",
+            path: disk.id.name().into(),
+            source,
+        })?;
+        let Some((offset, bytes)) = piece else { break };
+        writer.write(offset, bytes).await.map_err(failed)?;
+        sent += bytes.len() as u64;
+        if reported.elapsed() >= PROGRESS_INTERVAL {
+            reported = Instant::now();
+            notices.info(format!(
+                "{}: {} uploaded, at {} of {}, {}",
+                disk.label(),
+                ByteSize(sent),
+                ByteSize(offset),
+                ByteSize(disk.size),
+                Rate::new(sent, started.elapsed())
+            ));
+        }
+    }
+    // The footer makes the image valid, so it goes last, when everything before it is acknowledged.
+    writer.barrier().await.map_err(failed)?;
+    let footer = vhd::fixed_footer(disk.size, Uuid::new_v4(), SystemTime::now());
+    writer.write(disk.size, &footer).await.map_err(failed)?;
+    let stats = writer.finish().await.map_err(failed)?;
+    let elapsed = started.elapsed();
+    notices.info(format!(
+        "{}: size {}, uploaded {} in {} requests; {:.1} s, {}",
+        disk.label(),
+        ByteSize(disk.size),
+        ByteSize(stats.bytes),
+        stats.requests,
+        elapsed.as_secs_f64(),
+        Rate::new(stats.bytes, elapsed)
+    ));
+    Ok(())
+}
+
+/// A closed disk has a size of its own and can be attached.
+async fn check(azure: &Azure, disk: &NewDisk) -> Result<(), Error> {
+    let made = azure
+        .disk(&disk.id)
+        .await
+        .map_err(|source| Error::azure(format!("read {}", disk.label()), source))?;
+    let size = json::integer(&made, "/properties/diskSizeBytes");
+    let state = json::text(&made, "/properties/diskState").unwrap_or("(none)");
+    if size == Some(disk.size) && state.eq_ignore_ascii_case("Unattached") {
+        return Ok(());
+    }
+    let size = size.map_or_else(|| "no size".to_owned(), |size| format!("{size} bytes"));
+    Err(Error::Mismatch {
+        what: disk.label(),
+        reason: format!(
+            "after the upload it has {size} and state {state} instead of {} bytes and Unattached",
+            disk.size
+        ),
+    })
+}

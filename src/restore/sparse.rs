@@ -1,0 +1,191 @@
+//! Reads what is not zero from a sparse file: holes are not read at all, zeros between data are left out.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::unistd::{Whence, lseek};
+use tokio::task::spawn_blocking;
+
+use crate::pipeline::is_zero;
+
+/// Zeros are left out in pieces of this size, in bytes: small enough to skip most of them, large enough that data with
+/// gaps does not fall apart into tiny requests.
+const GRAIN: u64 = 64 * 1024;
+/// Bytes read at a time.
+const BUFFER: u64 = 4 * 1024 * 1024;
+
+/// The pieces of one file, in order.
+#[derive(Debug)]
+pub(super) struct SparseReader {
+    file: Arc<File>,
+    size: u64,
+    /// Everything before it is done or in `window`.
+    position: u64,
+    window: Window,
+    /// Bytes of `window` that are done.
+    done: usize,
+}
+
+/// Bytes of the file from `start` on.
+#[derive(Debug, Default)]
+struct Window {
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl SparseReader {
+    /// Reads the first `size` bytes of `file`, whose own position does not matter.
+    pub(super) fn new(file: File, size: u64) -> Self {
+        Self {
+            file: Arc::new(file),
+            size,
+            position: 0,
+            window: Window::default(),
+            done: 0,
+        }
+    }
+
+    /// The next bytes that are not all zeros and their offset in the file, at most [`BUFFER`] long; `None` at the end.
+    pub(super) async fn next(&mut self) -> io::Result<Option<(u64, &[u8])>> {
+        loop {
+            if let Some((from, to)) = next_nonzero(&self.window.bytes, self.done) {
+                self.done = to;
+                return Ok(Some((
+                    self.window.start + from as u64,
+                    &self.window.bytes[from..to],
+                )));
+            }
+            let (file, position, size) = (Arc::clone(&self.file), self.position, self.size);
+            let bytes = std::mem::take(&mut self.window.bytes);
+            let read = spawn_blocking(move || read_window(&file, position, size, bytes));
+            let Some(window) = read.await.map_err(io::Error::other)?? else {
+                self.position = self.size;
+                return Ok(None);
+            };
+            self.position = window.start + window.bytes.len() as u64;
+            self.window = window;
+            self.done = 0;
+        }
+    }
+}
+
+/// The first run of grains from `from` on of which none is zero. Windows begin at multiples of the grain.
+fn next_nonzero(bytes: &[u8], from: usize) -> Option<(usize, usize)> {
+    let grain = usize::try_from(GRAIN).unwrap_or(usize::MAX);
+    let grain_at = |at: usize| {
+        bytes
+            .get(at..bytes.len().min(at + grain))
+            .filter(|g| !g.is_empty())
+    };
+    let mut start = from;
+    while is_zero(grain_at(start)?) {
+        start += grain;
+    }
+    let mut end = start;
+    while let Some(grain) = grain_at(end).filter(|grain| !is_zero(grain)) {
+        end += grain.len();
+    }
+    Some((start, end))
+}
+
+/// The next bytes at or after `position` that are in a data extent.
+fn read_window(
+    file: &File,
+    position: u64,
+    size: u64,
+    mut bytes: Vec<u8>,
+) -> io::Result<Option<Window>> {
+    if position >= size {
+        return Ok(None);
+    }
+    let Some(data) = seek(file, position, Whence::SeekData)? else {
+        return Ok(None);
+    };
+    let start = (data - data % GRAIN).max(position);
+    if start >= size {
+        return Ok(None);
+    }
+    let hole = seek(file, data, Whence::SeekHole)?.unwrap_or(size);
+    let end = hole.next_multiple_of(GRAIN).min(start + BUFFER).min(size);
+    bytes.resize(usize::try_from(end - start).map_err(io::Error::other)?, 0);
+    file.read_exact_at(&mut bytes, start)?;
+    Ok(Some(Window { start, bytes }))
+}
+
+/// `None` if there is no such place before the end of the file.
+fn seek(file: &File, from: u64, whence: Whence) -> io::Result<Option<u64>> {
+    let from = i64::try_from(from).map_err(io::Error::other)?;
+    match lseek(file, from, whence) {
+        Ok(at) => Ok(Some(u64::try_from(at).map_err(io::Error::other)?)),
+        Err(Errno::ENXIO) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn pieces(writes: &[(u64, u8, u64)], size: u64) -> Vec<(u64, Vec<u8>)> {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(size).unwrap();
+        for &(offset, byte, len) in writes {
+            file.write_all_at(&vec![byte; usize::try_from(len).unwrap()], offset)
+                .unwrap();
+        }
+        let mut reader = SparseReader::new(file, size);
+        let mut pieces = Vec::new();
+        while let Some((offset, bytes)) = reader.next().await.unwrap() {
+            pieces.push((offset, bytes.to_vec()));
+        }
+        pieces
+    }
+
+    fn replay(pieces: &[(u64, Vec<u8>)], size: u64) -> Vec<u8> {
+        let mut image = vec![0; usize::try_from(size).unwrap()];
+        let mut position = 0;
+        for (offset, bytes) in pieces {
+            assert!(*offset >= position, "in order");
+            assert!(!is_zero(bytes));
+            position = offset + bytes.len() as u64;
+            let at = usize::try_from(*offset).unwrap();
+            image[at..at + bytes.len()].copy_from_slice(bytes);
+        }
+        image
+    }
+
+    #[tokio::test]
+    async fn an_empty_file_has_no_pieces() {
+        assert!(pieces(&[], 100 << 20).await.is_empty());
+        // Zeros that were written take space, yet are no piece.
+        assert!(pieces(&[(1 << 20, 0, 5 << 20)], 100 << 20).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn pieces_replay_to_the_file() {
+        let size = (21 << 20) + 512;
+        let writes = [
+            (0, 1, 1),
+            (GRAIN * 3 - 1, 2, 2),
+            (5 << 20, 3, 9 << 20),
+            ((7 << 20) + 100, 0, 3 << 20),
+            (size - 1, 4, 1),
+        ];
+        let found = pieces(&writes, size).await;
+        let mut expected = vec![0; usize::try_from(size).unwrap()];
+        for (offset, byte, len) in writes {
+            let at = usize::try_from(offset).unwrap();
+            expected[at..at + usize::try_from(len).unwrap()].fill(byte);
+        }
+        assert!(replay(&found, size) == expected);
+        let sent: usize = found.iter().map(|(_, bytes)| bytes.len()).sum();
+        let grain = usize::try_from(GRAIN).unwrap();
+        assert!(
+            sent <= (6 << 20) + 8 * grain,
+            "{sent} bytes sent for 6 MiB of data"
+        );
+    }
+}
