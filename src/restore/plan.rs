@@ -134,11 +134,6 @@ impl Plan {
         })
     }
 
-    /// Bytes of all images.
-    pub(super) fn size(&self) -> u64 {
-        self.disks.iter().map(|disk| disk.size).sum()
-    }
-
     /// The body that makes the VM of its disks and interfaces.
     pub(super) fn vm_body(&self) -> Value {
         let mut body = self.vm_template.clone();
