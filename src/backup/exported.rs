@@ -53,7 +53,7 @@ impl ExportedImage {
     ///
     /// Azure's refusal; [`Error::Unsavable`] if it is something else.
     pub async fn open(blob: PageBlob, what: String) -> Result<Self, Error> {
-        let failed = |action: &str, source| azure_error(format!("{action} of {what}"), source);
+        let failed = |action: &str, source| Error::azure(format!("{action} of {what}"), source);
         let refuse = |reason: String| Error::Unsavable {
             what: what.clone(),
             reason,
@@ -105,7 +105,7 @@ impl ExportedImage {
     /// Azure's refusal; a list that cannot be trusted.
     pub async fn full_plan(&self) -> Result<ReadPlan, Error> {
         let listed = self.blob.page_ranges().await.map_err(|source| {
-            azure_error(format!("list allocated ranges of {}", self.what), source)
+            Error::azure(format!("list allocated ranges of {}", self.what), source)
         })?;
         self.plan(of_kind(&listed, PageRangeKind::Written, self.size))
     }
@@ -121,7 +121,7 @@ impl ExportedImage {
             .page_ranges_diff(&base.blob)
             .await
             .map_err(|source| {
-                azure_error(
+                Error::azure(
                     format!("list changes of {} since {}", self.what, base.what),
                     source,
                 )
@@ -132,11 +132,8 @@ impl ExportedImage {
         })
     }
 
-    fn plan(&self, mut ranges: Vec<ByteRange>) -> Result<ReadPlan, Error> {
-        if ranges.last().is_none_or(|last| last.end() < self.size) {
-            // Smaller than a sector only if the footer lies; then the plan is the whole image.
-            ranges.extend(ByteRange::new(self.size.saturating_sub(SECTOR), self.size));
-        }
+    fn plan(&self, ranges: Vec<ByteRange>) -> Result<ReadPlan, Error> {
+        let ranges = up_to_the_end(ranges, self.size);
         ReadPlan::new(Arc::new(ImageSource(self.blob.clone())), ranges).map_err(|error| {
             Error::Unsavable {
                 what: self.what.clone(),
@@ -155,6 +152,15 @@ fn of_kind(listed: &[PageRange], kind: PageRangeKind, size: u64) -> Vec<ByteRang
         .collect()
 }
 
+/// Adds the last sector, if it is not among `ranges` already.
+fn up_to_the_end(mut ranges: Vec<ByteRange>, size: u64) -> Vec<ByteRange> {
+    if ranges.last().is_none_or(|last| last.end() < size) {
+        // Smaller than a sector only if the footer lies; then the plan is the whole image.
+        ranges.extend(ByteRange::new(size.saturating_sub(SECTOR), size));
+    }
+    ranges
+}
+
 async fn read_sector(blob: &PageBlob, range: ByteRange) -> Result<[u8; 512], azure::Error> {
     let frames = blob.read(range).await?;
     let mut sector = [0; 512];
@@ -165,6 +171,69 @@ async fn read_sector(blob: &PageBlob, range: ByteRange) -> Result<[u8; 512], azu
     Ok(sector)
 }
 
-fn azure_error(action: String, source: azure::Error) -> Error {
-    Error::Azure { action, source }
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn page(start: u64, end: u64, kind: PageRangeKind) -> PageRange {
+        PageRange {
+            range: ByteRange::new(start, end).unwrap(),
+            kind,
+        }
+    }
+
+    fn planned(listed: Vec<PageRange>, size: u64) -> Vec<(u64, u64)> {
+        up_to_the_end(of_kind(&listed, PageRangeKind::Written, size), size)
+            .into_iter()
+            .map(|range| (range.start(), range.end()))
+            .collect()
+    }
+
+    #[test]
+    fn the_footer_is_cut_off_and_the_last_sector_is_always_read() {
+        use PageRangeKind::{Cleared, Written};
+        let size = 8192;
+        assert_eq!(planned(vec![], size), [(7680, 8192)]);
+        assert_eq!(
+            planned(vec![page(8192, 8704, Written)], size),
+            [(7680, 8192)]
+        );
+        assert_eq!(
+            planned(vec![page(7168, 8704, Written)], size),
+            [(7168, 8192)]
+        );
+        assert_eq!(
+            planned(vec![page(0, 512, Written), page(512, 1024, Cleared)], size),
+            [(0, 512), (7680, 8192)]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn a_plan_covers_what_is_written_and_nothing_beyond_the_disk(
+            mut edges in proptest::collection::btree_set(0u64..=65, 0..20),
+            size in 1u64..=64,
+        ) {
+            if edges.len() % 2 == 1 {
+                edges.pop_last();
+            }
+            let edges: Vec<u64> = edges.into_iter().map(|page| page * 512).collect();
+            let size = size * 512;
+            let listed: Vec<_> = edges.chunks(2).map(|e| page(e[0], e[1], PageRangeKind::Written)).collect();
+            let plan = up_to_the_end(of_kind(&listed, PageRangeKind::Written, size), size);
+            prop_assert_eq!(plan.last().unwrap().end(), size);
+            let mut position = 0;
+            for range in &plan {
+                prop_assert!(range.start() >= position);
+                position = range.end();
+            }
+            for sector in (0..size).step_by(512) {
+                let written = listed.iter().any(|p| p.range.start() <= sector && sector < p.range.end());
+                let read = plan.iter().any(|r| r.start() <= sector && sector < r.end());
+                prop_assert_eq!(read, written || sector == size - 512);
+            }
+        }
+    }
 }
