@@ -13,6 +13,9 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+    /// Its threads cannot be started.
+    #[error("start the emulator's threads")]
+    Runtime(#[source] io::Error),
     /// The CA or the server certificate could not be made.
     #[error("make the certificate of the HTTPS listener: {0}")]
     Certificate(String),
@@ -37,6 +40,17 @@ pub enum Error {
         "find disk or snapshot {0}: there is none of this id or name, or the name is not unique"
     )]
     NoSuchDisk(String),
+    /// Generated content is written in whole pages.
+    #[error("write {offset}+{len}: offset and length must be multiples of 512 bytes")]
+    Unaligned {
+        /// First byte.
+        offset: u64,
+        /// Bytes.
+        len: u64,
+    },
+    /// Stored content cannot be read or written.
+    #[error("access the content of a disk")]
+    Content(#[source] io::Error),
     /// The range leaves the disk.
     #[error("access {offset}+{len} of {disk}: its size is {size} bytes")]
     OutOfRange {

@@ -15,15 +15,25 @@
 //! # Ok(())
 //! # }
 //! ```
+mod arm;
+mod blob;
+mod clock;
 mod config;
+mod control;
 mod emulator;
 mod error;
 mod faults;
+mod footer;
+mod front;
+mod message;
 mod observer;
 pub mod pattern;
 mod scenario;
+mod service;
 mod size;
+mod state;
 mod sync;
+mod token;
 mod view;
 
 pub use config::{

@@ -1,0 +1,244 @@
+//! The listeners, and the way of a request from the socket to the service and back.
+mod connection;
+mod outgoing;
+mod router;
+mod tls;
+
+use self::{
+    connection::{Connection, Ending},
+    outgoing::Outgoing,
+    router::Router,
+};
+use crate::{
+    Config, Error,
+    message::{Body, Request, Response},
+    service::{Area, Reply, Service, Wire},
+};
+use http::{HeaderName, HeaderValue, header};
+use http_body_util::{BodyExt, Limited};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+};
+use tokio_rustls::TlsAcceptor;
+
+/// Longest request body: what a control client may write to a disk at once.
+const MAX_BODY: usize = 256 << 20;
+
+/// Where the emulator listens.
+#[derive(Debug)]
+pub(crate) struct Front {
+    pub(crate) http: SocketAddr,
+    pub(crate) https: SocketAddr,
+    pub(crate) service: Arc<Service>,
+}
+
+impl Front {
+    /// Binds both ports and serves them on the current runtime until it ends.
+    pub(crate) async fn start(config: &Config) -> Result<Self, Error> {
+        let http = bind(SocketAddr::new(config.listen, config.http_port)).await?;
+        let https = bind(SocketAddr::new(config.listen, config.https_port)).await?;
+        let (acceptor, ca_pem) = tls::acceptor()?;
+        let service = Arc::new(Service::new(config, ca_pem)?);
+        let router = Arc::new(Router::new(Arc::clone(&service)).await);
+        let front = Self {
+            http: address(&http)?,
+            https: address(&https)?,
+            service: Arc::clone(&service),
+        };
+        let gate = Gate { service, router };
+        tokio::spawn(gate.clone().listen(http, None));
+        tokio::spawn(gate.listen(https, Some(acceptor)));
+        Ok(front)
+    }
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| Error::Listen { address, source })
+}
+
+fn address(listener: &TcpListener) -> Result<SocketAddr, Error> {
+    let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
+    listener.local_addr().map_err(|source| Error::Listen {
+        address: unknown,
+        source,
+    })
+}
+
+/// What every connection needs.
+#[derive(Clone, Debug)]
+struct Gate {
+    service: Arc<Service>,
+    router: Arc<Router>,
+}
+
+impl Gate {
+    async fn listen(self, listener: TcpListener, acceptor: Option<TlsAcceptor>) {
+        loop {
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Out of descriptors, for example; others may be closed meanwhile.
+                    tracing::warn!(%error, "accept a connection");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "switch off Nagle's algorithm");
+            }
+            let ending = Ending::default();
+            let stream = Connection::new(stream, ending.clone(), self.service.link().bandwidth);
+            let gate = self.clone();
+            match acceptor.clone() {
+                None => {
+                    tokio::spawn(gate.serve(stream, "http", ending));
+                }
+                Some(acceptor) => {
+                    tokio::spawn(async move {
+                        match acceptor.accept(stream).await {
+                            Ok(stream) => gate.serve(stream, "https", ending).await,
+                            Err(error) => tracing::debug!(%error, "TLS handshake"),
+                        }
+                    });
+                }
+            }
+        }
+    }
+
+    async fn serve<S>(self, stream: S, scheme: &'static str, ending: Ending)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let service = service_fn(move |request| {
+            let (gate, ending) = (self.clone(), ending.clone());
+            async move { gate.answer(request, scheme, &ending).await }
+        });
+        let served = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(None)
+            .serve_connection(TokioIo::new(stream), service)
+            .await;
+        if let Err(error) = served {
+            tracing::debug!(%error, "connection ended");
+        }
+    }
+
+    /// Answers one request; an error ends the connection.
+    async fn answer(
+        self,
+        request: hyper::Request<Incoming>,
+        scheme: &str,
+        ending: &Ending,
+    ) -> io::Result<hyper::Response<Outgoing>> {
+        let (head, body) = request.into_parts();
+        let host = head
+            .headers
+            .get(header::HOST)
+            .and_then(|host| host.to_str().ok())
+            .unwrap_or("localhost");
+        let base = format!("{scheme}://{host}");
+        let target = head
+            .uri
+            .path_and_query()
+            .map_or("/", |target| target.as_str())
+            .to_owned();
+        let body = match Limited::new(body, MAX_BODY).collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(error) => {
+                tracing::debug!(%error, "read a request body");
+                return Ok(build(Response::empty(413), Wire::Whole, None));
+            }
+        };
+        let request = Request::new(head.method, base, &target, head.headers, body);
+        let reply = if request
+            .segments
+            .first()
+            .is_some_and(|first| first == "_emulator")
+        {
+            // The digest of a large disk takes its time; wiremock answers one request after the other.
+            let service = Arc::clone(&self.service);
+            let handled =
+                tokio::task::spawn_blocking(move || service.handle(Area::Control, &request));
+            handled.await.map_err(|error| error.to_string())
+        } else {
+            self.router.route(request).await
+        };
+        let Reply {
+            response,
+            wire,
+            delay,
+            flight,
+        } = reply.unwrap_or_else(|error| {
+            tracing::error!(error, "the emulator failed");
+            let mut response = Response::empty(500);
+            response.body = Body::Bytes(format!("the emulator failed: {error}").into());
+            Reply {
+                response,
+                wire: Wire::Whole,
+                delay: Duration::ZERO,
+                flight: None,
+            }
+        });
+        let link = self.service.link();
+        let wait = delay
+            + if flight.is_some() {
+                link.latency
+            } else {
+                Duration::ZERO
+            };
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+        if let Some(flight) = &flight {
+            flight.answered(if wire == Wire::Reset {
+                0
+            } else {
+                response.status
+            });
+        }
+        if wire == Wire::Reset {
+            ending.reset();
+            return Err(io::Error::new(
+                io::ErrorKind::ConnectionReset,
+                "reset by a fault",
+            ));
+        }
+        Ok(build(response, wire, flight))
+    }
+}
+
+fn build(
+    response: Response,
+    wire: Wire,
+    flight: Option<crate::observer::Flight>,
+) -> hyper::Response<Outgoing> {
+    let Response {
+        status,
+        headers,
+        body,
+    } = response;
+    let len = body.len();
+    let mut out = hyper::Response::new(Outgoing::new(body, wire, flight));
+    *out.status_mut() =
+        http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
+    if status != 204 {
+        out.headers_mut()
+            .insert(header::CONTENT_LENGTH, HeaderValue::from(len));
+    }
+    for (name, value) in headers {
+        match HeaderValue::from_str(&value) {
+            Ok(value) => {
+                out.headers_mut()
+                    .append(HeaderName::from_static(name), value);
+            }
+            Err(error) => tracing::error!(name, %error, "a header cannot be sent"),
+        }
+    }
+    out
+}

@@ -1,0 +1,439 @@
+//! One request from its route to its answer: counters, faults, state, and the headers that every answer has.
+use crate::{
+    Config, Counters, Error, Fault, Link, Scenario, StateView,
+    arm::{self, error::ArmError},
+    blob,
+    clock::{self, Clock},
+    control,
+    faults::{Action, Faults, RetryAfter},
+    message::{Body, Request, Response},
+    observer::{Flight, Observer},
+    state::{Settings, World, content::Spool},
+    sync::lock,
+    token,
+};
+use std::{
+    sync::{Mutex, MutexGuard},
+    time::Duration,
+};
+
+/// The part of the emulator that a request's path leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Area {
+    /// `/_emulator/…`
+    Control,
+    /// `/{tenant}/oauth2/…` and `/{tenant}/v2.0/…`
+    Token,
+    /// `/md-…`
+    Blob,
+    /// `/subscriptions…`
+    Arm,
+    /// Anything else.
+    Unknown,
+}
+
+/// An answer and what the connection is to do with it.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) response: Response,
+    pub(crate) wire: Wire,
+    pub(crate) delay: Duration,
+    /// Absent for the control interface.
+    pub(crate) flight: Option<Flight>,
+}
+
+/// What happens to the answer on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wire {
+    /// It arrives.
+    Whole,
+    /// The connection is reset before it.
+    Reset,
+    /// The connection is reset after this many bytes of body.
+    Cut(u64),
+    /// Nothing comes after this many bytes of body.
+    Stall(u64),
+}
+
+/// Everything behind the listeners.
+#[derive(Debug)]
+pub(crate) struct Service {
+    world: Mutex<World>,
+    settings: Settings,
+    pub(crate) clock: Clock,
+    pub(crate) faults: Faults,
+    pub(crate) observer: Observer,
+    link: Mutex<Link>,
+    pub(crate) spool: Spool,
+    pub(crate) ca_pem: String,
+}
+
+impl Service {
+    pub(crate) fn new(config: &Config, ca_pem: String) -> Result<Self, Error> {
+        let settings = Settings::from(config);
+        let clock = Clock::default();
+        let key = [uuid::Uuid::new_v4(), uuid::Uuid::new_v4()];
+        let key = key.iter().flat_map(|id| id.as_bytes().to_vec()).collect();
+        let world = World::new(settings.clone(), key, clock.now(), &config.scenario)?;
+        let spool = match &config.spool_dir {
+            None => Spool::Memory,
+            Some(dir) => Spool::in_dir(dir).map_err(|source| Error::File {
+                path: dir.clone(),
+                source,
+            })?,
+        };
+        Ok(Self {
+            world: Mutex::new(world),
+            settings,
+            clock,
+            faults: Faults::default(),
+            observer: Observer::default(),
+            link: Mutex::new(config.link),
+            spool,
+            ca_pem,
+        })
+    }
+
+    /// Replaces the world. Tokens stay valid as far as their principals still exist.
+    pub(crate) fn load(&self, scenario: &Scenario) -> Result<(), Error> {
+        let key = lock(&self.world).key.clone();
+        let world = World::new(self.settings.clone(), key, self.clock.now(), scenario)?;
+        *lock(&self.world) = world;
+        Ok(())
+    }
+
+    /// The world at this moment.
+    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
+        let mut world = lock(&self.world);
+        world.arrive(self.clock.now());
+        world
+    }
+
+    pub(crate) fn view(&self) -> StateView {
+        self.world().view()
+    }
+
+    pub(crate) fn counters(&self) -> Counters {
+        self.observer.counters()
+    }
+
+    pub(crate) fn fault(&self, fault: Fault) {
+        self.faults.add(fault);
+    }
+
+    pub(crate) fn link(&self) -> Link {
+        *lock(&self.link)
+    }
+
+    pub(crate) fn set_link(&self, link: Link) {
+        *lock(&self.link) = link;
+    }
+
+    /// Answers a request.
+    pub(crate) fn handle(&self, area: Area, request: &Request) -> Reply {
+        if area == Area::Control {
+            let response = control::respond(self, request);
+            return Reply {
+                response,
+                wire: Wire::Whole,
+                delay: Duration::ZERO,
+                flight: None,
+            };
+        }
+        let route = arm::find(request);
+        let operation = match area {
+            Area::Control | Area::Unknown => None,
+            Area::Token => token::operation(request),
+            Area::Blob => blob::operation(request),
+            Area::Arm => route.as_ref().map(|(route, _)| route.name),
+        };
+        let Some(operation) = operation else {
+            return self.unmodelled(area, request, "this path, method or query");
+        };
+        let body_len = u64::try_from(request.body.len()).unwrap_or(u64::MAX);
+        let flight = self.observer.begin(operation, body_len);
+        let fault = self.faults.next(operation, &request.target);
+        let mut world = self.world();
+        let mut reply = Reply {
+            response: Response::empty(500),
+            wire: Wire::Whole,
+            delay: Duration::ZERO,
+            flight: Some(flight),
+        };
+        if let Some(response) = before(&mut world, area, request, fault.as_ref()) {
+            reply.response = response;
+        } else {
+            reply.response = match (area, route) {
+                (Area::Token, _) => token::respond(&world, request, operation),
+                (Area::Blob, _) => blob::respond(&mut world, &self.spool, request, operation),
+                (Area::Arm, Some((route, captures))) => {
+                    match route.respond(&mut world, request, captures, fault.as_ref()) {
+                        Ok(response) => response,
+                        Err(error) => self.refused(request, error),
+                    }
+                }
+                (Area::Control | Area::Unknown | Area::Arm, _) => Response::empty(501),
+            };
+            if reply.response.status == 501 && area == Area::Blob {
+                self.observer
+                    .unmodelled(describe(request, "a header of the data endpoint"));
+            }
+        }
+        after(&mut reply, fault);
+        finish(&mut reply.response, area, request, &world);
+        reply
+    }
+
+    fn refused(&self, request: &Request, error: ArmError) -> Response {
+        if error.unmodelled {
+            self.observer.unmodelled(describe(request, error.message()));
+        }
+        error.into_response()
+    }
+
+    fn unmodelled(&self, area: Area, request: &Request, what: &str) -> Reply {
+        let text = describe(request, what);
+        self.observer.unmodelled(text.clone());
+        let mut response =
+            ArmError::unmodelled(format!("The emulator does not model {text}")).into_response();
+        finish(&mut response, area, request, &lock(&self.world));
+        Reply {
+            response,
+            wire: Wire::Whole,
+            delay: Duration::ZERO,
+            flight: None,
+        }
+    }
+}
+
+/// Method and path without the query, which may hold signatures.
+fn describe(request: &Request, what: &str) -> String {
+    let names: Vec<&str> = request
+        .query
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .collect();
+    format!(
+        "{} {} (query: {}): {what}",
+        request.method,
+        request.path,
+        names.join(", ")
+    )
+}
+
+/// What a fault does before the request reaches the state; an answer means that it never does.
+fn before(
+    world: &mut World,
+    area: Area,
+    request: &Request,
+    fault: Option<&Action>,
+) -> Option<Response> {
+    match fault? {
+        Action::Status {
+            status,
+            code,
+            body,
+            retry_after,
+        } => {
+            let response = match body {
+                Some(body) => Response {
+                    status: *status,
+                    headers: Vec::new(),
+                    body: Body::Bytes(body.clone().into()),
+                },
+                None => plain_error(world, area, request, *status, code.as_deref()),
+            };
+            Some(with_retry_after(response, *retry_after, world))
+        }
+        Action::Throttle { retry_after } => {
+            let response = if area == Area::Blob {
+                blob::error(world, request, 503, "ServerBusy", "The server is busy.")
+            } else {
+                let (start, end) = (world.now, world.now + Duration::from_secs(1200));
+                arm::error::throttled("HighCostGet30Min", &clock::iso(start), &clock::iso(end))
+            };
+            Some(with_retry_after(response, *retry_after, world))
+        }
+        Action::Reset => Some(Response::empty(500)),
+        Action::RevokeSas => {
+            if let Some(grant) = world.grants.get_mut(&request.path) {
+                grant.revoked = true;
+            }
+            None
+        }
+        Action::ExpireSas => {
+            let now = world.now;
+            if let Some(grant) = world.grants.get_mut(&request.path) {
+                grant.expires = now;
+            }
+            None
+        }
+        Action::Delay { .. }
+        | Action::LostAnswer
+        | Action::CutBody { .. }
+        | Action::Stall { .. }
+        | Action::ShortBody { .. }
+        | Action::WrongContentRange { .. }
+        | Action::FailOperation { .. }
+        | Action::NeverEnding => None,
+    }
+}
+
+/// An error in the shape of the area.
+fn plain_error(
+    world: &World,
+    area: Area,
+    request: &Request,
+    status: u16,
+    code: Option<&str>,
+) -> Response {
+    const MESSAGE: &str = "The emulator was told to answer so.";
+    let usual = match status {
+        401 => "InvalidAuthenticationToken",
+        403 => "AuthorizationFailed",
+        404 => "ResourceNotFound",
+        408 | 504 => "GatewayTimeout",
+        409 => "Conflict",
+        429 => "TooManyRequests",
+        503 if area == Area::Blob => "ServerBusy",
+        503 => "ServiceUnavailable",
+        500 if area == Area::Blob => "InternalError",
+        _ => "InternalServerError",
+    };
+    let code = code.unwrap_or(usual);
+    match area {
+        Area::Blob => blob::error(world, request, status, code, MESSAGE),
+        Area::Token => Response::json(
+            status,
+            &serde_json::json!({ "error": code, "error_description": MESSAGE, "error_codes": [] }),
+        ),
+        Area::Arm | Area::Control | Area::Unknown => {
+            ArmError::new(status, code, MESSAGE).into_response()
+        }
+    }
+}
+
+fn with_retry_after(
+    response: Response,
+    retry_after: Option<RetryAfter>,
+    world: &World,
+) -> Response {
+    match retry_after {
+        None => response,
+        Some(RetryAfter::Seconds(seconds)) => response.header("retry-after", seconds.to_string()),
+        Some(RetryAfter::DateInSeconds(seconds)) => {
+            let at = world.now + Duration::from_secs(seconds.into());
+            response.header("retry-after", clock::http_date(at))
+        }
+    }
+}
+
+/// What a fault does to the answer.
+fn after(reply: &mut Reply, fault: Option<Action>) {
+    match fault {
+        Some(Action::Reset | Action::LostAnswer) => reply.wire = Wire::Reset,
+        Some(Action::CutBody { after }) => reply.wire = Wire::Cut(after.0),
+        Some(Action::Stall { after }) => reply.wire = Wire::Stall(after.0),
+        Some(Action::Delay { milliseconds }) => reply.delay = Duration::from_millis(milliseconds),
+        Some(Action::ShortBody { by }) => shorten(&mut reply.response.body, by.0),
+        Some(Action::WrongContentRange { by }) => displace(&mut reply.response, by.0),
+        Some(
+            Action::Status { .. }
+            | Action::Throttle { .. }
+            | Action::RevokeSas
+            | Action::ExpireSas
+            | Action::FailOperation { .. }
+            | Action::NeverEnding,
+        )
+        | None => {}
+    }
+}
+
+fn shorten(body: &mut Body, by: u64) {
+    match body {
+        Body::Content(_, range) => range.end = range.end.saturating_sub(by).max(range.start),
+        Body::Bytes(bytes) => {
+            let by = usize::try_from(by).unwrap_or(usize::MAX);
+            bytes.truncate(bytes.len().saturating_sub(by));
+        }
+        Body::Empty | Body::Head(_) => {}
+    }
+}
+
+fn displace(response: &mut Response, by: u64) {
+    for (name, value) in &mut response.headers {
+        let parts = value.strip_prefix("bytes ").and_then(|rest| {
+            let (range, len) = rest.split_once('/')?;
+            let (start, end) = range.split_once('-')?;
+            Some((
+                start.parse::<u64>().ok()?,
+                end.parse::<u64>().ok()?,
+                len.to_owned(),
+            ))
+        });
+        if let ("content-range", Some((start, end, len))) = (*name, parts) {
+            *value = format!("bytes {}-{}/{len}", start + by, end + by);
+        }
+    }
+}
+
+/// The headers that every answer of an area has.
+fn finish(response: &mut Response, area: Area, request: &Request, world: &World) {
+    let has = |response: &Response, wanted: &str| {
+        response.headers.iter().any(|(name, _)| *name == wanted)
+    };
+    if !has(response, "x-ms-request-id") {
+        response
+            .headers
+            .push(("x-ms-request-id", uuid::Uuid::new_v4().to_string()));
+    }
+    match area {
+        Area::Arm => {
+            let correlation = request
+                .header("x-ms-correlation-request-id")
+                .map(str::to_owned);
+            let correlation = correlation.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
+            let time = clock::iso(world.now);
+            let routing = format!(
+                "WESTEUROPE:{}:{correlation}",
+                &time[..19].replace(['-', ':'], "")
+            );
+            response
+                .headers
+                .push(("x-ms-correlation-request-id", correlation));
+            response.headers.push(("x-ms-routing-request-id", routing));
+            let (kind, left) = match request.method.as_str() {
+                "GET" | "HEAD" => ("x-ms-ratelimit-remaining-subscription-reads", "11999"),
+                "DELETE" => ("x-ms-ratelimit-remaining-subscription-deletes", "14999"),
+                _ => ("x-ms-ratelimit-remaining-subscription-writes", "1199"),
+            };
+            if response.status < 400 {
+                response.headers.push((kind, left.to_owned()));
+            }
+            response
+                .headers
+                .push(("cache-control", "no-cache".to_owned()));
+            response
+                .headers
+                .push(("x-content-type-options", "nosniff".to_owned()));
+        }
+        Area::Blob => {
+            let version = request
+                .header("x-ms-version")
+                .or_else(|| request.query("sv"));
+            response
+                .headers
+                .push(("x-ms-version", version.unwrap_or("2018-03-28").to_owned()));
+            response.headers.push((
+                "server",
+                "Windows-Azure-Blob/1.0 Microsoft-HTTPAPI/2.0".to_owned(),
+            ));
+            if let Some(id) = request.header("x-ms-client-request-id") {
+                response
+                    .headers
+                    .push(("x-ms-client-request-id", id.to_owned()));
+            }
+        }
+        Area::Token | Area::Control | Area::Unknown => {}
+    }
+}
