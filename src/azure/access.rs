@@ -388,3 +388,261 @@ fn access_sas(subject: Subject<'_>, value: serde_json::Value) -> Result<Option<S
         .map(|secret| SasUrl::parse(secret.expose()))
         .transpose()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use http::Request;
+    use serde_json::{Value, json};
+    use tokio_util::sync::CancellationToken;
+
+    use super::super::testing::{Outcome, Script, answer, asks_for_token, json, token_answer};
+    use super::*;
+    use crate::range::ByteRange;
+
+    const LOCATION: &str = "https://management.azure.com/location?1";
+    const POLL: &str = "https://management.azure.com/poll?1";
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// A snapshot with one grant at a time, each with a SAS of its own; the blob accepts the current one.
+    #[derive(Debug, Default)]
+    struct Service {
+        open: Option<u32>,
+        granted: u32,
+        answers: Vec<String>,
+    }
+
+    impl Service {
+        fn sas(number: u32) -> String {
+            format!("https://md-1.blob.example/c/abcd?sv=1&sig=s{number}")
+        }
+
+        fn handle(&mut self, request: &Request<Bytes>) -> Outcome {
+            if asks_for_token(request) {
+                return token_answer("t", 360_000);
+            }
+            let path = request.uri().path().to_owned();
+            let query = request.uri().query().unwrap_or_default();
+            if path.ends_with("/beginGetAccess") {
+                if self.open.is_some() {
+                    return answer(409, &[], "{\"code\":\"Conflict\",\"message\":\"open\"}");
+                }
+                self.granted += 1;
+                self.open = Some(self.granted);
+                self.answers.push("begin".into());
+                return answer(
+                    202,
+                    &[("azure-asyncoperation", POLL), ("location", LOCATION)],
+                    "",
+                );
+            }
+            if path.ends_with("/endGetAccess") {
+                self.open = None;
+                self.answers.push("end".into());
+                return answer(200, &[], "");
+            }
+            match path.as_str() {
+                "/poll" => json(
+                    200,
+                    &json!({"status": "Succeeded", "properties": {"output": {"accessSAS": Self::sas(self.granted)}}}),
+                ),
+                "/c/abcd" => match self.open {
+                    Some(open) if query.contains(&format!("sig=s{open}")) => {
+                        answer(206, &[("content-range", "bytes 0-511/1024")], vec![7; 512])
+                    }
+                    _ => answer(403, &[], ""),
+                },
+                _ => {
+                    let state = if self.open.is_some() {
+                        "ActiveSAS"
+                    } else {
+                        "Unattached"
+                    };
+                    json(200, &json!({"properties": {"diskState": state}}))
+                }
+            }
+        }
+    }
+
+    fn service() -> (Arc<Script>, Arc<Mutex<Service>>) {
+        let state = Arc::new(Mutex::new(Service::default()));
+        let service = Arc::clone(&state);
+        let script =
+            Script::new(move |request, _| service.lock().expect("no panic").handle(request));
+        (script, state)
+    }
+
+    fn snapshot() -> ResourceId {
+        ResourceId::new("s", "g", SNAPSHOTS, "n")
+    }
+
+    fn first_page() -> ByteRange {
+        ByteRange::new(0, 512).expect("not empty")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn access_is_granted_used_and_given_back() {
+        let (script, state) = service();
+        let azure = script.azure(&CancellationToken::new());
+        let grant = azure
+            .grant(&snapshot(), Access::Read, HOUR)
+            .await
+            .expect("granted");
+        let blob = grant.page_blob();
+        assert_eq!(
+            blob.read(first_page()).await.expect("read").concat(),
+            [7; 512]
+        );
+        grant.revoke().await.expect("revoked");
+        assert_eq!(state.lock().expect("no panic").open, None);
+        // A reader that is left over does not open it again.
+        let error = blob.read(first_page()).await.expect_err("closed");
+        assert_eq!(error.kind(), ErrorKind::Forbidden);
+        assert_eq!(state.lock().expect("no panic").granted, 1);
+        let blob_requests = script
+            .seen()
+            .into_iter()
+            .filter(|seen| seen.uri.contains("sig="));
+        assert!(
+            blob_requests
+                .into_iter()
+                .all(|seen| seen.authorization.is_empty())
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_result_may_be_in_any_of_three_places() {
+        let output = |value: Value| {
+            json(
+                200,
+                &json!({"status": "Succeeded", "properties": {"output": value}}),
+            )
+        };
+        let bare = || json(200, &json!({"accessSAS": Service::sas(1)}));
+        let accepted = |headers: &[(&str, &str)]| answer(202, headers, "");
+        for answers in [
+            vec![bare()],
+            vec![accepted(&[("location", LOCATION)]), bare()],
+            vec![
+                accepted(&[("azure-asyncoperation", POLL), ("location", LOCATION)]),
+                json(200, &json!({"status": "Succeeded"})),
+                bare(),
+            ],
+            vec![
+                accepted(&[("azure-asyncoperation", POLL), ("location", LOCATION)]),
+                output(json!({"accessSAS": Service::sas(1)})),
+            ],
+        ] {
+            let mut next = 0;
+            let script = Script::new(move |request, _| {
+                if asks_for_token(request) {
+                    return token_answer("t", 3600);
+                }
+                if request.method() == http::Method::GET && next == 0 {
+                    return json(200, &json!({"properties": {}}));
+                }
+                next += 1;
+                answers[next - 1].clone()
+            });
+            let azure = script.azure(&CancellationToken::new());
+            let grant = azure
+                .grant(&snapshot(), Access::Read, HOUR)
+                .await
+                .expect("granted");
+            assert_eq!(grant.page_blob().to_string(), "md-1.blob.example/c/abcd");
+            std::mem::forget(grant);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn access_left_open_by_others_is_closed_first() {
+        let (script, state) = service();
+        state.lock().expect("no panic").open = Some(99);
+        let azure = script.azure(&CancellationToken::new());
+        let grant = azure
+            .grant(&snapshot(), Access::Read, HOUR)
+            .await
+            .expect("granted");
+        assert_eq!(state.lock().expect("no panic").answers, ["end", "begin"]);
+        grant.revoke().await.expect("revoked");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_403_renews_once_for_all_readers() {
+        let (script, state) = service();
+        let azure = script.azure(&CancellationToken::new());
+        let grant = azure
+            .grant(&snapshot(), Access::Read, HOUR)
+            .await
+            .expect("granted");
+        let blob = grant.page_blob();
+        state.lock().expect("no panic").open = None;
+        let reads = futures_util::future::join_all((0..8).map(|_| blob.read(first_page()))).await;
+        assert!(reads.iter().all(Result::is_ok));
+        assert_eq!(state.lock().expect("no panic").granted, 2);
+        grant.revoke().await.expect("revoked");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn access_is_renewed_before_it_runs_out() {
+        let (script, state) = service();
+        let azure = script.azure(&CancellationToken::new());
+        let grant = azure
+            .grant(&snapshot(), Access::Read, HOUR)
+            .await
+            .expect("granted");
+        let blob = grant.page_blob();
+        tokio::time::advance(HOUR - Duration::from_secs(200)).await;
+        assert!(blob.read(first_page()).await.is_ok());
+        assert_eq!(state.lock().expect("no panic").granted, 2);
+        grant.revoke().await.expect("revoked");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn dropping_a_grant_gives_it_back() {
+        let (script, state) = service();
+        let cancel = CancellationToken::new();
+        let azure = script.azure(&cancel);
+        let grant = azure
+            .grant(&snapshot(), Access::Read, HOUR)
+            .await
+            .expect("granted");
+        cancel.cancel();
+        drop(grant);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(state.lock().expect("no panic").open, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cancelled_job_can_still_give_back() {
+        let (script, state) = service();
+        let cancel = CancellationToken::new();
+        let azure = script.azure(&cancel);
+        let grant = azure
+            .grant(&snapshot(), Access::Read, HOUR)
+            .await
+            .expect("granted");
+        cancel.cancel();
+        grant.revoke().await.expect("revoked");
+        assert_eq!(state.lock().expect("no panic").open, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn cancelling_while_it_is_granted_leaves_nothing_open() {
+        let (script, state) = service();
+        let cancel = CancellationToken::new();
+        let azure = script.azure(&cancel);
+        let target = snapshot();
+        // Token, state and begin take 10 ms each; the first poll comes 250 ms later.
+        let cancelling = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            assert!(state.lock().expect("no panic").open.is_some());
+            cancel.cancel();
+        };
+        let (result, ()) = tokio::join!(azure.grant(&target, Access::Read, HOUR), cancelling);
+        assert!(result.expect_err("cancelled").is_cancelled());
+        assert_eq!(state.lock().expect("no panic").open, None);
+    }
+}

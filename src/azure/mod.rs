@@ -25,6 +25,8 @@ mod sas;
 pub mod scope;
 pub mod shared_key;
 pub mod snapshot;
+#[cfg(test)]
+mod testing;
 mod token;
 mod transport;
 pub mod vm;

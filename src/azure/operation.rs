@@ -80,8 +80,6 @@ pub(super) struct Finished {
     pub(super) output: Value,
     /// Where the result can be read, if the answer named such a place.
     pub(super) location: Option<Uri>,
-    /// How many attempts the first request took.
-    pub(super) attempts: u32,
 }
 
 impl Azure {
@@ -99,8 +97,7 @@ impl Azure {
         let call = call.map_err(|error| subject.unbuildable(&error))?;
         let method = call.request.method().clone();
         let address = call.request.uri().clone();
-        let received = self.send(subject, Ok(call)).await?;
-        let first = &received.answer;
+        let first = &self.send(subject, Ok(call)).await?.answer;
 
         let location = self.header_address(subject, first, "location")?;
         let status = self.header_address(subject, first, "azure-asyncoperation")?;
@@ -128,11 +125,7 @@ impl Azure {
             Some(watch) => self.wait(subject, &watch, retry_after(first)).await?,
             None => subject.json(first)?,
         };
-        Ok(Finished {
-            output,
-            location,
-            attempts: received.attempts,
-        })
+        Ok(Finished { output, location })
     }
 
     /// Deletes and waits until it is gone; what does not exist is gone.
@@ -263,4 +256,278 @@ fn failed(subject: Subject<'_>, answer: &Answer, word: &str) -> Error {
         )
     }
     .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tokio_util::sync::CancellationToken;
+
+    use super::super::ResourceId;
+    use super::super::testing::{ARM, Outcome, Script, answer, asks_for_token, json, token_answer};
+    use super::*;
+
+    const POLL: &str =
+        "https://management.azure.com/subscriptions/s/DiskOperations/1?p=1&t=secret%2B";
+    const LOCATION: &str =
+        "https://management.azure.com/subscriptions/s/DiskOperations/1?monitor=true&t=secret";
+
+    fn disk() -> ResourceId {
+        ResourceId::new("s", "g", "Microsoft.Compute/disks", "d")
+    }
+
+    /// Answers ARM requests in order, the last one again and again.
+    fn scripted(answers: Vec<Outcome>) -> std::sync::Arc<Script> {
+        let mut next = 0;
+        Script::new(move |request, _| {
+            if asks_for_token(request) {
+                return token_answer("t", 3600);
+            }
+            let answer = answers[next.min(answers.len() - 1)].clone();
+            next += 1;
+            answer
+        })
+    }
+
+    fn azure(script: &std::sync::Arc<Script>) -> Azure {
+        script.azure(&CancellationToken::new())
+    }
+
+    fn uris(script: &Script) -> Vec<String> {
+        let seen = script.seen();
+        seen.iter()
+            .filter(|seen| seen.uri.starts_with(ARM))
+            .map(|seen| format!("{} {}", seen.method, seen.uri.trim_start_matches(ARM)))
+            .collect()
+    }
+
+    fn both_headers() -> [(&'static str, &'static str); 2] {
+        [("Azure-AsyncOperation", POLL), ("location", LOCATION)]
+    }
+
+    fn status(word: &str) -> Outcome {
+        json(200, &json!({"status": word, "name": "1"}))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_status_address_wins_and_is_followed_as_it_is() {
+        let script = scripted(vec![
+            answer(202, &both_headers(), ""),
+            status("InProgress"),
+            status("Hydrating"),
+            status("Succeeded"),
+        ]);
+        azure(&script).delete_disk(&disk()).await.expect("deleted");
+        let uris = uris(&script);
+        assert!(uris[0].starts_with("DELETE /subscriptions/s/resourceGroups/g/"));
+        assert!(
+            uris[1..]
+                .iter()
+                .all(|uri| uri.ends_with("/DiskOperations/1?p=1&t=secret%2B"))
+        );
+        assert_eq!(uris.len(), 4);
+        // First looks are early, later ones rare.
+        let seen = script.seen();
+        assert!((seen[2].at - seen[1].at).as_millis() < 300);
+        assert!((seen[4].at - seen[3].at).as_millis() >= 1000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_location_alone_answers_202_until_it_is_done() {
+        let script = scripted(vec![
+            answer(202, &[("Location", LOCATION)], ""),
+            answer(202, &[("Retry-After", "7")], ""),
+            answer(204, &[], ""),
+        ]);
+        azure(&script).delete_disk(&disk()).await.expect("deleted");
+        let seen = script.seen();
+        assert!((seen[3].at - seen[2].at).as_secs_f64() >= 7.0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_an_address_the_resource_itself_tells() {
+        let vm = |state: &str| json(200, &json!({"properties": {"provisioningState": state}}));
+        let script = scripted(vec![
+            json(
+                201,
+                &json!({"properties": {"provisioningState": "Creating"}}),
+            ),
+            answer(404, &[], ""),
+            vm("Creating"),
+            vm("Succeeded"),
+        ]);
+        let id = ResourceId::new("s", "g", "Microsoft.Compute/virtualMachines", "v");
+        azure(&script)
+            .create_virtual_machine(&id, &json!({"location": "l"}))
+            .await
+            .expect("created");
+        // The last one is the reading of the finished machine.
+        assert_eq!(uris(&script).len(), 5);
+
+        let script = scripted(vec![
+            answer(202, &[], ""),
+            vm("Deleting"),
+            answer(404, &[], ""),
+        ]);
+        azure(&script)
+            .delete_virtual_machine(&id)
+            .await
+            .expect("gone");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failed_operation_answers_200() {
+        let failed = json(
+            200,
+            &json!({"status": "Failed", "error": {"code": "InvalidParameter", "message": "Cannot be resized down."}}),
+        );
+        let script = scripted(vec![answer(202, &both_headers(), ""), failed]);
+        let error = azure(&script)
+            .delete_disk(&disk())
+            .await
+            .expect_err("failed");
+        assert_eq!(error.kind(), ErrorKind::OperationFailed);
+        assert_eq!(error.code(), Some("InvalidParameter"));
+        assert!(
+            error
+                .to_string()
+                .contains("ended as Failed: Cannot be resized down."),
+            "{error}"
+        );
+        for word in ["Canceled", "Cancelled"] {
+            let script = scripted(vec![answer(202, &both_headers(), ""), status(word)]);
+            let error = azure(&script)
+                .delete_disk(&disk())
+                .await
+                .expect_err("cancelled there");
+            assert_eq!(error.kind(), ErrorKind::OperationFailed);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn trouble_while_polling_is_not_the_operations_trouble() {
+        let script = scripted(vec![
+            answer(202, &both_headers(), ""),
+            answer(404, &[], ""),
+            answer(500, &[], ""),
+            answer(429, &[("Retry-After", "3")], ""),
+            status("Succeeded"),
+        ]);
+        azure(&script).delete_disk(&disk()).await.expect("deleted");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiting_ends_and_says_where_it_stood() {
+        let script = scripted(vec![answer(202, &both_headers(), ""), status("Running")]);
+        let error = azure(&script)
+            .delete_disk(&disk())
+            .await
+            .expect_err("too long");
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+        let text = error.to_string();
+        assert!(text.contains("still Running after 3"), "{text}");
+        assert!(!text.contains("secret"), "{text}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn addresses_elsewhere_get_no_token() {
+        for address in [
+            "https://evil.example/x?t=secret",
+            "http://management.azure.com/x",
+            "https://management.azure.com:8443/x",
+            "https://management.azure.com.evil.example/x",
+        ] {
+            let script = scripted(vec![answer(202, &[("Azure-AsyncOperation", address)], "")]);
+            let error = azure(&script)
+                .delete_disk(&disk())
+                .await
+                .expect_err("refused");
+            assert_eq!(error.kind(), ErrorKind::InvalidAnswer);
+            assert!(!error.to_string().contains("secret"), "{error}");
+            assert_eq!(uris(&script).len(), 1);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_does_not_exist_is_deleted() {
+        let script = scripted(vec![answer(404, &[], "")]);
+        azure(&script).delete_disk(&disk()).await.expect("gone");
+        let script = scripted(vec![answer(204, &[], "")]);
+        azure(&script).delete_disk(&disk()).await.expect("gone");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lists_are_followed_to_their_end() {
+        let next = format!("{ARM}/next?$skiptoken=a%20b");
+        let script = scripted(vec![
+            json(200, &json!({"value": [{"name": "a"}], "nextLink": next})),
+            json(
+                200,
+                &json!({"value": [], "nextLink": format!("{ARM}/next?2")}),
+            ),
+            json(200, &json!({"value": [{"name": "b"}], "nextLink": ""})),
+        ]);
+        let all = azure(&script).snapshots().await.expect("listed");
+        assert_eq!(all, [json!({"name": "a"}), json!({"name": "b"})]);
+        assert_eq!(uris(&script)[1], "GET /next?$skiptoken=a%20b");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lists_that_cannot_be_trusted_are_refused() {
+        let circle = format!("{ARM}/next?1");
+        for page in [
+            json!({"value": [], "nextLink": circle}),
+            json!({"value": [], "nextLink": "https://evil.example/"}),
+            json!({"value": [], "nextLink": 1}),
+            json!({"items": []}),
+            json!([]),
+        ] {
+            let script = scripted(vec![json(200, &page)]);
+            let error = azure(&script).snapshots().await.expect_err("refused");
+            assert_eq!(error.kind(), ErrorKind::InvalidAnswer, "{page}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_snapshot_is_ready_when_it_can_be_read() {
+        let snapshot = |percent: f64| {
+            json(
+                200,
+                &json!({"properties": {"provisioningState": "Succeeded", "completionPercent": percent}}),
+            )
+        };
+        let script = scripted(vec![
+            answer(202, &both_headers(), ""),
+            status("Succeeded"),
+            snapshot(0.0),
+            snapshot(40.0),
+            snapshot(100.0),
+        ]);
+        let id = ResourceId::new("s", "g", "Microsoft.Compute/snapshots", "n");
+        let body = json!({"location": "l", "properties": {"incremental": true, "futureMember": 1}});
+        let read = azure(&script)
+            .create_snapshot(&id, &body)
+            .await
+            .expect("readable");
+        assert_eq!(read["properties"]["completionPercent"], 100.0);
+        let sent: Value = serde_json::from_slice(&script.seen()[1].body).expect("JSON");
+        assert_eq!(sent, body);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_copy_that_stands_still_is_given_up() {
+        let script = scripted(vec![json(
+            200,
+            &json!({"properties": {"provisioningState": "Succeeded", "completionPercent": 30.0}}),
+        )]);
+        let id = ResourceId::new("s", "g", "Microsoft.Compute/snapshots", "n");
+        let mut heard = Vec::new();
+        let error = azure(&script)
+            .wait_snapshot_readable(&id, |percent| heard.push(percent))
+            .await
+            .expect_err("stands still");
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+        assert!(error.to_string().contains("copied to 30 %"), "{error}");
+        assert_eq!(heard, [30.0]);
+    }
 }

@@ -327,16 +327,11 @@ impl PageBlob {
             )
         };
         let received = self.sender.send(outgoing).await.map_err(|error| {
-            match error.kind() {
-                ErrorKind::Unauthorized => error.reinterpret(
-                    ErrorKind::Forbidden,
-                    format!(
-                        "{}; a disk whose dataAccessAuthMode is AzureActiveDirectory does not open to a SAS alone",
-                        error.message()
-                    ),
-                ),
-                _ => error,
+            if error.kind() != ErrorKind::Unauthorized {
+                return error;
             }
+            let advice = "a disk whose dataAccessAuthMode is AzureActiveDirectory does not open to a SAS alone";
+            error.reinterpret(ErrorKind::Forbidden, format!("{}; {advice}", error.message()))
         })?;
         let repeats = u64::from(received.attempts.saturating_sub(1));
         self.shared.repeats.fetch_add(repeats, Ordering::Relaxed);

@@ -502,3 +502,215 @@ fn kind_of(status: StatusCode, code: Option<&str>) -> ErrorKind {
         _ => ErrorKind::InvalidAnswer,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Outcome, Script, answer, lost};
+    use super::*;
+
+    const QUICK: RetryPolicy = RetryPolicy {
+        attempts: 6,
+        first_contact_attempts: 2,
+        first_delay: Duration::from_secs(1),
+        max_delay: Duration::from_secs(8),
+        deadline: Duration::from_secs(600),
+    };
+
+    async fn send(script: &Arc<Script>, method: Method) -> Result<Received, Error> {
+        let mut request = Request::new(Bytes::new());
+        *request.method_mut() = method;
+        *request.uri_mut() = "https://host/x".parse().expect("valid");
+        let outgoing = Outgoing::new("read thing", &"t-1", request, &[200], &Anonymous);
+        script.sender(QUICK).send(outgoing).await
+    }
+
+    fn ok() -> Outcome {
+        answer(200, &[], "fine")
+    }
+
+    /// Seconds between the requests, without the latency of the script.
+    fn waits(script: &Script) -> Vec<f64> {
+        let seen = script.seen();
+        seen.windows(2)
+            .map(|pair| (pair[1].at - pair[0].at).as_secs_f64() - 0.01)
+            .collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn transient_failures_are_waited_out_longer_and_longer() {
+        for status in [408, 429, 500, 502, 503, 504] {
+            let failure = || answer(status, &[], "");
+            let script = Script::sequence(vec![failure(), failure(), failure(), failure(), ok()]);
+            let received = send(&script, Method::GET).await.expect("succeeds at last");
+            assert_eq!(received.attempts, 5);
+            for (wait, most) in waits(&script).into_iter().zip([1.0, 2.0, 4.0, 8.0]) {
+                assert!(
+                    (most / 2.0..=most + 0.01).contains(&wait),
+                    "{wait} of {most}"
+                );
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn final_refusals_are_final() {
+        for (status, kind) in [
+            (400, ErrorKind::Refused),
+            (401, ErrorKind::Unauthorized),
+            (403, ErrorKind::Forbidden),
+            (404, ErrorKind::NotFound),
+            (409, ErrorKind::Conflict),
+            (412, ErrorKind::Conflict),
+            (416, ErrorKind::Refused),
+            (501, ErrorKind::Service),
+            (505, ErrorKind::Service),
+            (302, ErrorKind::InvalidAnswer),
+        ] {
+            let script = Script::sequence(vec![answer(status, &[], ""), ok()]);
+            let error = send(&script, Method::GET).await.expect_err("final");
+            assert_eq!((error.kind(), error.attempts()), (kind, 1), "{status}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn conflicts_known_to_pass_are_waited_out() {
+        let busy = answer(
+            409,
+            &[],
+            r#"{"error":{"code":"AnotherOperationInProgress","message":"m"}}"#,
+        );
+        let script = Script::sequence(vec![busy, ok()]);
+        assert!(send(&script, Method::PUT).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn retry_after_is_heeded_in_both_forms() {
+        let date = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(120));
+        let script = Script::sequence(vec![
+            answer(429, &[("Retry-After", "90")], ""),
+            answer(503, &[("Retry-After", date.as_str())], ""),
+            answer(503, &[("Retry-After", "0")], ""),
+            ok(),
+        ]);
+        assert!(send(&script, Method::GET).await.is_ok());
+        let waits = waits(&script);
+        assert!((90.0..91.0).contains(&waits[0]), "{waits:?}");
+        assert!((115.0..=121.0).contains(&waits[1]), "{waits:?}");
+        assert!((2.0..=4.01).contains(&waits[2]), "{waits:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_beyond_the_deadline_is_not_begun() {
+        let script = Script::sequence(vec![answer(429, &[("Retry-After", "1200")], "")]);
+        let error = send(&script, Method::GET).await.expect_err("too long");
+        assert_eq!((error.kind(), error.attempts()), (ErrorKind::Throttled, 1));
+        assert!(error.to_string().contains("after 1200 s"), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn attempts_are_bounded_and_counted() {
+        let script = Script::sequence(vec![answer(
+            503,
+            &[("x-ms-request-id", "r-1")],
+            "<?xml version=\"1.0\"?><Error><Code>ServerBusy</Code><Message>Busy.</Message></Error>",
+        )]);
+        let error = send(&script, Method::GET)
+            .await
+            .expect_err("never succeeds");
+        assert_eq!((error.kind(), error.attempts()), (ErrorKind::Throttled, 6));
+        let text = error.to_string();
+        assert!(
+            text.starts_with("read thing t-1: Busy.; gave up after 6 attempts in "),
+            "{text}"
+        );
+        assert!(
+            text.ends_with("(status 503, ServerBusy, request id r-1)"),
+            "{text}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lost_answers_are_asked_for_again_only_where_that_is_safe() {
+        let lost = || lost(TransportErrorKind::Broken, true);
+        let script = Script::sequence(vec![lost(), ok()]);
+        assert!(send(&script, Method::PUT).await.is_ok());
+        let script = Script::sequence(vec![lost(), ok()]);
+        let error = send(&script, Method::POST)
+            .await
+            .expect_err("may have been done");
+        assert_eq!(error.kind(), ErrorKind::Network);
+        // Refused for load: certainly not done.
+        let script = Script::sequence(vec![answer(429, &[], ""), ok()]);
+        assert!(send(&script, Method::POST).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn hosts_that_never_answered_are_given_up_soon() {
+        let script = Script::sequence(vec![lost(TransportErrorKind::NotConnected, false)]);
+        let error = send(&script, Method::GET).await.expect_err("no such host");
+        assert_eq!((error.kind(), error.attempts()), (ErrorKind::Network, 2));
+        let script = Script::sequence(vec![lost(TransportErrorKind::NotConnected, true)]);
+        let error = send(&script, Method::GET).await.expect_err("outage");
+        assert_eq!(error.attempts(), 6);
+        let script = Script::sequence(vec![lost(TransportErrorKind::Certificate, true)]);
+        let error = send(&script, Method::GET).await.expect_err("untrusted");
+        assert_eq!(
+            (error.kind(), error.attempts()),
+            (ErrorKind::Certificate, 1)
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn cancellation_ends_a_long_wait_at_once() {
+        let script = Script::sequence(vec![answer(429, &[("Retry-After", "500")], "")]);
+        let cancel = CancellationToken::new();
+        let sender = script.cancellable(QUICK, &cancel);
+        let began = Instant::now();
+        let sending = async {
+            let request = Request::new(Bytes::new());
+            let outgoing = Outgoing::new("read thing", &"t-1", request, &[200], &Anonymous);
+            sender.send(outgoing).await
+        };
+        let cancelling = async {
+            sleep(Duration::from_secs(5)).await;
+            cancel.cancel();
+        };
+        let (result, ()) = tokio::join!(sending, cancelling);
+        assert!(result.expect_err("cancelled").is_cancelled());
+        assert_eq!(began.elapsed().as_secs(), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_that_fail_their_check_are_fetched_again() {
+        let script = Script::sequence(vec![
+            answer(200, &[], "short"),
+            answer(200, &[], "complete"),
+        ]);
+        let check = |answer: &Answer| match answer.len() {
+            8 => Ok(()),
+            actual => Err(Defect::WrongLength {
+                expected: 8,
+                actual,
+            }),
+        };
+        let outgoing = || {
+            let request = Request::new(Bytes::new());
+            Outgoing {
+                check: Some(&check),
+                ..Outgoing::new("read bytes", &"0..8", request, &[200], &Anonymous)
+            }
+        };
+        let sender = script.sender(QUICK);
+        assert!(sender.send(outgoing()).await.is_ok());
+        let sender = Script::sequence(vec![answer(200, &[], "short")]).sender(QUICK);
+        let error = sender.send(outgoing()).await.expect_err("stays short");
+        assert_eq!(error.kind(), ErrorKind::InvalidAnswer);
+        assert_eq!(
+            error.defect(),
+            Some(&Defect::WrongLength {
+                expected: 8,
+                actual: 5
+            })
+        );
+    }
+}

@@ -294,7 +294,7 @@ impl TokenCache {
             return Ok(token);
         }
         if let Some((at, error)) = &last.failed
-            && *at >= asked
+            && *at > asked
         {
             return Err(error.clone());
         }
@@ -390,5 +390,241 @@ impl Credential for Bearer<'_> {
                 .await
                 .map(|_token| true)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::exchange::TransportErrorKind;
+    use super::super::testing::{
+        Outcome, Script, answer, asks_for_token, config, json, lost, token_answer,
+    };
+    use super::*;
+    use tokio_util::sync::CancellationToken;
+
+    struct Fixture {
+        script: Arc<Script>,
+        cache: TokenCache,
+        sender: Sender,
+    }
+
+    impl Fixture {
+        fn new(answers: Vec<Outcome>) -> Self {
+            let script = Script::sequence(answers);
+            Self {
+                cache: TokenCache::new(ServicePrincipal::new(&config()).expect("good authority")),
+                sender: script.sender(RetryPolicy::JOB),
+                script,
+            }
+        }
+
+        async fn token(&self) -> Result<String, Error> {
+            let token = self.cache.token(&self.sender).await?;
+            Ok(token.header.to_str().expect("text").to_owned())
+        }
+
+        fn requests(&self) -> usize {
+            self.script.seen().len()
+        }
+    }
+
+    async fn pass(seconds: u64) {
+        tokio::time::advance(Duration::from_secs(seconds)).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_request_is_a_client_credentials_grant() {
+        let fixture = Fixture::new(vec![token_answer("t1", 3599)]);
+        assert_eq!(fixture.token().await.expect("granted"), "Bearer t1");
+        let seen = &fixture.script.seen()[0];
+        assert_eq!(
+            (seen.method.as_str(), seen.uri.as_str()),
+            (
+                "POST",
+                "https://login.microsoftonline.com/tenant-1/oauth2/v2.0/token"
+            )
+        );
+        let mut form: Vec<(String, String)> = url::form_urlencoded::parse(&seen.body)
+            .into_owned()
+            .collect();
+        form.sort();
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(
+            form,
+            [
+                pair("client_id", "app-1"),
+                pair("client_secret", "p~secret+1"),
+                pair("grant_type", "client_credentials"),
+                pair("scope", "https://management.azure.com/.default"),
+            ]
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_requests_share_one_token_until_it_runs_low() {
+        let fixture = Fixture::new(vec![token_answer("t1", 3600), token_answer("t2", 3600)]);
+        let all = futures_util::future::join_all((0..20).map(|_| fixture.token())).await;
+        assert!(
+            all.iter()
+                .all(|token| token.as_deref().ok() == Some("Bearer t1"))
+        );
+        assert_eq!(fixture.requests(), 1);
+        pass(3600 - 310).await;
+        assert_eq!(fixture.token().await.expect("cached"), "Bearer t1");
+        pass(20).await;
+        // One request renews it early; those beside it do not wait.
+        let all = futures_util::future::join_all((0..3).map(|_| fixture.token())).await;
+        let tokens: Vec<&str> = all
+            .iter()
+            .map(|token| token.as_deref().expect("served"))
+            .collect();
+        assert_eq!(tokens, ["Bearer t2", "Bearer t1", "Bearer t1"]);
+        assert_eq!(fixture.requests(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failed_early_refresh_costs_nothing_and_rests() {
+        let unavailable = || json(400, &serde_json::json!({"error": "invalid_client"}));
+        let fixture = Fixture::new(vec![
+            token_answer("t1", 3600),
+            unavailable(),
+            token_answer("t2", 3600),
+        ]);
+        fixture.token().await.expect("granted");
+        pass(3400).await;
+        assert_eq!(fixture.token().await.expect("old one"), "Bearer t1");
+        assert_eq!(fixture.token().await.expect("old one"), "Bearer t1");
+        assert_eq!(fixture.requests(), 2);
+        pass(31).await;
+        assert_eq!(fixture.token().await.expect("new one"), "Bearer t2");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_is_shared_by_all_who_waited() {
+        let fixture = Fixture::new(vec![json(
+            401,
+            &serde_json::json!({"error": "invalid_client", "error_codes": [7000215],
+                "error_description": "AADSTS7000215: Invalid client secret provided. Trace ID: x"}),
+        )]);
+        let all = futures_util::future::join_all((0..5).map(|_| fixture.token())).await;
+        assert!(all.iter().all(Result::is_err));
+        assert_eq!(fixture.requests(), 1);
+        // A later request is a new question.
+        assert!(fixture.token().await.is_err());
+        assert_eq!(fixture.requests(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refusals_are_explained() {
+        for (number, expected) in [
+            (
+                7_000_215,
+                "give the value of the secret, not its id (AADSTS7000215)",
+            ),
+            (7_000_222, "expired"),
+            (
+                700_016,
+                "application app-1 does not exist in tenant tenant-1",
+            ),
+            (90_002, "tenant tenant-1 does not exist in this cloud"),
+            (900_023, "tenant_id tenant-1 is neither"),
+            (500_011, "check cloud"),
+            (50_058, "AADSTS50058: something else"),
+        ] {
+            let description = format!("AADSTS{number}: something else");
+            let fixture = Fixture::new(vec![json(
+                400,
+                &serde_json::json!({"error": "e", "error_description": description}),
+            )]);
+            let error = fixture.token().await.expect_err("refused");
+            assert_eq!(error.kind(), ErrorKind::Unauthorized);
+            let text = error.to_string();
+            assert!(
+                text.starts_with("obtain a token for application app-1 in tenant tenant-1: "),
+                "{text}"
+            );
+            assert!(text.contains(expected), "{text}");
+            assert!(!text.contains("secret+1"), "{text}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_service_in_trouble_is_asked_again_and_garbage_is_not_quoted() {
+        let fixture = Fixture::new(vec![
+            answer(503, &[], ""),
+            lost(TransportErrorKind::Broken, true),
+            token_answer("t1", 3600),
+        ]);
+        assert_eq!(fixture.token().await.expect("at last"), "Bearer t1");
+        let fixture = Fixture::new(vec![answer(
+            200,
+            &[],
+            "{\"token_type\":\"Bearer\",\"access_token\":[\"hidden\"]}",
+        )]);
+        let error = fixture.token().await.expect_err("no token");
+        assert_eq!(error.kind(), ErrorKind::InvalidAnswer);
+        assert!(!error.to_string().contains("hidden"), "{error}");
+    }
+
+    /// ARM refuses the first token; one refresh for all, and each request is repeated once.
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_token_is_replaced_once() {
+        let script = Script::new(|request, _| {
+            let token = request.headers().get("authorization");
+            match token.map(|value| value.to_str().expect("text")) {
+                None => token_answer(
+                    &format!("{:?}", tokio::time::Instant::now())
+                        .replace(|c: char| !c.is_ascii_digit(), ""),
+                    3600,
+                ),
+                Some(_) => answer(401, &[], ""),
+            }
+        });
+        let azure = script.azure(&CancellationToken::new());
+        let error = azure.subscription().await.expect_err("refused for good");
+        assert_eq!(error.kind(), ErrorKind::Unauthorized);
+        let seen = script.seen();
+        assert_eq!(
+            seen.iter().filter(|s| s.authorization.is_empty()).count(),
+            2
+        );
+        assert_eq!(
+            seen.iter().filter(|s| !s.authorization.is_empty()).count(),
+            2
+        );
+
+        let script = Script::new(|request, index| {
+            if asks_for_token(request) {
+                return token_answer(&format!("t{index}"), 3600);
+            }
+            match request.headers()["authorization"].to_str() {
+                Ok("Bearer t0") => answer(401, &[], ""),
+                _ => json(200, &serde_json::json!({"id": "x"})),
+            }
+        });
+        let azure = script.azure(&CancellationToken::new());
+        let reads = futures_util::future::join_all((0..8).map(|_| azure.subscription())).await;
+        assert!(reads.iter().all(Result::is_ok));
+        let seen = script.seen();
+        assert_eq!(
+            seen.iter().filter(|s| s.authorization.is_empty()).count(),
+            2
+        );
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let cache = TokenCache::new(ServicePrincipal::new(&config()).expect("good authority"));
+        assert!(!format!("{cache:?}").contains("secret"));
+        assert!(!format!("{:?}", config()).contains("p~"));
+    }
+
+    #[test]
+    fn codes_are_found_in_texts() {
+        assert_eq!(aadsts("x AADSTS90002: y"), Some(90_002));
+        assert_eq!(aadsts("AADSTS: y"), None);
+        assert_eq!(aadsts("nothing"), None);
     }
 }

@@ -273,16 +273,20 @@ impl<'a> Place<'a> {
         use TransportErrorKind::{Broken, Certificate, NotConnected, Protocol, Tls, UnknownHost};
         let at = &self.authority;
         if let Some(tls) = find::<rustls::Error>(error) {
-            return match tls {
-                rustls::Error::InvalidCertificate(reason) => self.error(
+            return if let rustls::Error::InvalidCertificate(reason) = tls {
+                self.error(
                     Certificate,
                     format!(
                         "the certificate of {at} is not trusted: {}; if a private authority issued it, name its PEM \
                          file with ca_file",
                         certificate_problem(reason)
                     ),
-                ),
-                other => self.error(Tls, format!("TLS with {at} failed: {}", clean(&other.to_string()))),
+                )
+            } else {
+                self.error(
+                    Tls,
+                    format!("TLS with {at} failed: {}", clean(&tls.to_string())),
+                )
             };
         }
         if let Some(unknown) = find::<ResolveError>(error) {
@@ -469,5 +473,192 @@ impl Service<Uri> for TimedConnector {
                 .await
                 .map_err(|_elapsed| ConnectTimeout)?
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+
+    const LIMIT: u64 = 1 << 20;
+
+    /// Serves one request: reads its head, writes `reply`, closes.
+    async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, reply: &[u8]) {
+        let mut head = Vec::new();
+        while !head.windows(4).any(|window| window == b"\r\n\r\n") {
+            if stream.read_buf(&mut head).await.unwrap_or(0) == 0 {
+                return;
+            }
+        }
+        // The client may hang up first, which is what some tests are about.
+        drop(stream.write_all(reply).await);
+        drop(stream.shutdown().await);
+    }
+
+    async fn listen(reply: Vec<u8>, tls: Option<TlsAcceptor>) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                match &tls {
+                    None => serve(stream, &reply).await,
+                    Some(tls) => {
+                        if let Ok(stream) = tls.accept(stream).await {
+                            serve(stream, &reply).await;
+                        }
+                    }
+                }
+            }
+        });
+        address
+    }
+
+    async fn get(transport: &Transport, url: &str) -> Result<Answer, TransportError> {
+        let request = Request::get(url).body(Bytes::new()).unwrap();
+        transport.exchange(request, LIMIT).await
+    }
+
+    async fn get_plain(reply: impl Into<Vec<u8>>) -> Result<Answer, TransportError> {
+        let address = listen(reply.into(), None).await;
+        let transport = Transport::new(None, true, 4).unwrap();
+        get(&transport, &format!("http://{address}/x")).await
+    }
+
+    #[tokio::test]
+    async fn heads_of_more_than_64_kib_are_accepted() {
+        let long = "u".repeat(40 * 1024);
+        let many: String = (0..150).map(|i| format!("x-{i}: v\r\n")).collect();
+        let answer = get_plain(format!(
+            "HTTP/1.1 202 Accepted\r\nLocation: {long}\r\nAzure-AsyncOperation: {long}\r\n{many}Content-Length: 2\r\n\r\nok"
+        ))
+        .await
+        .unwrap();
+        assert_eq!(answer.header("location").map(str::len), Some(long.len()));
+        assert_eq!(answer.contiguous(), "ok");
+    }
+
+    #[tokio::test]
+    async fn bodies_that_end_early_or_are_too_long_are_errors() {
+        let cut = get_plain("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf").await;
+        assert_eq!(cut.unwrap_err().kind, TransportErrorKind::Broken);
+        let announced = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", LIMIT + 1);
+        let long = get_plain(announced).await.unwrap_err();
+        assert_eq!(long.kind, TransportErrorKind::Protocol);
+        let mut endless = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n".to_vec();
+        endless.resize(endless.len() + 2 * (LIMIT as usize), b'x');
+        let long = get_plain(endless).await.unwrap_err();
+        assert_eq!(long.kind, TransportErrorKind::Protocol);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_http_is_an_error_and_redirects_are_answers() {
+        let garbage = get_plain("220 smtp ready\r\n\r\n").await.unwrap_err();
+        assert_eq!(garbage.kind, TransportErrorKind::Protocol);
+        let redirect = get_plain(
+            "HTTP/1.1 302 Found\r\nLocation: https://elsewhere/\r\nContent-Length: 0\r\n\r\n",
+        );
+        assert_eq!(redirect.await.unwrap().status, 302);
+    }
+
+    #[tokio::test]
+    async fn a_silent_hang_up_is_a_broken_connection() {
+        let address = listen(Vec::new(), None).await;
+        let transport = Transport::new(None, true, 4).unwrap();
+        let error = get(&transport, &format!("http://{address}/"))
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind, TransportErrorKind::Broken);
+    }
+
+    #[tokio::test]
+    async fn addresses_without_a_server_are_told_apart() {
+        let transport = Transport::new(None, true, 4).unwrap();
+        let refused = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = refused.local_addr().unwrap();
+        drop(refused);
+        let error = get(&transport, &format!("http://{address}/"))
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind, TransportErrorKind::NotConnected);
+        assert!(
+            error.text.contains("refused") && !error.host_known,
+            "{}",
+            error.text
+        );
+        let error = get(&transport, "https://no-such-host.invalid/")
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind, TransportErrorKind::UnknownHost);
+    }
+
+    #[tokio::test]
+    async fn plain_http_is_for_loopback_only() {
+        let strict = Transport::new(None, false, 4).unwrap();
+        let lenient = Transport::new(None, true, 4).unwrap();
+        for (transport, url) in [
+            (&strict, "http://127.0.0.1:1/"),
+            (&lenient, "http://management.azure.com/"),
+            (&lenient, "http://127.0.0.1.example.com/"),
+            (&lenient, "ftp://127.0.0.1/"),
+            (&lenient, "/relative"),
+        ] {
+            let error = get(transport, url).await.unwrap_err();
+            assert_eq!(error.kind, TransportErrorKind::NotAllowed, "{url}");
+        }
+        for host in ["localhost", "127.8.9.1", "::1", "[::1]"] {
+            assert!(is_loopback(host), "{host}");
+        }
+    }
+
+    #[tokio::test]
+    async fn private_authorities_are_trusted_by_their_file_only() {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let key =
+            rustls_pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .unwrap();
+        let reply = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+        let address = listen(reply.into(), Some(Arc::new(config).into())).await;
+        let url = format!("https://localhost:{}/", address.port());
+
+        let stranger = Transport::new(None, false, 4).unwrap();
+        let error = get(&stranger, &url).await.unwrap_err();
+        assert_eq!(error.kind, TransportErrorKind::Certificate);
+        assert!(error.text.contains("ca_file"), "{}", error.text);
+
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(made.cert.pem().as_bytes()).unwrap();
+        let friend = Transport::new(Some(file.path()), false, 4).unwrap();
+        assert_eq!(get(&friend, &url).await.unwrap().contiguous(), "ok");
+        // The name counts, not only the signature.
+        let by_number = format!("https://127.0.0.1:{}/", address.port());
+        let error = get(&friend, &by_number).await.unwrap_err();
+        assert_eq!(error.kind, TransportErrorKind::Certificate);
+    }
+
+    #[test]
+    fn unusable_ca_files_are_named() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"not PEM").unwrap();
+        for path in [file.path(), Path::new("/no/such/file.pem")] {
+            let error = Transport::new(Some(path), false, 4).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Configuration);
+            let text = error.to_string();
+            assert!(
+                text.starts_with(&format!("read CA file {}: ", path.display())),
+                "{text}"
+            );
+        }
     }
 }
