@@ -281,3 +281,106 @@ impl Job {
 fn is_ours(command: &str) -> bool {
     command.split(':').next() == Some(COMMAND_NAME)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugin::host::{DataStream, TextVariable};
+    use crate::plugin::testing::FakeHost;
+
+    const BAD: &str = "azure-vm: colour=blue";
+
+    fn image() -> RestoreFile<'static> {
+        RestoreFile {
+            path: "/@azure-vm/3d1f0c52-7a44-4e0e-9a53-8b1d6c2f9e10/1735689600_osdisk".into(),
+            size: 512,
+            data: DataStream::Offsets,
+        }
+    }
+
+    fn fatal(host: &FakeHost) -> Vec<String> {
+        host.messages()
+            .into_iter()
+            .filter(|(class, _)| *class == MessageClass::Fatal)
+            .map(|(_, text)| text)
+            .collect()
+    }
+
+    #[test]
+    fn a_bad_plugin_line_fails_the_backup_once() {
+        let host = FakeHost::default();
+        host.set_text(TextVariable::WorkingDir, "/nonexistent");
+        let mut job = Job::default();
+        assert_eq!(job.event(&host, Event::Level('F')), Status::Ok);
+        assert_eq!(job.event(&host, Event::PluginCommand(BAD)), Status::Ok);
+        assert!(
+            host.messages().is_empty(),
+            "nothing is judged before the backup command"
+        );
+        assert_eq!(job.event(&host, Event::BackupCommand(BAD)), Status::Error);
+        let messages = fatal(&host);
+        assert!(messages[0].contains("colour"), "{messages:?}");
+        assert_eq!(job.start_backup_file(&host), Err(Status::Error));
+        assert_eq!(
+            job.io(&host, Io::Read(&mut [0; 8])),
+            Err(IoFailed(libc::EIO))
+        );
+        assert_eq!(job.end_backup_file(&host), Status::Error);
+        host.set_status('f');
+        assert_eq!(job.event(&host, Event::EndBackupJob), Status::Ok);
+        assert!(host.messages().is_empty(), "said once");
+    }
+
+    /// One wrong line is found before anything is done for the good one in front of it.
+    #[test]
+    fn all_plugin_lines_are_read_first() {
+        let host = FakeHost::default();
+        let mut job = Job::default();
+        let good = "azure-vm: tenant_id=t subscription_id=s application_id=a application_secret=x";
+        job.event(&host, Event::Level('F'));
+        job.event(&host, Event::PluginCommand(good));
+        job.event(&host, Event::PluginCommand("bpipe:x:y:z"));
+        job.event(&host, Event::PluginCommand(BAD));
+        assert_eq!(job.event(&host, Event::BackupCommand(good)), Status::Error);
+        assert!(fatal(&host)[0].contains("colour"));
+    }
+
+    #[test]
+    fn a_bad_plugin_line_skips_every_file_of_a_restore() {
+        let host = FakeHost::default();
+        let mut job = Job::default();
+        for expected in [1, 0] {
+            assert_eq!(job.event(&host, Event::RestoreCommand(BAD)), Status::Ok);
+            assert_eq!(job.create_file(&host, &image()), CreateStatus::Skip);
+            assert_eq!(fatal(&host).len(), expected);
+        }
+        host.set_status('f');
+        assert_eq!(job.event(&host, Event::EndRestoreJob), Status::Ok);
+        assert!(host.messages().is_empty());
+    }
+
+    #[test]
+    fn a_cancel_is_told_once_and_quietly() {
+        let host = FakeHost::default();
+        let cancel = CancellationToken::new();
+        let mut job = Job::new(cancel.clone());
+        cancel.cancel();
+        for _ in 0..2 {
+            assert_eq!(
+                job.io(&host, Io::Read(&mut [0; 8])),
+                Err(IoFailed(libc::ECANCELED))
+            );
+        }
+        let told = host.messages();
+        assert_eq!(
+            told,
+            [(MessageClass::Info, "azure-vm: cancelled\n".to_owned())]
+        );
+    }
+
+    #[test]
+    fn commands_of_other_plugins_are_not_ours() {
+        assert!(is_ours("azure-vm:") && is_ours("azure-vm") && is_ours("azure-vm: vm=a:b"));
+        assert!(!is_ours("azure-vmware: x") && !is_ours("bpipe:azure-vm:x"));
+    }
+}

@@ -35,7 +35,7 @@ pub(super) fn answer(
         "VM" => listed("VM", virtual_machines(session, host, command)),
         "GROUP" => listed(
             "GROUP",
-            config::groups(Path::new(DEFAULT_CONFIG_FILE)).map_err(Error::from),
+            config::groups_of_command(command, Path::new(DEFAULT_CONFIG_FILE)).map_err(Error::from),
         ),
         _ => UNKNOWN.to_owned(),
     };

@@ -390,6 +390,17 @@ impl Job {
         self.call_with(funcs::CHECK_FILE, name.as_ptr().cast_mut().cast())
     }
 
+    /// `queryParameter`.
+    pub(crate) fn query(&mut self, parameter: &str, command: &str) -> String {
+        let parameter = CString::new(parameter).expect("no NUL");
+        let command = CString::new(command).expect("no NUL");
+        let mut packet = Packet::new(48, 40, 0);
+        packet.set(8, parameter.as_ptr());
+        packet.set(16, command.as_ptr());
+        assert_eq!(self.call_with(funcs::QUERY, packet.as_ptr()), RC_OK);
+        packet.text(32).expect("an answer")
+    }
+
     /// `freePlugin`.
     pub(crate) fn end(mut self) {
         self.free();

@@ -11,9 +11,12 @@
     reason = "a host of a C interface; the plugin's own unsafe code is what is tested here"
 )]
 
+mod cloud;
 mod disorder;
 mod host;
+mod jobs;
 mod library;
 mod load;
 mod numbers;
+mod round_trip;
 mod symbols;

@@ -10,7 +10,6 @@ pub(crate) struct Numbers {
     pub(crate) restore: Restore,
     /// Fatal, error, warning, info.
     pub(crate) message_types: [i32; 4],
-    pub(crate) prev_job_name: i32,
     pub(crate) where_: i32,
 }
 
@@ -121,7 +120,6 @@ pub(crate) static ALL: [Numbers; 4] = [
             type_: 12,
         },
         message_types: [3, 4, 5, 6],
-        prev_job_name: 20,
         where_: 14,
     },
     Numbers {
@@ -143,7 +141,6 @@ pub(crate) static ALL: [Numbers; 4] = [
         },
         restore: RESTORE_21,
         message_types: [3, 4, 5, 6],
-        prev_job_name: 19,
         where_: 14,
     },
     Numbers {
@@ -153,7 +150,6 @@ pub(crate) static ALL: [Numbers; 4] = [
         save: SAVE_22,
         restore: RESTORE_21,
         message_types: [4, 5, 6, 7],
-        prev_job_name: 20,
         where_: 15,
     },
     Numbers {
@@ -163,11 +159,10 @@ pub(crate) static ALL: [Numbers; 4] = [
         save: SAVE_22,
         restore: RESTORE_21,
         message_types: [4, 5, 6, 7],
-        prev_job_name: 20,
         where_: 15,
     },
 ];
 
 pub(crate) const FATAL: usize = 0;
-pub(crate) const ERROR: usize = 1;
-pub(crate) const WARNING: usize = 2;
+
+pub(crate) static V14: &Numbers = &ALL[0];

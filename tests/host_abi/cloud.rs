@@ -1,0 +1,92 @@
+//! Azure as the tests need it: the emulator with one VM, and what a job has to be told to reach it.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use mock_server::{
+    Config, DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, DEFAULT_SUBSCRIPTION, DEFAULT_TENANT, Disk,
+    Emulator, MIB, Scenario, Vm,
+};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+/// Disks of the VM, OS disk first.
+pub(crate) const DISKS: [&str; 3] = ["web-01-os", "web-01-data", "web-01-empty"];
+pub(crate) const OS_DISK_SIZE: u64 = 64 * MIB;
+
+/// A cloud and the working directory of a File Daemon.
+pub(crate) struct Cloud {
+    pub(crate) emulator: Emulator,
+    pub(crate) dir: TempDir,
+    _runtime: Runtime,
+    /// One job at a time, so that its threads can be counted.
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Cloud {
+    /// One VM, `web-01`, with disks on LUNs 0 and 5.
+    pub(crate) fn start() -> Self {
+        static ALONE: Mutex<()> = Mutex::new(());
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let runtime = Runtime::new().expect("runtime");
+        let os = Disk::new(DISKS[0], OS_DISK_SIZE)
+            .pattern(1, 0, MIB)
+            .pattern(2, 40 * MIB + 512, 3 * MIB);
+        let data = Disk::new(DISKS[1], 16 * MIB).pattern(3, 5 * MIB, MIB + 1024);
+        let empty = Disk::new(DISKS[2], 4 * MIB);
+        let vm = Vm::new("rg1", "web-01", os)
+            .data_disk(0, data)
+            .data_disk(5, empty);
+        let config = Config {
+            scenario: Scenario::new().vm(vm),
+            ..Config::default()
+        };
+        let emulator = runtime.block_on(Emulator::start(config)).expect("emulator");
+        let dir = tempfile::tempdir().expect("folder");
+        let url = emulator.http_url();
+        let text = format!(
+            "[emulator]\ntenant_id = {DEFAULT_TENANT}\nsubscription_id = {DEFAULT_SUBSCRIPTION}\n\
+             application_id = {DEFAULT_CLIENT_ID}\napplication_secret = {DEFAULT_CLIENT_SECRET}\n\
+             arm_endpoint = {url}\nauthority = {url}\nallow_http = yes\n"
+        );
+        std::fs::write(dir.path().join("azure-vm.conf"), text).expect("configuration file");
+        Self {
+            emulator,
+            dir,
+            _runtime: runtime,
+            _alone: alone,
+        }
+    }
+
+    pub(crate) fn working_dir(&self) -> PathBuf {
+        self.dir.path().join("work")
+    }
+
+    /// A Plugin line.
+    pub(crate) fn command(&self, parameters: &str) -> String {
+        let config = self.dir.path().join("azure-vm.conf");
+        format!("azure-vm: config={} {parameters}", config.display())
+    }
+
+    /// Nothing is open, running or left behind, but for snapshots of good runs.
+    pub(crate) fn assert_clean(&self, snapshots: usize) {
+        let state = self.emulator.state();
+        assert!(state.grants.is_empty(), "{:?}", state.grants);
+        assert!(state.running_operations.is_empty());
+        assert_eq!(state.snapshots.len(), snapshots, "{:?}", state.snapshots);
+        assert_eq!(self.emulator.unmodelled(), Vec::<String>::new());
+        let staging = self.working_dir().join("azure-vm/restore");
+        let left = std::fs::read_dir(staging).map_or(0, Iterator::count);
+        assert_eq!(left, 0, "local images");
+        assert_eq!(threads(), 0, "threads of the plugin");
+    }
+}
+
+/// Threads of the plugin in this process.
+fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task")
+        .expect("threads")
+        .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok())
+        .filter(|name| name.trim() == "azure-vm")
+        .count()
+}

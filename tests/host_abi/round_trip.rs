@@ -1,0 +1,335 @@
+//! Backup and restore through the C table.
+
+use crate::cloud::{Cloud, DISKS, OS_DISK_SIZE};
+use crate::host::{Job, RC_ERROR, RC_MORE, RC_OK};
+use crate::jobs::{
+    CF_EXTRACT, CF_SKIP, FT_PLUGIN_CONFIG, STREAM_DATA, Stored, backup, begin_backup, end_backup,
+    end_restore, restore_files, restore_options, start, store_files,
+};
+use crate::numbers::{ALL, FATAL, Numbers, V14};
+
+use mock_server::{Action, Fault, Link, When};
+
+fn kinds(stored: &[Stored]) -> Vec<(&str, bool)> {
+    stored
+        .iter()
+        .map(|file| {
+            let name = &file.saved.name;
+            let kind = name.rsplit(['_', '.']).next().unwrap_or(name);
+            (kind, file.saved.offsets)
+        })
+        .collect()
+}
+
+#[test]
+fn a_vm_comes_back_on_every_interface() {
+    for numbers in &ALL {
+        let cloud = Cloud::start();
+        let command = cloud.command("vm=web-01");
+        let before = DISKS.map(|disk| cloud.emulator.disk_digest(disk).expect("digest"));
+        let stored = backup(numbers, &cloud, &command);
+        cloud.assert_clean(3);
+
+        let (options, files) = stored.split_first().expect("files");
+        assert_eq!(options.saved.kind, FT_PLUGIN_CONFIG);
+        let (name, template, index) = options.saved.object.clone().expect("an object");
+        assert_eq!((name.as_str(), index), ("RestoreOptions", 1));
+        assert!(template.contains("new_hostname=@STR@"));
+        assert_eq!(
+            kinds(files),
+            [
+                ("name", false),
+                ("conf", false),
+                ("osdisk", true),
+                ("0", true),
+                ("1", true)
+            ]
+        );
+        assert!(
+            files
+                .iter()
+                .all(|file| file.saved.mode == 0o100_600 && file.saved.portable)
+        );
+        assert_eq!(files[2].saved.size, OS_DISK_SIZE);
+        for image in &files[2..] {
+            let (offset, data) = image.blocks.last().expect("the last block always comes");
+            assert_eq!(offset + data.len() as u64, image.saved.size);
+        }
+
+        let mut job = start(numbers, &cloud, 2);
+        let text = "# Name\nnew_hostname=\"web-02\"\n";
+        restore_options(&mut job, &command, text, text.len());
+        let answers = restore_files(&mut job, &command, files);
+        assert_eq!(&answers[1..], [CF_EXTRACT; 4], "{:?}", job.messages());
+        end_restore(&mut job, 'T');
+        let messages = job.messages();
+        assert!(messages.iter().all(|(class, _)| *class > 1), "{messages:?}");
+        job.end();
+        cloud.assert_clean(3);
+
+        let state = cloud.emulator.state();
+        let vm = state
+            .virtual_machines
+            .iter()
+            .find(|vm| vm.name == "web-02")
+            .expect("the new VM");
+        let mut disks = vec![&vm.os_disk.id];
+        disks.extend(vm.data_disks.values().map(|disk| &disk.id));
+        let after: Vec<_> = disks
+            .into_iter()
+            .map(|disk| cloud.emulator.disk_digest(disk).expect("digest"))
+            .collect();
+        assert_eq!(after, before);
+        assert_eq!(vm.data_disks.keys().collect::<Vec<_>>(), [&0, &5]);
+    }
+}
+
+/// A backup up to the first block of the OS disk.
+fn reading(cloud: &Cloud, numbers: &'static Numbers) -> Job {
+    let mut job = start(numbers, cloud, 1);
+    assert_eq!(begin_backup(&mut job, &cloud.command("vm=web-01")), RC_OK);
+    for _ in 0..3 {
+        job.start_backup_file().expect("options, name, conf");
+        job.open();
+        while job.read(&mut [0; 65536]).status > 0 {}
+        job.close();
+        assert_eq!(job.end_backup_file(), RC_MORE);
+    }
+    job
+}
+
+#[test]
+fn a_cancel_ends_a_read_and_leaves_nothing() {
+    for numbers in &ALL {
+        let cloud = Cloud::start();
+        let mut job = reading(&cloud, numbers);
+        // From here on no answer comes within the time of a test.
+        cloud.emulator.fault(Fault {
+            operation: "Blob_Get".to_owned(),
+            path_contains: None,
+            when: When::Always,
+            action: Action::Delay {
+                milliseconds: 3_600_000,
+            },
+        });
+        assert!(job.start_backup_file().expect("the OS disk").offsets);
+        job.open();
+        let canceller = job.canceller();
+        let cancel = std::thread::spawn(move || canceller.cancel());
+        let mut buffer = vec![0; 65536];
+        let answer = loop {
+            // What was read ahead may still come.
+            let answer = job.read(&mut buffer);
+            if answer.status <= 0 {
+                break answer;
+            }
+        };
+        assert_eq!((answer.status, answer.errno), (-1, libc::ECANCELED));
+        assert_eq!(cancel.join().expect("cancelled"), RC_OK);
+        job.close();
+        assert_eq!(job.end_backup_file(), RC_ERROR);
+        cloud.emulator.clear_faults();
+        end_backup(&mut job, 'A');
+        assert_eq!(job.messages_of(FATAL), Vec::<String>::new());
+        job.end();
+        cloud.assert_clean(0);
+    }
+}
+
+#[test]
+fn an_image_that_stops_half_way_ends_the_job() {
+    let cloud = Cloud::start();
+    let mut job = reading(&cloud, V14);
+    cloud.emulator.fault(Fault {
+        operation: "Blob_Get".to_owned(),
+        path_contains: None,
+        when: When::Always,
+        action: Action::Status {
+            status: 404,
+            code: Some("BlobNotFound".to_owned()),
+            body: None,
+            retry_after: None,
+        },
+    });
+    job.start_backup_file().expect("the OS disk");
+    job.open();
+    let mut buffer = vec![0; 65536];
+    while job.read(&mut buffer).status > 0 {}
+    let fatal = job.messages_of(FATAL);
+    assert_eq!(fatal.len(), 1, "{fatal:?}");
+    assert!(fatal[0].contains(DISKS[0]), "{fatal:?}");
+    // A fatal message does not stop the daemon's loop.
+    let again = job.read(&mut buffer);
+    assert_eq!((again.status, again.errno), (-1, libc::EIO));
+    job.close();
+    assert_eq!(job.end_backup_file(), RC_ERROR);
+    end_backup(&mut job, 'f');
+    assert_eq!(job.messages_of(FATAL), Vec::<String>::new(), "said once");
+    job.end();
+    cloud.emulator.clear_faults();
+    cloud.assert_clean(0);
+}
+
+#[test]
+fn a_job_that_vanishes_leaves_nothing() {
+    let cloud = Cloud::start();
+    let mut job = reading(&cloud, V14);
+    job.start_backup_file().expect("the OS disk");
+    job.open();
+    assert!(job.read(&mut [0; 512]).status > 0);
+    job.end();
+    cloud.assert_clean(0);
+}
+
+#[test]
+fn an_estimate_lists_and_creates_nothing() {
+    for numbers in &ALL {
+        let cloud = Cloud::start();
+        let mut job = start(numbers, &cloud, 0);
+        job.event_number(12, 'F' as usize);
+        let command = format!("{} listing=/", cloud.command("vm=web-01"));
+        assert_eq!(job.event_text(11, &command), RC_OK, "{:?}", job.messages());
+        let mut names = Vec::new();
+        loop {
+            let file = job.start_backup_file().expect("a file");
+            names.push((file.name, file.size));
+            if job.end_backup_file() != RC_MORE {
+                break;
+            }
+        }
+        assert_eq!(names.len(), 5, "{names:?}");
+        assert_eq!(names[2].1, OS_DISK_SIZE);
+        job.end();
+        cloud.assert_clean(0);
+    }
+}
+
+#[test]
+fn a_restore_that_is_not_good_makes_nothing() {
+    for status in ['E', 'f', 'A'] {
+        let cloud = Cloud::start();
+        let command = cloud.command("vm=web-01 new_hostname=web-02");
+        let stored = backup(V14, &cloud, &command);
+        let mut job = start(V14, &cloud, 2);
+        restore_files(&mut job, &command, &stored);
+        end_restore(&mut job, status);
+        job.end();
+        let state = cloud.emulator.state();
+        assert_eq!((state.virtual_machines.len(), state.disks.len()), (1, 3));
+        cloud.assert_clean(3);
+    }
+}
+
+#[test]
+fn images_without_their_offsets_are_refused_by_9_6() {
+    let cloud = Cloud::start();
+    let command = cloud.command("vm=web-01 new_hostname=web-02");
+    let mut stored = backup(V14, &cloud, &command);
+    let image = stored
+        .iter_mut()
+        .find(|file| file.saved.offsets)
+        .expect("an image");
+    image.saved.offsets = false;
+    assert_eq!(image.stream(), STREAM_DATA);
+    let mut job = start(V14, &cloud, 2);
+    let answers = restore_files(&mut job, &command, &stored);
+    assert_eq!(&answers[2..], [CF_SKIP; 3]);
+    let fatal = job.messages_of(FATAL);
+    assert_eq!(fatal.len(), 1, "{fatal:?}");
+    end_restore(&mut job, 'f');
+    job.end();
+    cloud.assert_clean(3);
+}
+
+#[test]
+fn options_that_were_lost_end_the_restore() {
+    let cloud = Cloud::start();
+    let command = cloud.command("vm=web-01");
+    let stored = backup(V14, &cloud, &command);
+    let mut job = start(V14, &cloud, 2);
+    restore_options(&mut job, &command, "", 64);
+    assert_eq!(job.messages_of(FATAL).len(), 1);
+    let answers = restore_files(&mut job, &command, &stored);
+    assert_eq!(answers, [CF_SKIP; 5]);
+    end_restore(&mut job, 'f');
+    job.end();
+    cloud.assert_clean(3);
+}
+
+#[test]
+fn a_wrong_secret_is_one_clear_line() {
+    let cloud = Cloud::start();
+    let mut job = start(V14, &cloud, 1);
+    let command = cloud.command("vm=web-01 application_secret=nonsense");
+    assert_eq!(begin_backup(&mut job, &command), RC_ERROR);
+    let messages = job.messages();
+    let fatal: Vec<_> = messages
+        .iter()
+        .filter(|(class, _)| *class == FATAL)
+        .collect();
+    assert_eq!(fatal.len(), 1, "{messages:?}");
+    assert!(messages.iter().all(|(_, text)| !text.contains("nonsense")));
+    assert!(store_files(&mut job, 65528).is_empty());
+    end_backup(&mut job, 'f');
+    job.end();
+    cloud.assert_clean(0);
+}
+
+#[test]
+fn where_is_ignored_with_a_note() {
+    for numbers in &ALL {
+        let cloud = Cloud::start();
+        let command = cloud.command("vm=web-01 new_hostname=web-02");
+        let mut stored = backup(numbers, &cloud, &command);
+        for file in &mut stored {
+            file.saved.name.insert_str(0, "/tmp/bacula-restores");
+        }
+        let mut job = start(numbers, &cloud, 2);
+        job.set_text(numbers.where_, "/tmp/bacula-restores");
+        restore_files(&mut job, &command, &stored);
+        end_restore(&mut job, 'T');
+        let notes = job.messages();
+        let about = notes.iter().filter(|(_, text)| text.contains("where="));
+        assert_eq!(about.count(), 1, "{notes:?}");
+        job.end();
+        assert_eq!(cloud.emulator.state().virtual_machines.len(), 2);
+        cloud.assert_clean(3);
+    }
+}
+
+#[test]
+fn questions_are_answered() {
+    for numbers in ALL.iter().filter(|numbers| numbers.version > 14) {
+        let cloud = Cloud::start();
+        let mut job = start(numbers, &cloud, 0);
+        let good = cloud.command("");
+        let bad = cloud.command("application_secret=nonsense");
+        assert_eq!(
+            job.query("connection", &good),
+            "info=Query\nCONNECTION=OK\n"
+        );
+        assert_eq!(
+            job.query("CONNECTION", &bad),
+            "info=Query\nCONNECTION=NOK\n"
+        );
+        assert_eq!(job.query("VM", &good), "info=Query\nVM=web-01\n");
+        assert_eq!(job.query("GROUP", &good), "info=Query\nGROUP=emulator\n");
+        let unknown = job.query("COLOUR", &good);
+        let sentence = "Query not recognized, possible value={CONNECTION, VM}";
+        assert!(unknown.lines().any(|line| line == sentence), "{unknown}");
+        job.end();
+        cloud.assert_clean(0);
+    }
+}
+
+#[test]
+fn a_slow_network_changes_nothing() {
+    let cloud = Cloud::start();
+    cloud.emulator.set_link(Link {
+        latency: std::time::Duration::from_millis(20),
+        bandwidth: None,
+    });
+    let stored = backup(V14, &cloud, &cloud.command("vm=web-01"));
+    assert_eq!(stored.len(), 6);
+    cloud.assert_clean(3);
+}
