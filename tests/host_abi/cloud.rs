@@ -1,5 +1,7 @@
 //! Azure as the tests need it: the emulator with one VM, and what a job has to be told to reach it.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -32,8 +34,8 @@ impl Cloud {
         let os = Disk::new(DISKS[0], OS_DISK_SIZE)
             .pattern(1, 0, MIB)
             .pattern(2, 40 * MIB + 512, 3 * MIB);
-        let data = Disk::new(DISKS[1], 16 * MIB).pattern(3, 5 * MIB, MIB + 1024);
-        let empty = Disk::new(DISKS[2], 4 * MIB);
+        let data = Disk::new(DISKS[1], 32 * MIB).pattern(3, 5 * MIB, MIB + 1024);
+        let empty = Disk::new(DISKS[2], 24 * MIB);
         let vm = Vm::new("rg1", "web-01", os)
             .data_disk(0, data)
             .data_disk(5, empty);
@@ -49,7 +51,9 @@ impl Cloud {
              application_id = {DEFAULT_CLIENT_ID}\napplication_secret = {DEFAULT_CLIENT_SECRET}\n\
              arm_endpoint = {url}\nauthority = {url}\nallow_http = yes\n"
         );
-        std::fs::write(dir.path().join("azure-vm.conf"), text).expect("configuration file");
+        let file = dir.path().join("azure-vm.conf");
+        std::fs::write(&file, text).expect("configuration file");
+        std::fs::set_permissions(&file, Permissions::from_mode(0o600)).expect("mode");
         Self {
             emulator,
             dir,
