@@ -384,3 +384,45 @@ proptest! {
         });
     }
 }
+
+/// The same on real threads, where tasks truly run at the same time: an image is copied through a reader and a writer.
+#[test]
+fn a_copy_on_several_threads_is_the_same_image() {
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(4)
+        .enable_time()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let size = 4 << 20;
+        let source = || Script {
+            frames: vec![1000, 16_384, 7],
+            zeros: vec![range(1 << 20, 3 << 20)],
+            ..Script::default()
+        };
+        let sink = Script::default();
+        let written = Arc::clone(&sink.written);
+        let cancel = CancellationToken::new();
+        let budgets = [ByteBudget::new(200_000), ByteBudget::new(300_000)];
+        let limits = limits(8, 32_768);
+        let plan = plan_of(source(), &[(0, size)]);
+        let mut readers = read_images(vec![plan], &budgets[0], limits, &cancel);
+        let mut reader = ImageReader::new(readers.remove(0), size, ZeroBlocks::Skip);
+        let mut writer = PageWriter::new(Arc::new(sink), &budgets[1], limits, &cancel);
+        let mut buffer = vec![0; 65_536];
+        while let Some(block) = reader.read_block(&mut buffer).await.unwrap() {
+            let data = &buffer[..block.len];
+            writer.write(block.offset, data).await.unwrap();
+        }
+        let stats = writer.finish().await.unwrap();
+        assert_eq!(stats.bytes, reader.stats().delivered);
+        assert_eq!(reader.stats().zeros, 2 << 20);
+        let (written, source) = (written.lock().unwrap(), source());
+        assert!(
+            written
+                .iter()
+                .all(|(offset, byte)| source.byte(*offset) == *byte)
+        );
+        assert_eq!(written.len() as u64, stats.bytes);
+    });
+}
