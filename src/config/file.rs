@@ -307,6 +307,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn any_printable_value_survives(text in "[!-~]([ -~]{0,40}[!-~])?") {
             prop_assert_eq!(value(&format!("k = {text}")), text.clone());

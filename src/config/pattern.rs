@@ -259,6 +259,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn quoted_text_matches_itself_and_nothing_else(text in "\\PC{0,12}", other in "\\PC{0,12}") {
             prop_assume!(!text.contains('\\'));

@@ -21,6 +21,7 @@ use std::error::Error as StdError;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
 
 pub use self::budget::{ByteBudget, Permit};
 pub use self::image_reader::{Block, ImageReader, ReadStats, ZeroBlocks};
@@ -126,5 +127,18 @@ impl Error {
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         matches!(self, Self::Cancelled)
+    }
+}
+
+/// Waits for `future` or the end of the job. The latter goes first: storage that watches the same token fails in the same
+/// moment, and that is no failure.
+async fn unless_cancelled<F: Future>(
+    cancel: &CancellationToken,
+    future: F,
+) -> Result<F::Output, Error> {
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(Error::Cancelled),
+        output = future => Ok(output),
     }
 }

@@ -13,7 +13,7 @@ use tokio::task::{self, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::budget::Permit;
-use super::{BoxError, ByteBudget, Error, Limits, RangeSink};
+use super::{BoxError, ByteBudget, Error, Limits, RangeSink, unless_cancelled};
 use crate::range::ByteRange;
 
 /// Page writes begin and end at multiples of this ("Put Page", Blob service REST reference).
@@ -247,13 +247,9 @@ impl PageWriter {
     }
 
     async fn settle_one(&mut self) -> Result<(), Error> {
-        let done = self
-            .cancel
-            .run_until_cancelled(self.tasks.join_next_with_id());
-        match done.await {
-            None => Err(Error::Cancelled),
-            Some(None) => Ok(()),
-            Some(Some(done)) => self.settle(done),
+        match unless_cancelled(&self.cancel, self.tasks.join_next_with_id()).await? {
+            None => Ok(()),
+            Some(done) => self.settle(done),
         }
     }
 
@@ -384,5 +380,22 @@ mod tests {
         let (result, ()) = tokio::join!(writer.write(512, &[1; 512]), async { cancel.cancel() });
         assert!(matches!(result, Err(Error::Cancelled)));
         assert!(matches!(writer.finish().await, Err(Error::Failed)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sink_that_fails_because_of_the_cancellation_has_not_failed() {
+        let cancel = CancellationToken::new();
+        let script = Script {
+            refuses_after: Some(cancel.clone()),
+            ..Script::default()
+        };
+        let budget = ByteBudget::new(512);
+        let mut writer = PageWriter::new(Arc::new(script), &budget, limits(1, 512), &cancel);
+        writer.write(0, &[1; 512]).await.unwrap();
+        let (result, ()) = tokio::join!(writer.barrier(), async {
+            tokio::task::yield_now().await;
+            cancel.cancel();
+        });
+        assert!(matches!(result, Err(Error::Cancelled)), "{result:?}");
     }
 }

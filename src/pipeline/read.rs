@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::budget::Permit;
-use super::{ByteBudget, Error, Limits, RangeSource, ReadPlan};
+use super::{ByteBudget, Error, Limits, RangeSource, ReadPlan, unless_cancelled};
 use crate::range::ByteRange;
 
 /// What a chunk costs at least, in bytes: the read buffer of a connection, which a small body keeps alive as a whole
@@ -108,7 +108,7 @@ impl ReadQueue {
         let stop = cancel.clone();
         let dispatcher = tokio::spawn(async move {
             // What was not dispatched is missed by its reader, which knows how much must come.
-            stop.run_until_cancelled_owned(dispatch).await;
+            drop(unless_cancelled(&stop, dispatch).await);
         });
         Self {
             images,
@@ -154,8 +154,7 @@ impl ChunkReader {
             return Ok(None);
         }
         let cancel = self.cancel.clone();
-        let received = cancel.run_until_cancelled(self.receive()).await;
-        let received = received.unwrap_or(Err(Error::Cancelled));
+        let received = unless_cancelled(&cancel, self.receive()).await.flatten();
         match &received {
             Ok(chunk) => self.remaining -= chunk.range.len(),
             Err(_) => {
@@ -247,10 +246,9 @@ async fn fetch(
     permit: Permit,
     cancel: &CancellationToken,
 ) -> Result<Chunk, Error> {
-    let mut frames = match cancel.run_until_cancelled(source.read(range)).await {
-        None => return Err(Error::Cancelled),
-        Some(result) => result.map_err(|source| Error::Read { range, source })?,
-    };
+    let mut frames = unless_cancelled(cancel, source.read(range))
+        .await?
+        .map_err(|source| Error::Read { range, source })?;
     frames.retain(|frame| !frame.is_empty());
     let actual = frames.iter().map(|frame| frame.len() as u64).sum();
     if actual != range.len() {
@@ -381,5 +379,22 @@ mod tests {
         assert_eq!(bytes_until_end(&mut reader).await.unwrap(), 51_200_000);
         // Each is charged as a read buffer, so no more than this many wait at a time.
         assert!(meter.peak() <= MIB / LEAST_CHARGE * 512);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_source_that_fails_because_of_the_cancellation_has_not_failed() {
+        let cancel = CancellationToken::new();
+        let script = Script {
+            refuses_after: Some(cancel.clone()),
+            ..Script::default()
+        };
+        let budget = ByteBudget::new(MIB);
+        let plans = vec![plan_of(script, &[(0, 8192)])];
+        let mut reader = read_images(plans, &budget, limits(1, 4096), &cancel).remove(0);
+        let (result, ()) = tokio::join!(reader.next(), async {
+            tokio::task::yield_now().await;
+            cancel.cancel();
+        });
+        assert!(matches!(result, Err(Error::Cancelled)), "{result:?}");
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
 
 use super::{BoxError, Limits, RangeSink, RangeSource, ReadPlan};
 use crate::range::ByteRange;
@@ -121,6 +122,8 @@ pub(super) struct Script {
     pub(super) frames: Vec<usize>,
     /// Byte and what happens to the request that covers it.
     pub(super) fault: Option<(u64, Fault)>,
+    /// Every request waits for this and is refused then, as storage that watches the job's token does.
+    pub(super) refuses_after: Option<CancellationToken>,
     /// These read as zeros.
     pub(super) zeros: Vec<ByteRange>,
     pub(super) meter: Meter,
@@ -146,10 +149,15 @@ impl Script {
         (range.start() <= at && at < range.end()).then_some(fault)
     }
 
-    async fn latency(&self, turn: usize) {
+    async fn latency(&self, turn: usize) -> Result<(), BoxError> {
+        if let Some(cancel) = &self.refuses_after {
+            cancel.cancelled().await;
+            return Err("refused after a cancellation".into());
+        }
         if let Some(&latency) = self.latencies.get(turn % self.latencies.len().max(1)) {
             tokio::time::sleep(Duration::from_millis(latency)).await;
         }
+        Ok(())
     }
 }
 
@@ -159,7 +167,7 @@ impl RangeSource for Script {
             let held = Arc::new(self.meter.take(range.len()));
             let _entered = self.meter.enter(range);
             let turn = self.meter.seen().len();
-            self.latency(turn).await;
+            self.latency(turn).await?;
             let end = match self.fault(range) {
                 None => range.end(),
                 Some(Fault::Refused) => return Err("refused".into()),
@@ -191,7 +199,7 @@ impl RangeSink for Script {
             let range = ByteRange::with_len(offset, data.len() as u64).expect("a write with data");
             let _held = self.meter.take(range.len());
             let _entered = self.meter.enter(range);
-            self.latency(self.meter.seen().len()).await;
+            self.latency(self.meter.seen().len()).await?;
             match self.fault(range) {
                 None => {}
                 Some(Fault::Panic) => panic!("a sink that panics"),
