@@ -41,7 +41,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// From the request to the head of the answer, the upload of a 4 MiB page write over a slow line included.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(100);
 /// Between two pieces of a body.
-const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Idle connections are closed before Azure's load balancers drop them silently (4 minutes by default).
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 /// Upper bound of one read from a connection. It also bounds the head of an answer: two signed polling URLs of more
@@ -551,7 +551,7 @@ mod tests {
         let long = get_plain(announced).await.unwrap_err();
         assert_eq!(long.kind, TransportErrorKind::Protocol);
         let mut endless = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n".to_vec();
-        endless.resize(endless.len() + 2 * (LIMIT as usize), b'x');
+        endless.resize(endless.len() + (2 << 20), b'x');
         let long = get_plain(endless).await.unwrap_err();
         assert_eq!(long.kind, TransportErrorKind::Protocol);
     }
