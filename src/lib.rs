@@ -4,6 +4,7 @@ pub mod azure;
 pub mod backup;
 pub mod catalog;
 pub mod config;
+pub mod debug_log;
 pub mod document;
 #[allow(
     unsafe_code,

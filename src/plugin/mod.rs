@@ -11,7 +11,6 @@
 
 mod backup;
 mod bridge;
-mod debug_log;
 mod encryption;
 mod error;
 mod estimate;

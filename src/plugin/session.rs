@@ -6,11 +6,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::Dispatch;
 
 use super::bridge::Bridge;
-use super::debug_log;
 use super::error::Error;
 use super::host::{Host, IntVariable, TextVariable};
 use crate::azure::Azure;
 use crate::config::{DEFAULT_CONFIG_FILE, Settings};
+use crate::debug_log;
 use crate::notice::Notices;
 
 /// The means of one job. Nothing is opened or started before it is asked for.

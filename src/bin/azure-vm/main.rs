@@ -18,6 +18,8 @@ mod saved;
 
 use std::process::ExitCode;
 
+use azure_vm_fd::debug_log;
+use azure_vm_fd::notice::Severity;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -28,6 +30,12 @@ use self::output::{Output, Report};
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if args.parameters.debug > 0 {
+        // Fails only if there is a subscriber already, and nobody else makes one in this process.
+        drop(tracing::dispatcher::set_global_default(
+            debug_log::to_stderr(args.parameters.debug),
+        ));
+    }
     let mut output = Output::new(args.json);
     let name = args.command.name();
     let result = tokio::runtime::Builder::new_multi_thread()
@@ -40,13 +48,30 @@ fn main() -> ExitCode {
 
 async fn run(args: Args, output: &mut Output) -> Result<Report, Failure> {
     let cancel = cancel_on_signal()?;
+    let result = dispatch(args, cancel.clone(), output).await;
+    match result {
+        // Whatever a command stumbles over after the signal, the signal is why.
+        Err(failure) if cancel.is_cancelled() && failure.status != Status::Cancelled => {
+            output.message(Severity::Info, failure.text);
+            Err(Failure::cancelled())
+        }
+        other => other,
+    }
+}
+
+async fn dispatch(
+    args: Args,
+    cancel: CancellationToken,
+    output: &mut Output,
+) -> Result<Report, Failure> {
+    let parameters = &args.parameters;
     match args.command {
-        Command::Plan(selection) => plan::run(&args.parameters, &selection, cancel, output).await,
-        Command::Backup(backup) => backup::run(&args.parameters, backup, cancel, output).await,
-        Command::Restore(restore) => restore::run(&args.parameters, restore, cancel, output).await,
-        Command::Check => check::run(&args.parameters, cancel, output).await,
-        Command::List => list::run(&args.parameters, cancel, output).await,
-        Command::Pull(pull) => pull::run(&args.parameters, pull, cancel, output).await,
+        Command::Check => check::run(parameters, cancel, output).await,
+        Command::List => list::run(parameters, cancel, output).await,
+        Command::Plan(selection) => plan::run(parameters, &selection, cancel, output).await,
+        Command::Backup(backup) => backup::run(parameters, backup, cancel, output).await,
+        Command::Restore(restore) => restore::run(parameters, restore, cancel, output).await,
+        Command::Pull(pull) => pull::run(parameters, pull, cancel, output).await,
         Command::Push(_) => unimplemented!(),
     }
 }

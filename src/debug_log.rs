@@ -1,7 +1,8 @@
-//! The debug file of a job: `<WorkingDir>/azure-vm/azure-vm_<jobid>_<pid>.log`.
+//! What `debug` shows: in a file per job, `<WorkingDir>/azure-vm/azure-vm_<jobid>_<pid>.log`, or on standard error.
 //!
-//! Made only when `debug` is above 0, readable by the File Daemon's user alone. It belongs to the job: a subscriber of
-//! its own, set on the job's threads, so that jobs side by side do not mix and nothing process-wide is touched.
+//! The file is made only when `debug` is above 0, readable by the File Daemon's user alone. It belongs to the job: a
+//! subscriber of its own, set on the job's threads, so that jobs side by side do not mix and nothing process-wide is
+//! touched. Standard error is for the command line, which has the process to itself.
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Write};
@@ -25,7 +26,7 @@ const OWN_TARGET: &str = "azure_vm_fd";
 /// # Errors
 ///
 /// The path, and why it cannot be used.
-pub(super) fn open(
+pub(crate) fn open(
     state_dir: &Path,
     job_id: i32,
     level: u8,
@@ -38,12 +39,22 @@ pub(super) fn open(
         .mode(0o600)
         .open(&path)
         .map_err(|error| (path, error))?;
+    Ok(dispatch(file, level))
+}
+
+/// Shows on standard error what `level`, 1 to 9, asks for.
+#[must_use]
+pub fn to_stderr(level: u8) -> Dispatch {
+    dispatch(io::stderr(), level)
+}
+
+fn dispatch(writer: impl Write + Send + 'static, level: u8) -> Dispatch {
     let layer = fmt::layer()
         .with_ansi(false)
         .with_thread_names(true)
-        .with_writer(Mutex::new(Redacting(file)))
+        .with_writer(Mutex::new(Redacting(writer)))
         .with_filter(filter(level));
-    Ok(Dispatch::new(registry().with(layer)))
+    Dispatch::new(registry().with(layer))
 }
 
 /// Makes `dir` and its parents; `dir` itself for its owner alone.
