@@ -1,25 +1,20 @@
 //! One disk of the new VM: made empty, filled through a grant, closed, checked.
 
 use std::fs::File;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::Error;
 use super::plan::NewDisk;
-use super::sparse::SparseReader;
+use super::upload::{RawImage, upload_image};
 use crate::azure::{Access, Azure, PageBlob};
 use crate::document::{ImageRecord, Slot};
 use crate::json;
 use crate::notice::{Notices, with_causes};
-use crate::pipeline::{BoxError, ByteBudget, Limits, PageWriter, RangeSink};
+use crate::pipeline::Limits;
 use crate::quantity::{ByteSize, Rate};
 use crate::vhd;
 
@@ -136,18 +131,8 @@ pub(super) fn body(record: &ImageRecord, notes: &mut Vec<String>) -> Result<Valu
     Ok(body)
 }
 
-/// The blob of an upload disk, as the pipeline sees it.
-#[derive(Debug)]
-struct DiskSink(PageBlob);
-
-impl RangeSink for DiskSink {
-    fn write(&self, offset: u64, data: Bytes) -> BoxFuture<'_, Result<(), BoxError>> {
-        async move { self.0.write(offset, data).await.map_err(BoxError::from) }.boxed()
-    }
-}
-
-/// Makes the disk and fills it with `image`; `stop` ends the transfer early. Access is given back in every outcome; the disk itself is the caller's to
-/// delete after a failure.
+/// Makes the disk and fills it with `image`; `stop` ends the transfer early. Access is given back in every outcome; the
+/// disk itself is the caller's to delete after a failure.
 ///
 /// # Errors
 ///
@@ -193,58 +178,30 @@ async fn fill(
     stop: &CancellationToken,
     notices: &Notices,
 ) -> Result<(), Error> {
-    let length = blob
-        .content_length()
-        .await
-        .map_err(|source| Error::azure(format!("read length of {}", disk.label()), source))?;
-    let expected = disk.size + vhd::FOOTER_LEN;
-    if length != expected {
-        return Err(Error::Mismatch {
-            what: disk.label(),
-            reason: format!("it takes {length} bytes instead of {expected}"),
-        });
-    }
-    let failed = |source| Error::upload(disk.label(), source);
+    let label = disk.label();
+    let image = RawImage {
+        file: image,
+        path: disk.id.name().into(),
+        size: disk.size,
+    };
     let started = Instant::now();
     let mut reported = started;
-    let mut sent = 0;
-    let mut writer = PageWriter::new(
-        Arc::new(DiskSink(blob)),
-        &ByteBudget::new(limits.memory),
-        limits,
-        stop,
-    );
-    let mut pieces = SparseReader::new(image, disk.size);
-    loop {
-        let piece = pieces.next().await.map_err(|source| Error::Local {
-            action: "read staged image of",
-            path: disk.id.name().into(),
-            source,
-        })?;
-        let Some((offset, bytes)) = piece else { break };
-        writer.write(offset, bytes).await.map_err(failed)?;
-        sent += bytes.len() as u64;
+    let stats = upload_image(blob, &label, image, limits, stop, |progress| {
         if reported.elapsed() >= PROGRESS_INTERVAL {
             reported = Instant::now();
             notices.info(format!(
-                "{}: {} uploaded, at {} of {}, {}",
-                disk.label(),
-                ByteSize(sent),
-                ByteSize(offset),
+                "{label}: {} uploaded, at {} of {}, {}",
+                ByteSize(progress.sent),
+                ByteSize(progress.position),
                 ByteSize(disk.size),
-                Rate::new(sent, started.elapsed())
+                Rate::new(progress.sent, started.elapsed())
             ));
         }
-    }
-    // The footer makes the image valid, so it goes last, when everything before it is acknowledged.
-    writer.barrier().await.map_err(failed)?;
-    let footer = vhd::fixed_footer(disk.size, Uuid::new_v4(), SystemTime::now());
-    writer.write(disk.size, &footer).await.map_err(failed)?;
-    let stats = writer.finish().await.map_err(failed)?;
+    })
+    .await?;
     let elapsed = started.elapsed();
     notices.info(format!(
-        "{}: size {}, uploaded {} in {} requests; {:.1} s, {}",
-        disk.label(),
+        "{label}: size {}, uploaded {} in {} requests; {:.1} s, {}",
         ByteSize(disk.size),
         ByteSize(stats.bytes),
         stats.requests,

@@ -17,11 +17,14 @@ mod receive;
 mod sparse;
 mod staging;
 mod undo;
+mod upload;
 
 use std::path::PathBuf;
 
 pub use self::error::Error;
 pub use self::receive::Restore;
+pub use self::sparse::SparseReader;
+pub use self::upload::{RawImage, UploadProgress, upload_image};
 
 use crate::pipeline::Limits;
 

@@ -19,7 +19,7 @@ const BUFFER: u64 = 4 * 1024 * 1024;
 
 /// The pieces of one file, in order.
 #[derive(Debug)]
-pub(super) struct SparseReader {
+pub struct SparseReader {
     file: Arc<File>,
     size: u64,
     /// Everything before it is done or in `window`.
@@ -38,7 +38,8 @@ struct Window {
 
 impl SparseReader {
     /// Reads the first `size` bytes of `file`, whose own position does not matter.
-    pub(super) fn new(file: File, size: u64) -> Self {
+    #[must_use]
+    pub fn new(file: File, size: u64) -> Self {
         Self {
             file: Arc::new(file),
             size,
@@ -48,8 +49,16 @@ impl SparseReader {
         }
     }
 
-    /// The next bytes that are not all zeros and their offset in the file, at most [`BUFFER`] long; `None` at the end.
-    pub(super) async fn next(&mut self) -> io::Result<Option<(u64, &[u8])>> {
+    /// The next bytes that are not all zeros and their offset in the file, at most 4 MiB; `None` at the end.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read.
+    ///
+    /// # Cancellation
+    ///
+    /// A dropped future may lose bytes.
+    pub async fn next(&mut self) -> io::Result<Option<(u64, &[u8])>> {
         loop {
             if let Some((from, to)) = next_nonzero(&self.window.bytes, self.done) {
                 self.done = to;

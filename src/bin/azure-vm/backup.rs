@@ -8,7 +8,7 @@ use azure_vm_fd::backup::{
     Backup, Content, DiskImage, Error, Level, Options, Outcome, Run, VmBackup,
 };
 use azure_vm_fd::config::Settings;
-use azure_vm_fd::notice::Severity;
+use azure_vm_fd::notice::{Severity, with_causes};
 use nix::unistd::gethostname;
 use serde::Serialize;
 use tempfile::TempDir;
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::args::{BackupArgs, Parameters};
-use crate::failure::{Failure, Status, chain};
+use crate::failure::{Failure, Status};
 use crate::folder::{Incoming, IncomingFiles};
 use crate::output::{Output, Report, human};
 
@@ -143,7 +143,7 @@ async fn save_all(
             Err(VmFailure::Read(error)) if !abort_on_error && !error.is_cancelled() => {
                 output.message(
                     Severity::Error,
-                    format!("save virtual machine {name}: {}", chain(&error)),
+                    format!("save virtual machine {name}: {}", with_causes(&error)),
                 );
             }
             Err(VmFailure::Read(error)) => return Err(error.into()),

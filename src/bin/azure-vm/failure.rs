@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use azure_vm_fd::azure::ErrorKind;
+use azure_vm_fd::notice::with_causes;
 use azure_vm_fd::{azure, backup, config, pipeline, restore};
 use serde::Serialize;
 
@@ -90,7 +91,7 @@ impl Failure {
 
 impl From<config::Error> for Failure {
     fn from(error: config::Error) -> Self {
-        Self::usage(chain(&error))
+        Self::usage(with_causes(&error))
     }
 }
 
@@ -155,7 +156,7 @@ impl From<pipeline::Error> for Failure {
             | pipeline::Error::Incomplete { .. }
             | pipeline::Error::EmptyBuffer
             | pipeline::Error::Unaligned { .. }
-            | pipeline::Error::Failed => Self::failed(chain(&error)),
+            | pipeline::Error::Failed => Self::failed(with_causes(&error)),
         }
     }
 }
@@ -164,21 +165,9 @@ impl Failure {
     fn of(status: Status, error: &dyn StdError) -> Self {
         Self {
             status,
-            text: chain(error),
+            text: with_causes(error),
         }
     }
-}
-
-/// An error and its causes in one line.
-pub(crate) fn chain(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 /// Login and rights have a code of their own, and so have bad settings; the rest of what Azure says is a failure.

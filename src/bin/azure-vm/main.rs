@@ -12,6 +12,7 @@ mod list;
 mod output;
 mod plan;
 mod pull;
+mod push;
 mod restore;
 mod sas;
 mod saved;
@@ -72,7 +73,7 @@ async fn dispatch(
         Command::Backup(backup) => backup::run(parameters, backup, cancel, output).await,
         Command::Restore(restore) => restore::run(parameters, restore, cancel, output).await,
         Command::Pull(pull) => pull::run(parameters, pull, cancel, output).await,
-        Command::Push(_) => unimplemented!(),
+        Command::Push(push) => push::run(parameters, push, cancel, output).await,
     }
 }
 

@@ -2,15 +2,13 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use azure_vm_fd::backup::{Changes, ExportedImage};
 use azure_vm_fd::notice::Severity;
-use azure_vm_fd::pipeline::{
-    ByteBudget, ImageReader, Limits, ReadPlan, ReadQueue, ZeroBlocks, is_zero,
-};
+use azure_vm_fd::pipeline::{ByteBudget, ImageReader, Limits, ReadPlan, ReadQueue, ZeroBlocks};
 use azure_vm_fd::range::ByteRange;
+use azure_vm_fd::restore::SparseReader;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -19,9 +17,8 @@ use crate::failure::{Failure, Status};
 use crate::folder::{Incoming, IncomingFiles};
 use crate::output::{Output, Report, human};
 use crate::sas;
-use crate::saved::data_ranges;
 
-/// Bytes copied or handed over at a time.
+/// Bytes handed over at a time.
 const BLOCK_BYTES: usize = 1 << 20;
 
 /// The JSON document.
@@ -86,7 +83,7 @@ pub(crate) async fn run(
             let base = ExportedImage::open(blob, what).await?;
             let Changes { cleared, plan } = image.changes_since(&base).await?;
             let target = files.create(args.to.clone(), image.size())?;
-            copy_older(&older, &base, &image, &cleared, &target, &cancel)?;
+            copy_older(&older, &base, &image, &cleared, &target, &cancel).await?;
             // A changed block of zeros must cover what the older image has there.
             (plan, ZeroBlocks::Keep, Target::File(target))
         }
@@ -147,9 +144,9 @@ async fn transfer(
     Ok(written_bytes)
 }
 
-/// Copies the older image, but for what reads as zeros now.
-fn copy_older(
-    older: &PathBuf,
+/// Copies the older image, and clears what reads as zeros now.
+async fn copy_older(
+    older: &Path,
     base: &ExportedImage,
     image: &ExportedImage,
     cleared: &[ByteRange],
@@ -167,41 +164,17 @@ fn copy_older(
             image.size()
         )));
     }
-    let mut buffer = vec![0; BLOCK_BYTES];
-    for range in data_ranges(&file, len).map_err(failed)? {
-        for range in without(range, cleared) {
-            let mut position = range.start();
-            while position < range.end() {
-                if cancel.is_cancelled() {
-                    return Err(Failure::cancelled());
-                }
-                let rest = usize::try_from(range.end() - position).unwrap_or(BLOCK_BYTES);
-                let block = &mut buffer[..rest.min(BLOCK_BYTES)];
-                file.read_exact_at(block, position).map_err(failed)?;
-                if !is_zero(block) {
-                    target.write(position, block)?;
-                }
-                position += block.len() as u64;
-            }
+    let mut pieces = SparseReader::new(file, len);
+    while let Some((offset, bytes)) = pieces.next().await.map_err(failed)? {
+        if cancel.is_cancelled() {
+            return Err(Failure::cancelled());
         }
+        target.write(offset, bytes)?;
+    }
+    for &range in cleared {
+        target.clear(range)?;
     }
     Ok(())
-}
-
-/// What is left of `range` without the `holes`, which are ascending and disjoint.
-fn without(range: ByteRange, holes: &[ByteRange]) -> Vec<ByteRange> {
-    let first = holes.partition_point(|hole| hole.end() <= range.start());
-    let mut left = Vec::new();
-    let mut position = range.start();
-    for hole in holes[first..]
-        .iter()
-        .take_while(|hole| hole.start() < range.end())
-    {
-        left.extend(ByteRange::new(position, hole.start()));
-        position = hole.end();
-    }
-    left.extend(ByteRange::new(position, range.end()));
-    left
 }
 
 impl Target<'_> {
@@ -229,30 +202,5 @@ impl Target<'_> {
                 .flush()
                 .map_err(|error| Failure::failed(format!("write standard output: {error}"))),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ranges(pairs: &[(u64, u64)]) -> Vec<ByteRange> {
-        let range = |&(start, end)| ByteRange::new(start, end).unwrap();
-        pairs.iter().map(range).collect()
-    }
-
-    #[test]
-    fn holes_are_cut_out() {
-        let holes = ranges(&[(2, 4), (6, 7), (9, 20), (30, 40)]);
-        let cut = |start, end| without(ByteRange::new(start, end).unwrap(), &holes);
-        assert_eq!(cut(0, 2), ranges(&[(0, 2)]));
-        assert_eq!(cut(2, 4), ranges(&[]));
-        assert_eq!(cut(3, 8), ranges(&[(4, 6), (7, 8)]));
-        assert_eq!(
-            cut(0, 50),
-            ranges(&[(0, 2), (4, 6), (7, 9), (20, 30), (40, 50)])
-        );
-        assert_eq!(cut(10, 15), ranges(&[]));
-        assert_eq!(cut(20, 30), ranges(&[(20, 30)]));
     }
 }

@@ -6,17 +6,17 @@ use std::path::Path;
 
 use azure_vm_fd::azure::Azure;
 use azure_vm_fd::notice::Severity;
-use azure_vm_fd::restore::{Disposition, Options, Restore, RestoredVm};
+use azure_vm_fd::restore::{Disposition, Options, Restore, RestoredVm, SparseReader};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{Parameters, RestoreArgs};
 use crate::failure::{Failure, Status};
 use crate::output::{Output, Report};
-use crate::saved::{SavedImage, SavedVm, data_ranges};
+use crate::saved::{SavedImage, SavedVm};
 
-/// Bytes read from an image at a time; blocks of zeros of this size are not staged.
-const BLOCK_BYTES: usize = 1 << 20;
+/// Images are made of sectors of this many bytes.
+const SECTOR: usize = 512;
 
 /// Where staging files go by default: kept over restarts and not in memory, unlike `/tmp` on many systems
 /// (Filesystem Hierarchy Standard 3.0, section 5.15).
@@ -108,7 +108,7 @@ async fn stage(
             Disposition::Skip => {}
             Disposition::Receive => {
                 output.begin_progress(&image.name, image.size);
-                stage_image(restore, image, cancel, output)?;
+                stage_image(restore, image, cancel, output).await?;
                 restore.end_entry().await?;
                 output.end_progress();
             }
@@ -118,8 +118,8 @@ async fn stage(
     Ok(())
 }
 
-/// Hands over what is not zero, and the last block in any case: it carries the size.
-fn stage_image(
+/// Hands over what is not zero, and the last sector in any case: it carries the size.
+async fn stage_image(
     restore: &mut Restore,
     image: &SavedImage,
     cancel: &CancellationToken,
@@ -127,31 +127,18 @@ fn stage_image(
 ) -> Result<(), Failure> {
     let failed = |error| Failure::local("read image", &image.path, &error);
     let file = File::open(&image.path).map_err(failed)?;
-    let mut buffer = vec![0; BLOCK_BYTES];
-    for range in data_ranges(&file, image.size).map_err(failed)? {
-        let mut position = range.start();
-        while position < range.end() {
-            if cancel.is_cancelled() {
-                return Err(Failure::cancelled());
-            }
-            let len = usize::try_from(range.end() - position)
-                .map_or(BLOCK_BYTES, |rest| rest.min(BLOCK_BYTES));
-            let block = &mut buffer[..len];
-            file.read_exact_at(block, position).map_err(failed)?;
-            if block.iter().any(|&byte| byte != 0) {
-                restore.write(position, block)?;
-            }
-            position += len as u64;
-            output.progress(position);
+    let last = file.try_clone().map_err(failed)?;
+    let mut pieces = SparseReader::new(file, image.size);
+    while let Some((offset, bytes)) = pieces.next().await.map_err(failed)? {
+        if cancel.is_cancelled() {
+            return Err(Failure::cancelled());
         }
+        restore.write(offset, bytes)?;
+        output.progress(offset + bytes.len() as u64);
     }
-    let last = usize::try_from(image.size).map_or(SECTOR, |size| size.min(SECTOR));
-    let block = &mut buffer[..last];
-    let position = image.size - last as u64;
-    file.read_exact_at(block, position).map_err(failed)?;
-    restore.write(position, block)?;
+    let mut sector = [0; SECTOR];
+    let offset = image.size - SECTOR as u64;
+    last.read_exact_at(&mut sector, offset).map_err(failed)?;
+    restore.write(offset, &sector)?;
     Ok(())
 }
-
-/// Images are made of 512-byte sectors.
-const SECTOR: usize = 512;

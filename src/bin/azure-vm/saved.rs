@@ -4,15 +4,11 @@
 //! below a folder of the user's choice.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, ErrorKind};
-use std::os::fd::AsFd;
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use azure_vm_fd::document::{Document, FORMAT, ImageContent};
-use azure_vm_fd::range::ByteRange;
-use nix::errno::Errno;
-use nix::unistd::{Whence, lseek};
 
 use crate::failure::Failure;
 
@@ -124,33 +120,6 @@ impl SavedVm {
     }
 }
 
-/// The stretches of a file that are not holes, ascending. A file system without holes gives one stretch.
-///
-/// # Errors
-///
-/// The file cannot be searched.
-pub(crate) fn data_ranges(file: &File, len: u64) -> io::Result<Vec<ByteRange>> {
-    let seek = |position: u64, whence| -> io::Result<Option<u64>> {
-        let position = i64::try_from(position).map_err(io::Error::other)?;
-        match lseek(file.as_fd(), position, whence) {
-            Ok(found) => u64::try_from(found).map(Some).map_err(io::Error::other),
-            Err(Errno::ENXIO) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
-    };
-    let mut ranges = Vec::new();
-    let mut position = 0;
-    while position < len {
-        let Some(start) = seek(position, Whence::SeekData)? else {
-            break;
-        };
-        let end = seek(start, Whence::SeekHole)?.unwrap_or(len).min(len);
-        ranges.extend(ByteRange::new(start, end));
-        position = end;
-    }
-    Ok(ranges)
-}
-
 /// Looks for documents in `folder` and below; symbolic links are not followed.
 fn collect(folder: &Path, found: &mut Documents) -> Result<(), Failure> {
     let entries =
@@ -252,8 +221,7 @@ fn read_document(path: &Path) -> Result<Document, Failure> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-    use std::os::unix::fs::FileExt;
+    use std::fs::File;
 
     use super::*;
 
@@ -336,22 +304,5 @@ mod tests {
         saved(root.path(), UUID, 2, "ledger01", &delta);
         let error = SavedVm::find(root.path(), None, None).unwrap_err();
         assert!(error.text.contains("changes only"), "{}", error.text);
-    }
-
-    #[test]
-    fn holes_are_left_out() {
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(&[1; 4096]).unwrap();
-        file.set_len(64 << 20).unwrap();
-        file.write_all_at(&[2; 4096], 32 << 20).unwrap();
-        let ranges = data_ranges(&file, 64 << 20).unwrap();
-        let read: u64 = ranges.iter().map(|range| range.len()).sum();
-        assert!(read < 64 << 20, "{ranges:?}");
-        for byte in [0, 4095, 32 << 20, (32 << 20) + 4095] {
-            assert!(
-                ranges.iter().any(|r| r.start() <= byte && byte < r.end()),
-                "{byte} in {ranges:?}"
-            );
-        }
     }
 }

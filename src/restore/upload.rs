@@ -1,0 +1,108 @@
+//! A raw image into an upload disk: what is not zero, then the footer. Used for the disks of a restore and for single
+//! images of the command line.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::Error;
+use super::sparse::SparseReader;
+use crate::azure::PageBlob;
+use crate::pipeline::{BoxError, ByteBudget, Limits, PageWriter, RangeSink, WriteStats};
+use crate::vhd;
+
+/// A raw disk in a local file.
+#[derive(Debug)]
+pub struct RawImage {
+    /// Its bytes; the file's position does not matter.
+    pub file: File,
+    /// For messages.
+    pub path: PathBuf,
+    /// Size of the disk in bytes, a multiple of 512.
+    pub size: u64,
+}
+
+/// How far an upload is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UploadProgress {
+    /// Everything before this place of the disk was read and handed to the writer.
+    pub position: u64,
+    /// Bytes handed to the writer.
+    pub sent: u64,
+}
+
+/// The blob of an upload disk, as the pipeline sees it.
+#[derive(Debug)]
+struct DiskSink(PageBlob);
+
+impl RangeSink for DiskSink {
+    fn write(&self, offset: u64, data: Bytes) -> BoxFuture<'_, Result<(), BoxError>> {
+        async move { self.0.write(offset, data).await.map_err(BoxError::from) }.boxed()
+    }
+}
+
+/// Writes `image` to the blob behind an upload disk that nothing was written to before; zeros are left out. `what` names
+/// the disk in messages, `stop` ends the transfer early.
+///
+/// # Errors
+///
+/// A disk of another size, found before anything is written; Azure's refusal; a local file that cannot be read.
+pub async fn upload_image(
+    blob: PageBlob,
+    what: &str,
+    image: RawImage,
+    limits: Limits,
+    stop: &CancellationToken,
+    mut progress: impl FnMut(UploadProgress) + Send,
+) -> Result<WriteStats, Error> {
+    let RawImage { file, path, size } = image;
+    let length = blob
+        .content_length()
+        .await
+        .map_err(|source| Error::azure(format!("read length of {what}"), source))?;
+    let expected = size + vhd::FOOTER_LEN;
+    if length != expected {
+        return Err(Error::Mismatch {
+            what: what.to_owned(),
+            reason: format!(
+                "it takes {length} bytes, the image of {size} bytes and its footer are {expected}"
+            ),
+        });
+    }
+    let failed = |source| Error::upload(what.to_owned(), source);
+    let mut writer = PageWriter::new(
+        Arc::new(DiskSink(blob)),
+        &ByteBudget::new(limits.memory),
+        limits,
+        stop,
+    );
+    let mut sent = 0;
+    let mut pieces = SparseReader::new(file, size);
+    loop {
+        let piece = pieces.next().await.map_err(|source| Error::Local {
+            action: "read image",
+            path: path.clone(),
+            source,
+        })?;
+        let Some((offset, bytes)) = piece else { break };
+        writer.write(offset, bytes).await.map_err(failed)?;
+        let len = bytes.len() as u64;
+        sent += len;
+        progress(UploadProgress {
+            position: offset + len,
+            sent,
+        });
+    }
+    // The footer makes the image valid, so it goes last, when everything before it is acknowledged.
+    writer.barrier().await.map_err(failed)?;
+    let footer = vhd::fixed_footer(size, Uuid::new_v4(), SystemTime::now());
+    writer.write(size, &footer).await.map_err(failed)?;
+    writer.finish().await.map_err(failed)
+}
