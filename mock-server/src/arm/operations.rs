@@ -115,10 +115,11 @@ pub(super) fn result(call: &mut Call<'_>) -> Result<Response, ArmError> {
 
 fn look(call: &mut Call<'_>, by_location: bool) -> Result<Response, ArmError> {
     let id = call.capture("id").to_ascii_lowercase();
-    let signed = call
-        .request
-        .query("s")
-        .is_some_and(|signature| signature == id);
+    let signed = ["s", "h"].iter().all(|name| {
+        call.request
+            .query(name)
+            .is_some_and(|signature| signature == id)
+    });
     let expected_len = call.world.settings.operations.signature_len + "MII".len();
     let whole = call
         .request

@@ -11,8 +11,16 @@ use tokio_rustls::{
     rustls::{ServerConfig, crypto::ring},
 };
 
-/// Names under which a client may reach the listener.
-const NAMES: [&str; 4] = ["localhost", "127.0.0.1", "::1", "*.localhost"];
+/// Names under which a client may reach the listener. Many verifiers, rustls among them, refuse a wildcard right below a
+/// top-level name, hence the two that a client with separate addresses for both services may want.
+const NAMES: [&str; 6] = [
+    "localhost",
+    "127.0.0.1",
+    "::1",
+    "*.localhost",
+    "management.localhost",
+    "login.localhost",
+];
 
 /// An acceptor with a fresh certificate, and the PEM of the CA that signed it.
 pub(super) fn acceptor() -> Result<(TlsAcceptor, String), Error> {

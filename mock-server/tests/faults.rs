@@ -1,0 +1,411 @@
+//! Faults, counters, TLS and the control interface.
+mod common;
+
+use common::{Azure, COMPUTE, DISKS, snapshot_body};
+use http::Method;
+use http_body_util::{BodyExt, Empty};
+use mock_server::{
+    Action, Config, Disk, Emulator, Fault, Link, MIB, RetryAfter, Scenario, Vm, pattern,
+};
+use serde_json::{Value, json};
+use std::{sync::Arc, time::Duration};
+use tokio_rustls::{TlsConnector, rustls};
+
+const SNAPSHOT: &str = "resourceGroups/rg1/providers/Microsoft.Compute/snapshots/s";
+
+async fn start() -> (Azure, String) {
+    let disk = Disk::new("os", 32 * MIB).pattern(1, 0, 8 * MIB);
+    let scenario = Scenario::new().vm(Vm::new("rg1", "vm", disk));
+    let azure = Azure::start(Config {
+        scenario,
+        ..Config::default()
+    })
+    .await;
+    let snapshot = azure.snapshot("rg1", "s", "os").await;
+    let sas = azure.grant(&snapshot, "Read").await;
+    (azure, sas)
+}
+
+const WHOLE: [(&str, &str); 2] = [
+    ("x-ms-version", "2025-11-05"),
+    ("x-ms-range", "bytes=0-1048575"),
+];
+
+#[tokio::test]
+async fn statuses_and_throttling() {
+    let (azure, sas) = start().await;
+    let fault =
+        |operation: &str, action| azure.emulator.fault(Fault::new(operation, action).nth(1));
+    let list = format!("providers/Microsoft.Compute/virtualMachines?{COMPUTE}");
+    fault(
+        "VirtualMachines_ListAll",
+        Action::Throttle {
+            retry_after: Some(RetryAfter::Seconds(7)),
+        },
+    );
+    let answer = azure.get(&list).await.expect(429);
+    assert_eq!(answer.header("retry-after"), Some("7"));
+    assert_eq!(answer.json()["code"], "OperationNotAllowed");
+    assert_eq!(answer.json()["details"][0]["code"], "TooManyRequests");
+    azure.get(&list).await.expect(200);
+    fault(
+        "VirtualMachines_*",
+        Action::Status {
+            status: 503,
+            code: None,
+            body: Some(String::new()),
+            retry_after: Some(RetryAfter::DateInSeconds(2)),
+        },
+    );
+    let answer = azure.get(&list).await.expect(503);
+    assert!(answer.body.is_empty() && answer.header("retry-after").unwrap().ends_with(" GMT"));
+    fault("Blob_Get", Action::Throttle { retry_after: None });
+    let answer = azure.blob(Method::GET, &sas, "", &[], "").await.expect(503);
+    assert_eq!(answer.header("x-ms-error-code"), Some("ServerBusy"));
+    fault("Token", Action::status(500));
+    azure.login("x", "y", "z").await.expect(500);
+}
+
+#[tokio::test]
+async fn connections_break() {
+    let (azure, sas) = start().await;
+    let get = || azure.send(Method::GET, &sas, &WHOLE, "");
+    azure
+        .emulator
+        .fault(Fault::new("Blob_Get", Action::Reset).nth(1));
+    // The client may repeat on a fresh connection by itself; a fault that stays cannot be missed.
+    azure.emulator.clear_faults();
+    azure.emulator.fault(Fault::new("Blob_Get", Action::Reset));
+    assert!(get().await.is_err());
+    azure.emulator.clear_faults();
+    azure.emulator.reset_counters();
+    azure.emulator.fault(Fault::new(
+        "Blob_Get",
+        Action::CutBody { after: 1000.into() },
+    ));
+    assert!(get().await.is_err());
+    assert_eq!(azure.emulator.counters().of("Blob_Get").bytes_out, 1000);
+    azure.emulator.clear_faults();
+    azure
+        .emulator
+        .fault(Fault::new("Blob_Get", Action::Stall { after: 1000.into() }));
+    assert!(
+        tokio::time::timeout(Duration::from_millis(300), get())
+            .await
+            .is_err()
+    );
+    azure.emulator.clear_faults();
+    azure
+        .emulator
+        .fault(Fault::new("Blob_Get", Action::ShortBody { by: 512.into() }));
+    let answer = get().await.unwrap().expect(206);
+    assert_eq!(answer.body.len(), 1_048_576 - 512);
+    assert!(
+        answer
+            .header("content-range")
+            .unwrap()
+            .starts_with("bytes 0-1048575/")
+    );
+    azure.emulator.clear_faults();
+    azure.emulator.fault(Fault::new(
+        "Blob_Get",
+        Action::WrongContentRange { by: 512.into() },
+    ));
+    assert!(
+        get()
+            .await
+            .unwrap()
+            .header("content-range")
+            .unwrap()
+            .starts_with("bytes 512-1049087/")
+    );
+    azure.emulator.clear_faults();
+    assert_eq!(get().await.unwrap().body, pattern::bytes(1, 0, 1 << 20));
+    azure
+        .emulator
+        .fault(Fault::new("Blob_Get", Action::RevokeSas).nth(1));
+    azure
+        .send(Method::GET, &sas, &WHOLE, "")
+        .await
+        .unwrap()
+        .expect(403);
+    get().await.unwrap().expect(403);
+}
+
+#[tokio::test]
+async fn operations_fail_or_never_end_and_answers_get_lost() {
+    let (azure, _) = start().await;
+    let fault = |action| {
+        azure
+            .emulator
+            .fault(Fault::new("Snapshots_CreateOrUpdate", action).nth(1))
+    };
+    let put = |name: &str| format!("{}{name}?{DISKS}", &SNAPSHOT[..SNAPSHOT.len() - 1]);
+    fault(Action::FailOperation {
+        code: "InternalExecutionError".to_owned(),
+        message: "told so".to_owned(),
+    });
+    let status = azure
+        .finish(
+            Method::PUT,
+            &put("failed"),
+            Some(snapshot_body("rg1", "os")),
+        )
+        .await;
+    assert_eq!(status["status"], "Failed");
+    assert_eq!(status["error"]["code"], "InternalExecutionError");
+    azure.emulator.clear_faults();
+    fault(Action::NeverEnding);
+    let first = azure
+        .arm(
+            Method::PUT,
+            &put("endless"),
+            Some(snapshot_body("rg1", "os")),
+        )
+        .await
+        .expect(202);
+    let url = first.header("azure-asyncoperation").unwrap();
+    for _ in 0..3 {
+        assert_eq!(azure.get(url).await.json()["status"], "InProgress");
+    }
+    azure.emulator.clear_faults();
+    azure
+        .emulator
+        .fault(Fault::new("Snapshots_CreateOrUpdate", Action::LostAnswer));
+    let bearer = format!("Bearer {}", azure.token);
+    let url = format!(
+        "{}/subscriptions/{}/{}",
+        azure.emulator.http_url(),
+        mock_server::DEFAULT_SUBSCRIPTION,
+        put("lost")
+    );
+    let headers = [("authorization", bearer.as_str())];
+    let lost = azure
+        .send(
+            Method::PUT,
+            &url,
+            &headers,
+            snapshot_body("rg1", "os").to_string(),
+        )
+        .await;
+    assert!(lost.is_err());
+    assert!(
+        azure
+            .emulator
+            .state()
+            .snapshots
+            .iter()
+            .any(|snapshot| snapshot.name == "lost")
+    );
+}
+
+#[tokio::test]
+async fn requests_in_flight_are_counted_and_slowed() {
+    let (azure, sas) = start().await;
+    azure.emulator.set_link(Link {
+        latency: Duration::from_millis(100),
+        bandwidth: None,
+    });
+    azure.emulator.reset_counters();
+    let began = std::time::Instant::now();
+    let reads = (0..8).map(|_| azure.send(Method::GET, &sas, &WHOLE, ""));
+    for answer in futures_util::future::join_all(reads).await {
+        answer.unwrap().expect(206);
+    }
+    assert!(began.elapsed() >= Duration::from_millis(100));
+    let counters = azure.emulator.counters().of("Blob_Get");
+    assert_eq!(
+        (
+            counters.requests,
+            counters.bytes_out,
+            counters.most_in_flight
+        ),
+        (8, 8 * MIB, 8)
+    );
+}
+
+#[tokio::test]
+async fn tls_with_its_own_authority() {
+    let (azure, _) = start().await;
+    let emulator = &azure.emulator;
+    let mut roots = rustls::RootCertStore::empty();
+    let pem = emulator.ca_pem().to_owned();
+    let body: String = pem
+        .lines()
+        .filter(|line| !line.starts_with("-----"))
+        .collect();
+    let der = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, body).unwrap();
+    roots.add(der.into()).unwrap();
+    let config = rustls::ClientConfig::builder_with_provider(Arc::new(
+        rustls::crypto::ring::default_provider(),
+    ))
+    .with_safe_default_protocol_versions()
+    .unwrap()
+    .with_root_certificates(roots)
+    .with_no_client_auth();
+    let connector = TlsConnector::from(Arc::new(config));
+    let port: u16 = emulator
+        .https_url()
+        .rsplit(':')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
+    for name in ["localhost", "127.0.0.1", "management.localhost"] {
+        let stream = tokio::net::TcpStream::connect(("127.0.0.1", port))
+            .await
+            .unwrap();
+        let server = rustls_pki_types::ServerName::try_from(name).unwrap();
+        let stream = connector.connect(server, stream).await.unwrap();
+        let io = hyper_util::rt::TokioIo::new(stream);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+        let driver = tokio::spawn(connection);
+        let request = http::Request::get(format!(
+            "/{}/v2.0/.well-known/openid-configuration",
+            mock_server::DEFAULT_TENANT
+        ))
+        .header("host", format!("{name}:{port}"))
+        .body(Empty::<bytes::Bytes>::new())
+        .unwrap();
+        let answer = sender.send_request(request).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        let body: Value =
+            serde_json::from_slice(&answer.into_body().collect().await.unwrap().to_bytes())
+                .unwrap();
+        // URLs lead back to the listener and name that the client used.
+        assert!(
+            body["token_endpoint"]
+                .as_str()
+                .unwrap()
+                .starts_with(&format!("https://{name}:{port}/"))
+        );
+        drop(sender);
+        driver.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_control_interface_does_what_the_library_does() {
+    let (azure, _) = start().await;
+    let control = async |method: Method, path: &str, body: &str| {
+        let url = format!("{}/_emulator/{path}", azure.emulator.http_url());
+        azure
+            .send(method, &url, &[], body.to_owned())
+            .await
+            .unwrap()
+    };
+    control(Method::PUT, "disks/content?disk=os&offset=100", "hello")
+        .await
+        .expect(204);
+    assert_eq!(
+        control(Method::GET, "disks/content?disk=os&offset=100&length=5", "")
+            .await
+            .text(),
+        "hello"
+    );
+    control(
+        Method::POST,
+        "disks/pattern?disk=os",
+        r#"{"seed":5,"offset":"16MiB","length":"1MiB"}"#,
+    )
+    .await
+    .expect(204);
+    control(
+        Method::POST,
+        "disks/discard?disk=os",
+        r#"{"offset":0,"length":"8MiB"}"#,
+    )
+    .await
+    .expect(204);
+    let extents = control(Method::GET, "disks/extents?disk=os", "")
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(extents, json!([{ "offset": 16 * MIB, "length": MIB }]));
+    let digest = control(Method::GET, "disks/digest?disk=os", "")
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(digest["sha256"], azure.emulator.disk_digest("os").unwrap());
+    control(
+        Method::POST,
+        "faults",
+        r#"{"operation":"Disks_Get","when":{"nth":1},"action":{"status":{"status":500}}}"#,
+    )
+    .await
+    .expect(204);
+    control(
+        Method::POST,
+        "faults",
+        r#"[{"operation":"Disks_Get","action":"reset"}]"#,
+    )
+    .await
+    .expect(204);
+    assert_eq!(
+        control(Method::GET, "faults", "")
+            .await
+            .json()
+            .as_array()
+            .unwrap()
+            .len(),
+        2
+    );
+    control(Method::DELETE, "faults", "").await.expect(204);
+    let counters = control(Method::GET, "counters", "").await.json();
+    assert_eq!(
+        counters["operations"]["Snapshots_CreateOrUpdate"]["requests"],
+        1
+    );
+    let wrong = r#"{"virtualMachines":[{"name":"v","osDisk":{"disk":{"name":"d","size":"1GiB","colour":"red"}}}]}"#;
+    let answer = control(Method::PUT, "scenario", wrong).await.expect(400);
+    assert!(
+        answer.text().contains("unknown field `colour`"),
+        "{}",
+        answer.text()
+    );
+    let wrong =
+        r#"{"virtualMachines":[{"name":"v","osDisk":{"disk":{"name":"d","size":"1000000B"}}}]}"#;
+    let answer = control(Method::PUT, "scenario", wrong).await.expect(400);
+    assert!(
+        answer.text().contains("virtualMachines[v].osDisk.size"),
+        "{}",
+        answer.text()
+    );
+    assert_eq!(
+        azure.emulator.state().virtual_machines[0].name,
+        "vm",
+        "nothing was replaced"
+    );
+    control(
+        Method::PUT,
+        "scenario",
+        r#"{"disks":[{"name":"only","size":"1GiB"}]}"#,
+    )
+    .await
+    .expect(204);
+    let state = control(Method::GET, "state", "").await.json();
+    assert_eq!(state["disks"][0]["name"], "only");
+    assert_eq!(state["virtualMachines"], json!([]));
+    control(Method::GET, "nothing", "").await.expect(404);
+}
+
+#[test]
+fn it_starts_and_stops_without_a_runtime() {
+    let emulator = Emulator::start_blocking(&Config::default()).unwrap();
+    let port = emulator
+        .http_url()
+        .rsplit(':')
+        .next()
+        .unwrap()
+        .parse::<u16>()
+        .unwrap();
+    std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    drop(emulator);
+    let taken = Config {
+        http_port: 1,
+        listen: [203, 0, 113, 1].into(),
+        ..Config::default()
+    };
+    let error = Emulator::start_blocking(&taken).unwrap_err();
+    assert_eq!(error.to_string(), "listen on 203.0.113.1:1");
+}
