@@ -10,7 +10,7 @@ use crate::{
     },
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use std::{fmt::Write, ops::Range};
+use std::ops::Range;
 
 /// Longest Put Page ("Put Page").
 const MAX_WRITE: u64 = 4 << 20;
@@ -331,17 +331,15 @@ fn page_ranges(world: &World, request: &Request) -> Result<Response, Refusal> {
     let mut body = String::from("\u{feff}<?xml version=\"1.0\" encoding=\"utf-8\"?><PageList>");
     for (change, Range { start, end }) in changes.by_ref().take(limit) {
         let element = element(change);
-        // Writing to a string cannot fail.
-        let _ = write!(
-            body,
+        body.push_str(&format!(
             "<{element}><Start>{start}</Start><End>{}</End></{element}>",
             end - 1
-        );
+        ));
     }
     if paged {
         match changes.next() {
             Some((_, next)) => {
-                let _ = write!(body, "<NextMarker>{}</NextMarker>", marker(next.start));
+                body.push_str(&format!("<NextMarker>{}</NextMarker>", marker(next.start)));
             }
             None => body.push_str("<NextMarker />"),
         }
@@ -406,11 +404,13 @@ fn diff_base<'a>(
             "The previous snapshot is not found.",
         )
     };
-    let url = url::Url::parse(text).map_err(|_| {
+    let url = url::Url::parse(text).map_err(|error| {
         Refusal::new(
             400,
             "InvalidHeaderValue",
-            "The value for one of the HTTP headers is not in the correct format: x-ms-previous-snapshot-url.",
+            format!(
+                "The value for one of the HTTP headers is not in the correct format: x-ms-previous-snapshot-url ({error})."
+            ),
         )
     })?;
     let base = world.grants.get(url.path()).ok_or_else(not_found)?;

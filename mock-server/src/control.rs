@@ -212,8 +212,9 @@ fn number(request: &Request, name: &str) -> Result<Option<u64>, Refusal> {
     request
         .query(name)
         .map(|text| {
-            text.parse()
-                .map_err(|_| Refusal::Wrong(format!("{name}={text} is not a number of bytes")))
+            text.parse().map_err(|error| {
+                Refusal::Wrong(format!("{name}={text} is no number of bytes: {error}"))
+            })
         })
         .transpose()
 }

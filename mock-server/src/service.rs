@@ -49,7 +49,7 @@ pub(crate) enum Wire {
     Whole,
     /// The connection is reset before it.
     Reset,
-    /// The connection is reset after this many bytes of body.
+    /// The connection closes after this many bytes of body.
     Cut(u64),
     /// Nothing comes after this many bytes of body.
     Stall(u64),

@@ -32,7 +32,7 @@ const WIPE_EVERY: u64 = 10_000;
 /// One request and, later, its answer.
 #[derive(Debug)]
 enum Exchange {
-    Asked(Request),
+    Asked(Box<Request>),
     Answered(Box<Reply>),
 }
 
@@ -104,7 +104,7 @@ impl Router {
             .header(EXCHANGE, number)
             .body(Empty::new())
             .map_err(|error| format!("forward the request: {error}"))?;
-        lock(&self.exchanges).insert(number, Exchange::Asked(request));
+        lock(&self.exchanges).insert(number, Exchange::Asked(Box::new(request)));
         let answer = self.client.request(head).await;
         let exchange = lock(&self.exchanges).remove(&number);
         let answer = answer.map_err(|error| format!("forward the request: {error}"))?;

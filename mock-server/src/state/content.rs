@@ -107,7 +107,11 @@ impl Content {
     }
 
     fn put(&mut self, range: Range<u64>, source: Source, generation: u64) {
-        debug_assert!(range.start % PAGE == 0 && range.end % PAGE == 0 && range.end <= self.len);
+        debug_assert!(
+            range.start.is_multiple_of(PAGE)
+                && range.end.is_multiple_of(PAGE)
+                && range.end <= self.len
+        );
         if range.is_empty() {
             return;
         }
@@ -362,7 +366,7 @@ mod tests {
             }
             1 => Source::Zeros,
             2 => Source::Pattern(*random >> 32),
-            _ => Source::Memory(vec![(*random >> 40) as u8; b - a].into()),
+            _ => Source::Memory(vec![random.to_le_bytes()[5]; b - a].into()),
         };
         match &source {
             Source::Pattern(seed) => crate::pattern::fill(*seed, range.start, &mut model.0[a..b]),

@@ -157,7 +157,7 @@ impl World {
             content: source.content.clone(),
             role: Role::Snapshot {
                 incremental: true,
-                family: format!("{family}"),
+                family,
                 completion: self.settings.background_copy_step.map(|_| 0.0),
             },
             grant: None,

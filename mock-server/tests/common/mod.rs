@@ -1,5 +1,10 @@
 //! A small client that knows nothing of the product's.
 #![allow(dead_code, reason = "each test file uses its own part of the client")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "it is part of the tests"
+)]
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
@@ -314,7 +319,7 @@ pub(crate) fn footer(size: u64) -> Vec<u8> {
             255u8,
         )
     } else {
-        let mut spt = 17;
+        let mut spt = 17_u64;
         let mut tracks = total / 17;
         let mut heads = tracks.div_ceil(1024).max(4);
         if tracks >= heads * 1024 || heads > 16 {
