@@ -1,5 +1,10 @@
 //! The command line as people and scripts use it: the built program against an emulator in this process.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a panic in a helper of a test is a failed test"
+)]
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -427,6 +432,90 @@ async fn a_failed_vm_does_not_stop_the_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_breaks_off_is_not_kept() {
+    let other = Vm::new(
+        "accounts",
+        "web01",
+        Disk::new("web01-os", 20 * MIB).pattern(9, 0, MIB),
+    );
+    let cloud = Cloud::of(Scenario::new().vm(ledger()).vm(other)).await;
+    // Not found is not worth a second attempt; the 20th read is in the middle of a disk of the first VM.
+    let fault = Fault::new("Blob_Get", Action::status(404));
+    cloud.emulator.fault(fault.nth(20));
+    let to = cloud.path("to");
+    let args = ["backup", "--to", to.to_str().unwrap()];
+    let (code, document) = cloud.run_json(&args);
+    assert_eq!(
+        (code, &document["status"]),
+        (3, &json!("partial")),
+        "{document}"
+    );
+    let names: Vec<_> = document["vms"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|vm| &vm["name"])
+        .collect();
+    assert_eq!(names, ["web01"]);
+    assert!(!to.join("@azure-vm").join(UUID).exists());
+    cloud.assert_clean();
+
+    cloud.emulator.clear_faults();
+    let fault = Fault::new("Blob_Get", Action::status(404));
+    cloud.emulator.fault(fault.nth(20));
+    let to = cloud.path("abort");
+    let (code, document) =
+        cloud.run_json(&["backup", "--to", to.to_str().unwrap(), "--abort-on-error"]);
+    assert_eq!(
+        (code, &document["status"]),
+        (1, &json!("failed")),
+        "{document}"
+    );
+    assert!(is_empty(&to));
+    cloud.assert_clean();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_restore_leaves_nothing() {
+    let cloud = Cloud::start().await;
+    let to = cloud.path("saved");
+    let run = cloud.run(&["backup", "--to", to.to_str().unwrap()]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let before = cloud.emulator.state();
+    let staging = cloud.path("staging");
+    fs::create_dir(&staging).unwrap();
+    cloud.emulator.set_link(Link {
+        latency: Duration::from_millis(150),
+        ..Link::default()
+    });
+    let mut args = vec![
+        "restore",
+        "--new-hostname",
+        "ledger02",
+        "--concurrency",
+        "1",
+        "--json",
+    ];
+    args.extend([
+        "--from",
+        to.to_str().unwrap(),
+        "--staging",
+        staging.to_str().unwrap(),
+    ]);
+    let run = cloud.interrupt(&args, "Blob_PutPage", 3);
+    assert_eq!(run.code, 130, "{} {}", run.stdout, run.stderr);
+    assert!(is_empty(&staging));
+    cloud.assert_clean();
+    let after = cloud.emulator.state();
+    assert_eq!(after.disks.len(), before.disks.len());
+    assert_eq!(
+        after.network_interfaces.len(),
+        before.network_interfaces.len()
+    );
+    assert_eq!(after.virtual_machines.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_interrupted_backup_leaves_nothing() {
     let cloud = Cloud::start().await;
     cloud.emulator.set_link(Link {
@@ -434,36 +523,10 @@ async fn an_interrupted_backup_leaves_nothing() {
         ..Link::default()
     });
     let to = cloud.path("to");
-    let mut child = cloud
-        .command(&[
-            "backup",
-            "--to",
-            to.to_str().unwrap(),
-            "--concurrency",
-            "1",
-            "--json",
-        ])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let begun = Instant::now();
+    let mut args = vec!["backup", "--concurrency", "1", "--json"];
+    args.extend(["--to", to.to_str().unwrap()]);
     // Head and footer of three images come first.
-    while cloud.emulator.counters().requests("Blob_Get") < 9 {
-        assert!(
-            begun.elapsed() < Duration::from_secs(60),
-            "no transfer began"
-        );
-        assert_eq!(
-            child.try_wait().unwrap(),
-            None,
-            "it ended before the signal"
-        );
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    let pid = nix::unistd::Pid::from_raw(child.id().try_into().unwrap());
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
-    let run = Run::of(child.wait_with_output().unwrap());
+    let run = cloud.interrupt(&args, "Blob_Get", 9);
     assert_eq!(run.code, 130, "{} {}", run.stdout, run.stderr);
     let document: Value = serde_json::from_str(&run.stdout).unwrap();
     assert_eq!(document["status"], "cancelled");
@@ -616,6 +679,32 @@ async fn an_image_is_pushed_to_an_upload_disk() {
 }
 
 impl Cloud {
+    /// Sends SIGINT when the emulator has seen so many requests of an operation.
+    fn interrupt(&self, args: &[&str], operation: &str, requests: u64) -> Run {
+        let mut child = self
+            .command(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let begun = Instant::now();
+        while self.emulator.counters().requests(operation) < requests {
+            assert!(
+                begun.elapsed() < Duration::from_secs(60),
+                "no transfer began"
+            );
+            assert_eq!(
+                child.try_wait().unwrap(),
+                None,
+                "it ended before the signal"
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let pid = nix::unistd::Pid::from_raw(child.id().try_into().unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+        Run::of(child.wait_with_output().unwrap())
+    }
+
     fn run_with_input(&self, args: &[&str], input: &str) -> Run {
         let mut child = self
             .command(args)

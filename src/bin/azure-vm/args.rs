@@ -18,7 +18,7 @@ use crate::output::Output;
 /// Back up and restore Azure VMs as raw disk images, without a Director.
 ///
 /// Access values come from the configuration file of the plugin, from options, and the secret from the file or from
-/// the environment variable AZURE_VM_APPLICATION_SECRET.
+/// the environment variable `AZURE_VM_APPLICATION_SECRET`.
 ///
 /// Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 3 partly saved; 4 login refused or rights missing;
 /// 130 cancelled.

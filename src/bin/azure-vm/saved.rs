@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use azure_vm_fd::document::{Document, FORMAT, ImageContent};
@@ -199,10 +198,8 @@ fn retain_vm(found: &mut Documents, vm: &str) -> Result<(), Failure> {
 }
 
 fn read_document(path: &Path) -> Result<Document, Failure> {
-    let bytes = fs::read(path).map_err(|error| match error.kind() {
-        ErrorKind::NotFound => Failure::failed(format!("read {}: it is not there", path.display())),
-        _ => Failure::local("read", path, &error),
-    })?;
+    let bytes = fs::read(path)
+        .map_err(|error| Failure::local("read configuration document", path, &error))?;
     let document: Document = serde_json::from_slice(&bytes).map_err(|error| {
         Failure::failed(format!(
             "read configuration document {}: {error}",
