@@ -378,6 +378,39 @@ async fn spoilt_answers_are_fetched_again_whole() {
     world.assert_nothing_is_open();
 }
 
+/// An explanation that is longer than what was asked for must not hide the refusal.
+#[tokio::test]
+async fn long_refusals_of_short_reads_are_understood() {
+    let world = World::new().await;
+    let snapshot = world.snapshot("s1").await;
+    let grant = world
+        .azure
+        .grant(&snapshot, Access::Read, HOUR)
+        .await
+        .expect("granted");
+    let page = format!(
+        "<html><title>502 Bad Gateway</title>{}</html>",
+        "x".repeat(5000)
+    );
+    world.fault(
+        "Blob_Get",
+        Action::Status {
+            status: 502,
+            code: None,
+            body: Some(page),
+            retry_after: None,
+        },
+    );
+    assert_eq!(
+        read(&grant.page_blob(), range(0, 512))
+            .await
+            .expect("read")
+            .len(),
+        512
+    );
+    grant.revoke().await.expect("revoked");
+}
+
 #[tokio::test]
 async fn answers_that_stay_wrong_are_errors() {
     let world = World::new().await;

@@ -1,4 +1,15 @@
 //! Azure over REST: what the wire means.
+//!
+//! A request passes through few hands, each with one idea. [`Azure`] and [`PageBlob`] say what is wanted in the words of
+//! the service (`vm`, `disk`, `snapshot`, `network`, `access`, `page_blob`). [`generated`] turns that into an HTTP
+//! request, from the OpenAPI documents. `arm` adds endpoint, paging and JSON, `operation` and `readiness` wait for what
+//! takes longer. `retry` holds the one loop that repeats: it asks a credential (`token`, `sas`, `shared_key`) to sign
+//! each attempt, hands it to `exchange`, the seam behind which [`Transport`] speaks HTTP, and judges what comes back;
+//! `error_body` reads refusals, [`Error`] tells them.
+//!
+//! Invariants: every wait ends when the view's cancellation is triggered; a token goes to the configured endpoint and
+//! nowhere else; no secret, SAS or signed address is ever printed; an answer is used only after its status, length and
+//! place were checked.
 
 pub mod access;
 mod arm;

@@ -36,6 +36,9 @@ pub const MAX_WRITE: u64 = 4 << 20;
 /// Ranges per page of a list; the service's own limit ("Get Page Ranges").
 const LIST_PAGE: u32 = 10_000;
 
+/// Room for the XML or HTML of a refusal, in bytes.
+const REFUSAL_LIMIT: u64 = 64 << 10;
+
 const PREVIOUS_SNAPSHOT: HeaderName = HeaderName::from_static("x-ms-previous-snapshot-url");
 
 /// Refusals of a difference that say: take the whole image ("Blob service error codes").
@@ -316,7 +319,8 @@ impl PageBlob {
     ) -> Result<Answer, Error> {
         let call = call.map_err(|error| subject.unbuildable(&error))?;
         let outgoing = Outgoing {
-            limit,
+            // The explanation of a refusal must fit, however little was asked for.
+            limit: limit.max(REFUSAL_LIMIT),
             check,
             ..Outgoing::new(
                 subject.operation,
