@@ -17,6 +17,7 @@
 //! ```
 mod arm;
 mod blob;
+mod build;
 mod clock;
 mod config;
 mod control;

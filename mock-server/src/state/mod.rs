@@ -1,14 +1,17 @@
 //! The pure state: what exists and which rules hold. It knows no HTTP; time and settings come from outside.
 pub(crate) mod content;
 mod disk;
+mod fill;
 pub(crate) mod grant;
 pub(crate) mod network;
 pub(crate) mod operation;
+mod public_ip;
 pub(crate) mod resource_id;
 mod seed;
 mod show;
 mod snapshot;
 pub(crate) mod vm;
+mod vm_show;
 pub(crate) mod volume;
 
 use self::{grant::Grant, network::Network, operation::Operation, vm::Vm, volume::Volume};
