@@ -1,4 +1,5 @@
-//! Which of the listed VMs a run saves: the selection rules of the user contract, without any request.
+//! Which of the listed VMs a run saves, without any request. [`Selection`] judges a name; here names meet what there is:
+//! a resource group, another case, a name that several VMs share or none has.
 
 use serde_json::Value;
 
@@ -74,28 +75,12 @@ pub(super) fn select(
     };
     let (chosen, others): (Vec<_>, Vec<_>) = candidates
         .into_iter()
-        .partition(|vm| passes(&vm.name, named.as_deref(), selection));
+        .partition(|vm| named.as_ref() == Some(&vm.name) || selection.choose(&vm.name).is_chosen());
     if chosen.is_empty() {
         return Err(Error::Selection(nothing_passes(&others, selection)));
     }
     report_shared_names(&chosen, notices);
     Ok(chosen)
-}
-
-/// The rules of the user contract, section 6, in their order.
-fn passes(name: &str, named: Option<&str>, selection: &Selection) -> bool {
-    if named == Some(name) {
-        return true;
-    }
-    let included = match &selection.include {
-        Some(include) => include.matches(name),
-        None => named.is_none(),
-    };
-    included
-        && !selection
-            .exclude
-            .as_ref()
-            .is_some_and(|exclude| exclude.matches(name))
 }
 
 /// The spelling under which the VM named `wanted` exists.
@@ -180,5 +165,135 @@ fn report_shared_names(sorted: &[Candidate], notices: &Notices) {
                 groups.join(", ")
             ));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::config::NamePattern;
+
+    fn vm(group: &str, name: &str) -> Candidate {
+        Candidate::from_listed(&json!({
+            "id": format!("/subscriptions/s/resourceGroups/{group}/providers/Microsoft.Compute/virtualMachines/{name}"),
+            "name": name,
+            "properties": { "vmId": "3D1F0C52-7A44-4E0E-9A53-8B1D6C2F9E10" },
+        }))
+        .unwrap()
+    }
+
+    fn there_are() -> Vec<Candidate> {
+        vec![
+            vm("b", "web01"),
+            vm("a", "web01"),
+            vm("a", "Ledger"),
+            vm("a", "old-web"),
+        ]
+    }
+
+    /// Chosen VMs as `group/name`, and the notices.
+    fn chosen(selection: &Selection) -> (Result<Vec<String>, String>, Vec<String>) {
+        let notices = Notices::default();
+        let chosen = select(there_are(), selection, &notices)
+            .map(|vms| {
+                vms.iter()
+                    .map(|vm| format!("{}/{}", vm.resource_group, vm.name))
+                    .collect()
+            })
+            .map_err(|error| error.to_string());
+        let said = std::iter::from_fn(|| notices.pop())
+            .map(|notice| notice.text)
+            .collect();
+        (chosen, said)
+    }
+
+    fn pattern(text: &str) -> Option<NamePattern> {
+        Some(NamePattern::new(text).unwrap())
+    }
+
+    #[test]
+    fn uuids_are_lower_case() {
+        assert_eq!(vm("g", "n").uuid, "3d1f0c52-7a44-4e0e-9a53-8b1d6c2f9e10");
+        assert!(Candidate::from_listed(&json!({ "name": "n" })).is_err());
+    }
+
+    #[test]
+    fn all_are_taken_in_order_and_shared_names_are_told_apart() {
+        let (vms, said) = chosen(&Selection::default());
+        assert_eq!(
+            vms.unwrap(),
+            ["a/Ledger", "a/old-web", "a/web01", "b/web01"]
+        );
+        assert!(
+            said[0].contains("web01") && said[0].contains("a, b"),
+            "{said:?}"
+        );
+    }
+
+    #[test]
+    fn a_group_narrows_in_any_case() {
+        let (vms, said) = chosen(&Selection {
+            resource_group: Some("B".into()),
+            ..Selection::default()
+        });
+        assert_eq!(vms.unwrap(), ["b/web01"]);
+        assert!(said.is_empty());
+    }
+
+    #[test]
+    fn a_name_in_another_case_is_taken_if_it_is_the_only_one() {
+        let selection = Selection {
+            vm: Some("ledger".into()),
+            exclude: pattern("Ledger"),
+            ..Selection::default()
+        };
+        let (vms, said) = chosen(&selection);
+        assert_eq!(vms.unwrap(), ["a/Ledger"]);
+        assert!(said[0].contains("Ledger"), "{said:?}");
+
+        let (vms, _) = chosen(&Selection {
+            vm: Some("WEB01".into()),
+            ..Selection::default()
+        });
+        assert!(
+            vms.unwrap_err()
+                .contains("web01 (resource group a), web01 (resource group b)")
+        );
+    }
+
+    #[test]
+    fn a_missing_name_is_an_error_even_if_others_are_included() {
+        let selection = Selection {
+            vm: Some("web02".into()),
+            include: pattern("web01"),
+            ..Selection::default()
+        };
+        assert!(chosen(&selection).0.unwrap_err().contains("web02"));
+    }
+
+    #[test]
+    fn an_empty_selection_is_an_error_with_its_reason() {
+        let (error, _) = chosen(&Selection {
+            include: pattern("web"),
+            ..Selection::default()
+        });
+        assert!(error.unwrap_err().contains("include=(.*)web(.*)"));
+        let (error, _) = chosen(&Selection {
+            include: pattern("db"),
+            ..Selection::default()
+        });
+        assert!(!error.unwrap_err().contains("(.*)"));
+        let (error, _) = chosen(&Selection {
+            exclude: pattern("(.*)"),
+            ..Selection::default()
+        });
+        assert!(error.unwrap_err().contains("exclude removes all 4"));
+        let (error, _) = chosen(&Selection {
+            resource_group: Some("c".into()),
+            ..Selection::default()
+        });
+        assert!(error.unwrap_err().contains("resource group c"));
     }
 }

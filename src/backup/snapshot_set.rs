@@ -235,3 +235,99 @@ async fn delete_one(azure: &Azure, id: &ResourceId) -> Result<(), crate::azure::
     azure.revoke(id).await?;
     azure.delete_snapshot(id).await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backup::{Level, Run};
+    use crate::document::Slot;
+
+    fn wanted(properties: Value) -> Wanted {
+        let id = |kind: &str, name: &str| ResourceId::new("s", "g", kind, name);
+        let disk = Disk {
+            id: id("Microsoft.Compute/disks", "data-01"),
+            slot: Slot::Data(3),
+            unique_id: "aaaa".into(),
+            size: 1 << 30,
+            sector_size: 512,
+            resource: json!({ "location": "westeurope", "properties": properties }),
+        };
+        let run = Run {
+            job: "j".into(),
+            client: "c".into(),
+            level: Level::Full,
+            previous: None,
+            keep_snapshots: true,
+        };
+        let tags = SnapshotTags::new(&run, 5, "v", 7, &disk);
+        Wanted {
+            id: id("Microsoft.Compute/snapshots", &tags.snapshot_name()),
+            disk,
+            tags,
+        }
+    }
+
+    #[test]
+    fn the_request_asks_for_an_incremental_snapshot_and_leaves_the_sku_to_azure() {
+        let wanted = wanted(json!({ "networkAccessPolicy": "DenyAll" }));
+        assert_eq!(
+            wanted.body(),
+            json!({
+                "location": "westeurope",
+                "tags": wanted.tags.to_json(),
+                "properties": {
+                    "incremental": true,
+                    "creationData": {
+                        "createOption": "Copy",
+                        "sourceResourceId": "/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/disks/data-01",
+                    },
+                },
+            })
+        );
+    }
+
+    #[test]
+    fn a_private_disk_gets_a_private_snapshot() {
+        let wanted =
+            wanted(json!({ "networkAccessPolicy": "AllowPrivate", "diskAccessId": "/access" }));
+        let body = wanted.body();
+        assert_eq!(body["properties"]["networkAccessPolicy"], "AllowPrivate");
+        assert_eq!(body["properties"]["diskAccessId"], "/access");
+    }
+
+    #[test]
+    fn a_snapshot_of_something_else_is_refused() {
+        let good = json!({ "properties": {
+            "incremental": true, "diskSizeBytes": 1 << 30, "timeCreated": "2026-11-23T09:00:00.0000000+00:00",
+            "creationData": { "sourceUniqueId": "AAAA" },
+        } });
+        let wanted = wanted(json!({}));
+        assert_eq!(
+            wanted.check(&good).unwrap(),
+            "2026-11-23T09:00:00.0000000+00:00"
+        );
+        for (pointer, value, reason) in [
+            (
+                "/properties/creationData/sourceUniqueId",
+                json!("bbbb"),
+                "exchanged",
+            ),
+            ("/properties/incremental", json!(false), "incremental"),
+            ("/properties/diskSizeBytes", json!(2u64 << 30), "resized"),
+        ] {
+            let mut other = good.clone();
+            *other.pointer_mut(pointer).unwrap() = value;
+            let error = wanted.check(&other).unwrap_err().to_string();
+            assert!(error.contains(reason), "{error}");
+        }
+        let mut closed = good;
+        closed["properties"]["networkAccessPolicy"] = "DenyAll".into();
+        assert!(
+            wanted
+                .check(&closed)
+                .unwrap_err()
+                .to_string()
+                .contains("DenyAll")
+        );
+    }
+}

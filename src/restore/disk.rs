@@ -231,3 +231,78 @@ async fn check(azure: &Azure, disk: &NewDisk) -> Result<(), Error> {
         ),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::ImageContent;
+
+    fn record(disk: Value) -> ImageRecord {
+        ImageRecord {
+            file: "7_osdisk".into(),
+            slot: Slot::Os,
+            disk_unique_id: "u".into(),
+            size_bytes: 30 << 30,
+            sector_size: 512,
+            content: ImageContent::Full,
+            snapshot: "s".into(),
+            snapshot_time: "t".into(),
+            disk,
+        }
+    }
+
+    #[test]
+    fn settings_come_back_and_readings_do_not() {
+        let saved = json!({
+            "id": "i", "name": "old", "location": "westeurope", "zones": ["1"], "tags": { "a": "b" },
+            "managedBy": "vm", "sku": { "name": "Premium_LRS", "tier": "Premium" },
+            "properties": {
+                "osType": "Linux", "hyperVGeneration": "V2", "diskSizeGB": 30, "diskSizeBytes": 30u64 << 30,
+                "uniqueId": "u", "diskState": "Attached", "timeCreated": "t", "provisioningState": "Succeeded",
+                "creationData": { "createOption": "FromImage", "imageReference": { "id": "x" } },
+                "encryption": { "type": "EncryptionAtRestWithCustomerKey", "diskEncryptionSetId": "d" },
+                "diskIOPSReadWrite": 120, "diskMBpsReadWrite": 25, "tier": "P4", "burstingEnabled": "true",
+                "supportedCapabilities": { "architecture": "x64" }, "networkAccessPolicy": "AllowAll",
+            },
+        });
+        assert_eq!(
+            body(&record(saved), &mut Vec::new()).unwrap(),
+            json!({
+                "location": "westeurope", "zones": ["1"], "tags": { "a": "b" }, "sku": { "name": "Premium_LRS" },
+                "properties": {
+                    "creationData": { "createOption": "Upload", "uploadSizeBytes": (30u64 << 30) + 512 },
+                    "osType": "Linux", "hyperVGeneration": "V2", "supportedCapabilities": { "architecture": "x64" },
+                    "encryption": { "type": "EncryptionAtRestWithCustomerKey", "diskEncryptionSetId": "d" },
+                    "networkAccessPolicy": "AllowAll", "tier": "P4", "burstingEnabled": true,
+                },
+            })
+        );
+    }
+
+    #[test]
+    fn provisioned_speed_and_sector_size_are_asked_for_where_they_are_settings() {
+        let saved = json!({ "sku": { "name": "PremiumV2_LRS" }, "properties": { "diskIOPSReadWrite": 4000 } });
+        let body = body(&record(saved), &mut Vec::new()).unwrap();
+        assert_eq!(body["properties"]["diskIOPSReadWrite"], 4000);
+        assert_eq!(body["properties"]["creationData"]["logicalSectorSize"], 512);
+    }
+
+    #[test]
+    fn security_types_are_kept_or_refused() {
+        let typed =
+            |kind: &str| json!({ "properties": { "securityProfile": { "securityType": kind } } });
+        let mut notes = Vec::new();
+        let trusted = body(&record(typed("TrustedLaunch")), &mut notes).unwrap();
+        assert_eq!(
+            trusted["properties"]["securityProfile"]["securityType"],
+            "TrustedLaunch"
+        );
+        assert_eq!(notes.len(), 1);
+        assert!(body(&record(typed("ConfidentialVM_NonPersistedTPM")), &mut notes).is_err());
+    }
+
+    #[test]
+    fn names_fit_for_the_longest_vm() {
+        assert!(name(&"v".repeat(64), Slot::Data(63), "0123abcd").len() <= 80);
+    }
+}

@@ -349,3 +349,201 @@ fn check_vm_name(name: &str) -> Result<(), Error> {
             .into(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::from_value;
+
+    use super::*;
+
+    const SUBSCRIPTION: &str = "5b5b5b5b-0000-4000-8000-00000000000b";
+
+    fn id(kind: &str, name: &str) -> String {
+        format!("/subscriptions/{SUBSCRIPTION}/resourceGroups/Group/providers/{kind}/{name}")
+    }
+
+    fn image(file: &str, slot: Value) -> Value {
+        json!({
+            "file": file, "slot": slot, "diskUniqueId": "u", "sizeBytes": 1 << 30, "sectorSize": 512,
+            "content": "full", "snapshot": "s", "snapshotTime": "t",
+            "disk": { "name": "saved", "location": "westeurope", "sku": { "name": "Premium_LRS" } },
+        })
+    }
+
+    fn saved_vm() -> Value {
+        let disk = |name: &str| json!({ "id": id("Microsoft.Compute/disks", name), "storageAccountType": "x" });
+        let mut vm = json!({
+            "id": id("Microsoft.Compute/virtualMachines", "ledger01"), "name": "ledger01", "type": "t",
+            "location": "westeurope", "zones": ["2"], "tags": { "a": "b" },
+            "plan": { "name": "p" },
+            "identity": { "type": "SystemAssigned, UserAssigned", "principalId": "p", "tenantId": "t",
+                "userAssignedIdentities": { "/id": { "principalId": "p", "clientId": "c" } } },
+            "resources": [{ "id": id("x", "extension-1") }],
+        });
+        vm["properties"] = json!({
+            "vmId": "v", "provisioningState": "Succeeded", "timeCreated": "t", "instanceView": {},
+            "hardwareProfile": { "vmSize": "Standard_D2s_v5" },
+            "osProfile": { "computerName": "ledger01" },
+            "securityProfile": { "securityType": "TrustedLaunch" },
+            "licenseType": "l", "futureMember": 1,
+        });
+        vm["properties"]["storageProfile"] = json!({
+            "imageReference": { "id": "i" }, "diskControllerType": "SCSI",
+            "osDisk": { "name": "os", "osType": "Linux", "createOption": "FromImage", "caching": "ReadWrite",
+                "managedDisk": disk("os"), "deleteOption": "Delete", "diskSizeGB": 30 },
+            "dataDisks": [{ "lun": 5, "name": "d", "createOption": "Attach", "caching": "ReadOnly",
+                "writeAcceleratorEnabled": true, "managedDisk": disk("d"), "toBeDetached": false }],
+        });
+        vm["properties"]["networkProfile"] = json!({ "networkInterfaces": [
+            { "id": id("Microsoft.Network/networkInterfaces", "n0"), "properties": { "primary": true } },
+            { "id": id("Microsoft.Network/networkInterfaces", "n1") },
+        ] });
+        vm
+    }
+
+    fn document() -> Document {
+        from_value(json!({
+            "format": 1, "creator": "c", "job": "j", "epoch": 7,
+            "vmUuid": "3d1f0c52-7a44-4e0e-9a53-8b1d6c2f9e10", "vmName": "ledger01",
+            "networkInterfaces": [{ "name": "n0" }, { "name": "n1" }],
+            "images": [image("7_osdisk", json!("os")), image("7_0", json!({ "data": 5 }))],
+            "virtualMachine": saved_vm(),
+        }))
+        .unwrap()
+    }
+
+    fn plan(document: &Document) -> Result<Plan, Error> {
+        Plan::new(document, Some("copy"), SUBSCRIPTION, "0a1b2c3d")
+    }
+
+    #[test]
+    fn the_vm_is_built_of_its_new_parts_and_its_old_settings() {
+        let plan = plan(&document()).unwrap();
+        assert_eq!(
+            plan.vm.as_str(),
+            id("Microsoft.Compute/virtualMachines", "copy")
+        );
+        let disk = |name: &str| json!({ "id": id("Microsoft.Compute/disks", name) });
+        let nic = |name: &str| id("Microsoft.Network/networkInterfaces", name);
+        let body = plan.vm_body();
+        let mut top = body.clone();
+        top.as_object_mut().unwrap().remove("properties");
+        assert_eq!(
+            top,
+            json!({
+                "location": "westeurope", "zones": ["2"], "tags": { "a": "b" }, "plan": { "name": "p" },
+                "identity": { "type": "SystemAssigned, UserAssigned", "userAssignedIdentities": { "/id": {} } },
+            })
+        );
+        assert_eq!(
+            body["properties"],
+            json!({
+                    "hardwareProfile": { "vmSize": "Standard_D2s_v5" },
+                    "securityProfile": { "securityType": "TrustedLaunch" },
+                    "licenseType": "l", "futureMember": 1,
+                    "storageProfile": {
+                        "diskControllerType": "SCSI",
+                        "osDisk": { "createOption": "Attach", "managedDisk": disk("copy-os-0a1b2c3d"),
+                            "caching": "ReadWrite", "deleteOption": "Delete", "osType": "Linux" },
+                        "dataDisks": [{ "createOption": "Attach", "managedDisk": disk("copy-d5-0a1b2c3d"),
+                            "caching": "ReadOnly", "writeAcceleratorEnabled": true, "lun": 5 }],
+                    },
+                    "networkProfile": { "networkInterfaces": [
+                        { "id": nic("copy-nic0-0a1b2c3d"), "properties": { "primary": true } },
+                        { "id": nic("copy-nic1-0a1b2c3d") },
+                    ] },
+            })
+        );
+        assert!(
+            plan.notes.iter().any(|note| note.contains("extension-1")),
+            "{:?}",
+            plan.notes
+        );
+        assert!(plan.notes.iter().any(|note| note.contains("identity")));
+    }
+
+    #[test]
+    fn a_vm_that_differs_is_noticed() {
+        let plan = plan(&document()).unwrap();
+        let mut made = plan.vm_body();
+        made["properties"]["provisioningState"] = "Succeeded".into();
+        plan.check_vm(&made).unwrap();
+        for (pointer, value) in [
+            ("/properties/provisioningState", json!("Failed")),
+            ("/properties/hardwareProfile/vmSize", json!("Standard_B1s")),
+            ("/properties/storageProfile/dataDisks/0/lun", json!(4)),
+            (
+                "/properties/storageProfile/dataDisks/0/managedDisk/id",
+                json!("other"),
+            ),
+            ("/properties/storageProfile/dataDisks", json!([])),
+            ("/zones/0", json!("1")),
+        ] {
+            let mut other = made.clone();
+            *other.pointer_mut(pointer).unwrap() = value;
+            assert!(plan.check_vm(&other).is_err(), "{pointer}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_restored_is_refused() {
+        let refused = |change: &dyn Fn(&mut Value)| {
+            let mut document = document();
+            change(&mut document.virtual_machine);
+            plan(&document).unwrap_err().to_string()
+        };
+        let text = refused(&|vm| {
+            vm["properties"]["securityProfile"]["securityType"] = "ConfidentialVM".into()
+        });
+        assert!(text.contains("ConfidentialVM"), "{text}");
+        let text = refused(&|vm| vm["id"] = id("x/y", "z").replace(SUBSCRIPTION, "other").into());
+        assert!(text.contains("subscription other"), "{text}");
+        let text = refused(&|vm| vm["id"] = "nonsense".into());
+        assert!(text.contains("resource id"), "{text}");
+        let mut without_nic = document();
+        without_nic.network_interfaces.clear();
+        assert!(plan(&without_nic).is_err());
+    }
+
+    #[test]
+    fn names_follow_the_rules_of_azure() {
+        for good in ["a", "web-01", "Web_01.x", &"v".repeat(64)] {
+            check_vm_name(good).unwrap();
+        }
+        for bad in [
+            "",
+            "-a",
+            "_a",
+            "a-",
+            "a.",
+            "a b",
+            "ü",
+            "a/b",
+            &"v".repeat(65),
+        ] {
+            assert!(check_vm_name(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn documents_that_contradict_themselves_are_refused() {
+        let good = document().images;
+        check_images(&good).unwrap();
+        let refused = |change: &dyn Fn(&mut Vec<ImageRecord>)| {
+            let mut images = good.clone();
+            change(&mut images);
+            check_images(&images).unwrap_err()
+        };
+        assert!(refused(&|images| images.clear()).contains("OS disk"));
+        assert!(refused(&|images| images.swap(0, 1)).contains("OS disk"));
+        assert!(refused(&|images| images[1].file = "7_osdisk".into()).contains("twice"));
+        assert!(refused(&|images| images[1].slot = Slot::Os).contains("two images"));
+        assert!(refused(&|images| images[1].size_bytes = 1000).contains("512"));
+        assert!(refused(&|images| images[1].sector_size = 4096).contains("4096"));
+        let delta = ImageContent::Delta {
+            base_epoch: 3,
+            cleared: Vec::new(),
+        };
+        assert!(refused(&move |images| images[1].content = delta.clone()).contains("since 3"));
+    }
+}
