@@ -1,0 +1,413 @@
+//! Backup against the emulator: what is saved, what is left, what a failure leaves.
+#![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
+
+mod support;
+
+use std::fs;
+
+use azure_vm_fd::backup::{Backup, Content, Error, Level, Outcome};
+use azure_vm_fd::config::NamePattern;
+use azure_vm_fd::document::Document;
+use azure_vm_fd::notice::Severity;
+use mock_server::{Action, Fault, Snapshot};
+use support::{World, ledger, read_vm, run, scenario, small};
+
+/// The file names of a run with the epoch taken out.
+fn names(files: &[support::SavedFile]) -> Vec<String> {
+    files
+        .iter()
+        .map(|file| {
+            let name = file.path.rsplit('/').next().unwrap();
+            match name.split_once('_') {
+                Some((epoch, role)) if epoch.bytes().all(|b| b.is_ascii_digit()) => role.to_owned(),
+                _ => name[36..].to_owned(),
+            }
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_run_saves_every_byte_and_leaves_its_snapshots_only() {
+    let world = World::new(scenario().vm(ledger())).await;
+    let files = world.back_up(run(1)).await;
+
+    assert_eq!(
+        names(&files),
+        ["_ledger01.name", "conf", "osdisk", "0", "1"]
+    );
+    for (file, disk) in files[2..]
+        .iter()
+        .zip(["ledger-os", "ledger-data-a", "ledger-data-b"])
+    {
+        let size = world.emulator.disk_size(disk).unwrap();
+        assert_eq!(file.size, size);
+        assert!(
+            file.content() == world.emulator.disk_read(disk, 0, size).unwrap(),
+            "{disk}"
+        );
+        let (offset, last) = file.blocks.last().unwrap();
+        assert_eq!(
+            offset + last.len() as u64,
+            size,
+            "the last block ends the disk"
+        );
+    }
+    // 5 MiB, one sector's block, the last block; the zeros that were written are not sent.
+    assert!(
+        files[2].sent() < (5 << 20) + 3 * 65536,
+        "{}",
+        files[2].sent()
+    );
+
+    let document: Document = serde_json::from_slice(&files[1].blocks[0].1).unwrap();
+    assert_eq!(document.vm_name, "ledger01");
+    assert_eq!(files[1].size, files[1].blocks[0].1.len() as u64);
+    let luns: Vec<_> = document
+        .images
+        .iter()
+        .map(|image| image.slot.to_string())
+        .collect();
+    assert_eq!(luns, ["OS disk", "LUN 0", "LUN 5"]);
+    let text = String::from_utf8(files[1].blocks[0].1.clone()).unwrap();
+    assert!(!text.contains("sig="), "no SAS in the document");
+
+    let state = world.state();
+    assert_eq!(state.snapshots.len(), 3);
+    for image in &document.images {
+        let snapshot = state
+            .snapshots
+            .iter()
+            .find(|s| s.name == image.snapshot)
+            .unwrap();
+        assert_eq!(snapshot.tags["bacula-azure-vm:job"], run(1).job);
+        assert_eq!(snapshot.tags["bacula-azure-vm:disk"], image.disk_unique_id);
+        assert_eq!(snapshot.resource_group, support::GROUP);
+    }
+    world.assert_settled();
+    let notices = world.take_notices();
+    assert_eq!(notices.get(&Severity::Error), None, "{notices:?}");
+    assert_eq!(
+        notices[&Severity::Info].len(),
+        3,
+        "a line per disk: {notices:?}"
+    );
+    assert!(notices[&Severity::Info][1].contains("ledger-data-a (LUN 0)"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_fulls_the_newest_two_runs_keep_their_snapshots() {
+    let world = World::new(scenario().vm(ledger())).await;
+    let mut epochs = Vec::new();
+    for number in 1..=4 {
+        let files = world.back_up(run(number)).await;
+        epochs.push(files[1].path.rsplit('/').next().unwrap().to_owned());
+    }
+    let mut jobs: Vec<_> = world
+        .state()
+        .snapshots
+        .iter()
+        .map(|snapshot| snapshot.tags["bacula-azure-vm:job"].clone())
+        .collect();
+    jobs.sort();
+    jobs.dedup();
+    assert_eq!(jobs, [run(3).job, run(4).job]);
+    assert_eq!(world.state().snapshots.len(), 6);
+    // Four runs within a second or two: the epochs still differ and grow.
+    assert!(epochs.is_sorted_by(|a, b| a < b), "{epochs:?}");
+    world.assert_settled();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_without_a_chain_leaves_nothing() {
+    let world = World::new(scenario().vm(ledger())).await;
+    let mut run = run(1);
+    run.keep_snapshots = false;
+    world.back_up(run).await;
+    assert!(world.state().snapshots.is_empty());
+    world.assert_settled();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bad_run_leaves_nothing_and_is_no_base() {
+    let world = World::new(scenario().vm(ledger())).await;
+    let mut backup = world.begin(run(1)).await.unwrap();
+    let mut vm = backup.next_vm().await.unwrap().unwrap();
+    // Half way into the OS disk.
+    while let Some(entry) = vm.next_entry() {
+        if let Content::Image(mut image) = entry.content {
+            image.read_block(&mut [0; 4096]).await.unwrap();
+            break;
+        }
+    }
+    vm.close().await;
+    backup.finish(Outcome::Bad).await.unwrap();
+    assert!(world.state().snapshots.is_empty());
+    world.assert_settled();
+    let tracker = fs::read_to_string(world.options().state_dir.join("tracker.json")).unwrap();
+    assert!(!tracker.contains(&run(1).job), "{tracker}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_vms_follow_each_other() {
+    let world = World::new(scenario().vm(small("b")).vm(ledger()).vm(small("a"))).await;
+    let files = world.back_up(run(1)).await;
+    let labels: Vec<_> = names(&files)
+        .into_iter()
+        .filter(|name| name.starts_with('_'))
+        .collect();
+    assert_eq!(labels, ["_a.name", "_b.name", "_ledger01.name"]);
+    for (at, disk) in [(2, "a-os"), (5, "b-os"), (8, "ledger-os")] {
+        let size = world.emulator.disk_size(disk).unwrap();
+        assert!(
+            files[at].content() == world.emulator.disk_read(disk, 0, size).unwrap(),
+            "{disk}"
+        );
+    }
+    assert_eq!(world.state().snapshots.len(), 5);
+    world.assert_settled();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vm_that_cannot_be_saved_does_not_stop_the_others() {
+    let world = World::new(scenario().vm(small("a")).vm(ledger())).await;
+    world.emulator.fault(
+        Fault::new(
+            "Snapshots_GrantAccess",
+            Action::error(409, "OperationNotAllowed"),
+        )
+        .nth(2),
+    );
+    let files = world.back_up(run(1)).await;
+    assert_eq!(names(&files), ["_a.name", "conf", "osdisk"]);
+    let errors = &world.take_notices()[&Severity::Error];
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(
+        errors[0].contains("ledger01") && errors[0].contains(support::GROUP),
+        "{errors:?}"
+    );
+    // Of the failed VM nothing is left.
+    assert_eq!(world.state().snapshots.len(), 1);
+    world.assert_settled();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn abort_on_error_stops_at_the_first_failure() {
+    let world = World::new(scenario().vm(small("a")).vm(small("b"))).await;
+    world.emulator.fault(
+        Fault::new(
+            "Snapshots_CreateOrUpdate",
+            Action::error(409, "OperationNotAllowed"),
+        )
+        .first(1),
+    );
+    let mut options = world.options();
+    options.abort_on_error = true;
+    let mut backup = Backup::begin(world.azure(), run(1), options, world.notices.clone())
+        .await
+        .unwrap();
+    assert!(matches!(backup.next_vm().await, Err(Error::Azure { .. })));
+    backup.finish(Outcome::Bad).await.unwrap();
+    assert!(world.state().snapshots.is_empty());
+    world.assert_settled();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_saves_nothing_is_an_error() {
+    let world = World::new(scenario().vm(small("a"))).await;
+    world.emulator.fault(Fault::new(
+        "Snapshots_CreateOrUpdate",
+        Action::error(403, "AuthorizationFailed"),
+    ));
+    let mut backup = world.begin(run(1)).await.unwrap();
+    assert!(backup.next_vm().await.unwrap().is_none());
+    let error = backup.finish(Outcome::Good).await.unwrap_err();
+    assert!(
+        matches!(error, Error::NothingSaved { selected: 1 }),
+        "{error}"
+    );
+    world.assert_settled();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_there_is_an_error_before_anything_is_made() {
+    let world = World::new(scenario().vm(small("a"))).await;
+    let mut options = world.options();
+    options.selection.vm = Some("missing".into());
+    let error = Backup::begin(world.azure(), run(1), options, world.notices.clone())
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("missing"), "{error}");
+
+    let mut options = world.options();
+    options.selection.include = Some(NamePattern::new("A").unwrap());
+    let error = Backup::begin(world.azure(), run(1), options, world.notices.clone())
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::Selection(_)), "{error}");
+    assert_eq!(
+        world
+            .emulator
+            .counters()
+            .requests("Snapshots_CreateOrUpdate"),
+        0
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_that_fails_for_good_fails_the_image() {
+    let world = World::new(scenario().vm(ledger())).await;
+    world
+        .emulator
+        .fault(Fault::new("Blob_Get", Action::error(400, "InvalidInput")).from(12));
+    let mut backup = world.begin(run(1)).await.unwrap();
+    let vm = backup.next_vm().await.unwrap().unwrap();
+    let error = read_vm(vm).await.unwrap_err();
+    assert!(matches!(error, Error::Image { .. }), "{error}");
+    assert!(!error.is_cancelled());
+    backup.finish(Outcome::Bad).await.unwrap();
+    assert!(world.state().snapshots.is_empty());
+    world.assert_settled();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cancelling_gives_everything_back() {
+    let world = World::new(scenario().vm(ledger()).vm(small("z"))).await;
+    let mut backup = world.begin(run(1)).await.unwrap();
+    let mut vm = backup.next_vm().await.unwrap().unwrap();
+    let error = loop {
+        let entry = vm.next_entry().unwrap();
+        if let Content::Image(mut image) = entry.content {
+            image.read_block(&mut [0; 4096]).await.unwrap();
+            world.cancel.cancel();
+            // What is here already may still be delivered.
+            let mut buffer = vec![0; 65536];
+            break loop {
+                match image.read_block(&mut buffer).await {
+                    Ok(Some(_)) => {}
+                    Ok(None) => panic!("the image came to its end"),
+                    Err(error) => break error,
+                }
+            };
+        }
+    };
+    assert!(error.is_cancelled(), "{error}");
+    vm.close().await;
+    backup.finish(Outcome::Bad).await.unwrap();
+    assert!(world.state().snapshots.is_empty());
+    world.assert_settled();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn debris_of_a_dead_run_is_cleared_and_foreign_snapshots_are_not() {
+    let world = World::new(scenario().vm(ledger()).snapshot(Snapshot {
+        name: "by-hand".into(),
+        disk: "ledger-os".into(),
+        ..Snapshot::default()
+    }))
+    .await;
+    world.back_up(run(1)).await;
+
+    // A run that dies between its snapshots and its end: nobody closes or finishes anything.
+    let mut backup = world.begin(run(2)).await.unwrap();
+    let vm = backup.next_vm().await.unwrap().unwrap();
+    drop((vm, backup));
+    assert_eq!(world.state().snapshots.len(), 1 + 3 + 3);
+
+    world.back_up(run(3)).await;
+    let state = world.state();
+    let of = |number| {
+        state
+            .snapshots
+            .iter()
+            .filter(|s| s.tags.get("bacula-azure-vm:job") == Some(&run(number).job))
+            .count()
+    };
+    assert_eq!((of(1), of(2), of(3)), (3, 0, 3));
+    assert!(
+        state
+            .snapshots
+            .iter()
+            .any(|snapshot| snapshot.name == "by-hand")
+    );
+    world.assert_settled();
+    let marks = fs::read_dir(world.options().state_dir)
+        .unwrap()
+        .filter(|entry| {
+            entry
+                .as_ref()
+                .unwrap()
+                .path()
+                .extension()
+                .is_some_and(|e| e == "run")
+        })
+        .count();
+    assert_eq!(marks, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_tracker_is_rebuilt_from_tags() {
+    let world = World::new(scenario().vm(ledger())).await;
+    world.back_up(run(1)).await;
+    fs::remove_dir_all(world.options().state_dir).unwrap();
+    world.back_up(run(2)).await;
+    assert_eq!(world.state().snapshots.len(), 6, "not deleted on a guess");
+    world.back_up(run(3)).await;
+    assert_eq!(
+        world.state().snapshots.len(),
+        6,
+        "the oldest run is pruned as if never lost"
+    );
+    world.assert_settled();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_job_has_a_chain_of_its_own() {
+    let world = World::new(scenario().vm(small("a"))).await;
+    let mut other = run(1);
+    other.job = "Other.2026-11-23_09.05.00_01".into();
+    world.back_up(other).await;
+    for number in 1..=3 {
+        world.back_up(run(number)).await;
+    }
+    assert_eq!(world.state().snapshots.len(), 1 + 2);
+    world.assert_settled();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_incremental_without_a_base_saves_everything_and_says_so() {
+    let world = World::new(scenario().vm(ledger())).await;
+    world.back_up(run(1)).await;
+    world.take_notices();
+    let mut incremental = run(2);
+    incremental.level = Level::Incremental;
+    incremental.previous = Some(run(1).job);
+    let files = world.back_up(incremental).await;
+    let size = files[2].size;
+    assert!(files[2].content() == world.emulator.disk_read("ledger-os", 0, size).unwrap());
+    let errors = &world.take_notices()[&Severity::Error];
+    assert_eq!(errors.len(), 3, "one per disk: {errors:?}");
+    world.assert_settled();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plan_reads_only() {
+    let world = World::new(scenario().vm(ledger()).vm(small("a"))).await;
+    let plans = Backup::plan(&world.azure(), &run(1), &world.options(), &world.notices)
+        .await
+        .unwrap();
+    let names: Vec<_> = plans.iter().map(|plan| plan.name.as_str()).collect();
+    assert_eq!(names, ["a", "ledger01"]);
+    assert_eq!(plans[1].entries.len(), 5);
+    assert_eq!(plans[1].entries[2].size, 64 << 20);
+    assert_eq!(plans[1].disks[2].slot.to_string(), "LUN 5");
+    assert!(!world.options().state_dir.exists());
+    let counters = world.emulator.counters();
+    for operation in [
+        "Snapshots_CreateOrUpdate",
+        "Snapshots_GrantAccess",
+        "Disks_GrantAccess",
+    ] {
+        assert_eq!(counters.requests(operation), 0);
+    }
+    world.assert_settled();
+}
