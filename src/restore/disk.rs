@@ -158,11 +158,12 @@ pub(super) async fn upload(
     if written.is_err()
         && let Err(error) = &revoked
     {
-        notices.error(format!(
-            "revoke access to {}: {}",
+        // Azure may refuse to close a disk that was written half. The caller deletes it, and reports if that fails.
+        tracing::debug!(
+            "close {} after a failed upload: {}",
             disk.label(),
             with_causes(error)
-        ));
+        );
     }
     written?;
     revoked
