@@ -215,7 +215,7 @@ fn owns_listener(pid: u32, port: u16) -> Result<bool> {
 pub struct Memory {
     /// Resident now, in bytes.
     pub resident: u64,
-    /// Highest resident since the start or the last [`reset_peak`], in bytes.
+    /// Highest resident since the start or the last reset, in bytes.
     pub peak: u64,
 }
 
