@@ -220,6 +220,8 @@ impl Sandbox {
         Ok(rows
             .iter()
             .filter_map(|row| row.get("LogText").and_then(Value::as_str))
+            // 9.6.7 with SQLite stores one backslash too many at the end of each record.
+            .map(|text| text.trim_end_matches('\\'))
             .collect())
     }
 
