@@ -106,7 +106,29 @@ impl Sandbox {
     ///
     /// The job cannot be started or does not end in time. A job that *fails* is a report.
     pub fn backup(&self, job: &str, level: &str) -> Result<JobReport> {
-        self.run(&format!("run job=\"{job}\" level={level} yes\n"))
+        let started = Instant::now();
+        let id = self.start_backup(job, level)?;
+        self.wait(id, started)
+    }
+
+    /// Starts a backup job without waiting for its end; returns its number.
+    ///
+    /// # Errors
+    ///
+    /// The job cannot be started.
+    pub fn start_backup(&self, job: &str, level: &str) -> Result<u32> {
+        self.start_job(&format!("run job=\"{job}\" level={level} yes\n"))
+    }
+
+    /// Cancels a running job and waits for its end; the report's time starts with the cancel.
+    ///
+    /// # Errors
+    ///
+    /// The console fails, or the job does not end in time.
+    pub fn cancel(&self, id: u32) -> Result<JobReport> {
+        let started = Instant::now();
+        self.console(&format!("cancel jobid={id} yes\n"), Duration::from_secs(60))?;
+        self.wait(id, started)
     }
 
     /// Runs a restore of everything in the given jobs and waits for its end.
@@ -153,15 +175,17 @@ impl Sandbox {
 
     fn run(&self, commands: &str) -> Result<JobReport> {
         let started = Instant::now();
+        let id = self.start_job(commands)?;
+        self.wait(id, started)
+    }
+
+    fn start_job(&self, commands: &str) -> Result<u32> {
         let answer = self.console(commands, Duration::from_secs(60))?;
-        let id: u32 = answer
+        let (_, id) = answer
             .lines()
             .find_map(|line| line.split_once("Job queued. JobId="))
-            .with_context(|| format!("start a job:\n{answer}"))?
-            .1
-            .trim()
-            .parse()?;
-        self.wait(id, started)
+            .with_context(|| format!("start a job:\n{answer}"))?;
+        Ok(id.trim().parse()?)
     }
 
     fn wait(&self, id: u32, started: Instant) -> Result<JobReport> {

@@ -1,17 +1,20 @@
 //! What goes wrong ends the job with one clear line, in bounded time, and leaves nothing behind.
 #![allow(clippy::print_stdout, reason = "tests show what they measured")]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use bacula_bench::{
-    Bench, Cloud, JobDefinition, JobReport, RestoreRequest, Sandbox, SandboxConfig, can_mount,
+    Bench, Cloud, JOB, JobDefinition, JobReport, RestoreRequest, Sandbox, SandboxConfig, can_mount,
     leftovers, plugin,
 };
-use mock_server::{Action, Disk, Fault, GIB, MIB, Scenario, Vm};
+use mock_server::{Action, Disk, Fault, GIB, Link, MIB, Scenario, Vm};
 
 /// Longest time that a hopeless job may take: the retries of an endpoint that may come back are part of it.
 const FAILURE_LIMIT: Duration = Duration::from_secs(180);
+
+/// Longest time from a cancel to the job's end: access and snapshots are given back in it.
+const CANCEL_LIMIT: Duration = Duration::from_secs(15);
 
 fn world() -> Scenario {
     let os = Disk::new("web-os", GIB).pattern(1, 0, 4 * MIB);
@@ -162,11 +165,48 @@ fn a_read_that_fails_for_good_in_mid_image_is_fatal() -> Result<()> {
     let bench = Bench::start(world(), "vm=web")?;
     let emulator = bench.cloud.emulator();
     emulator.fault(Fault::new("Blob_Get", Action::error(404, "BlobNotFound")).from(2));
-    let report = bench.sandbox.backup(bacula_bench::JOB, "Full")?;
+    let report = bench.sandbox.backup(JOB, "Full")?;
     expect_failure("failed read", &report, &["web-os"])?;
     ensure!(
         report.status == 'f',
         "a truncated image must not become a base: {}",
+        report.log
+    );
+    expect_nothing_left(&bench.cloud, &bench.sandbox, 0)
+}
+
+#[test]
+fn a_cancelled_backup_ends_promptly_and_leaves_nothing() -> Result<()> {
+    let os = Disk::new("web-os", GIB).pattern(1, 0, 512 * MIB);
+    let bench = Bench::start(Scenario::new().vm(Vm::new("rg", "web", os)), "vm=web")?;
+    let emulator = bench.cloud.emulator();
+    // Slow enough that the job is surely in mid-image when it is cancelled.
+    emulator.set_link(Link {
+        latency: Duration::from_millis(20),
+        bandwidth: Some(MIB / 4),
+    });
+    let id = bench.sandbox.start_backup(JOB, "Full")?;
+    let asked = Instant::now();
+    while emulator.counters().of("Blob_Get").bytes_out == 0 {
+        ensure!(asked.elapsed() < FAILURE_LIMIT, "no byte was read");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let report = bench.sandbox.cancel(id)?;
+    println!(
+        "cancelled: {:.1} s, status {}",
+        report.elapsed.as_secs_f64(),
+        report.status
+    );
+    ensure!(
+        report.status == 'A',
+        "status {}\n{}",
+        report.status,
+        report.log
+    );
+    ensure!(
+        report.elapsed < CANCEL_LIMIT,
+        "took {:?}\n{}",
+        report.elapsed,
         report.log
     );
     expect_nothing_left(&bench.cloud, &bench.sandbox, 0)
