@@ -148,29 +148,37 @@ impl Sandbox {
         let mut dialogue = format!("{restore}\nmod\n13\n");
         let options = self.plugin_options(&format!("{dialogue}mod\n"))?;
         for (name, value) in &request.plugin_options {
-            let number = options
+            let choice = options
                 .get(name)
                 .with_context(|| format!("set plugin option {name}: offered are {options:?}"))?;
-            dialogue += &format!("mod\n{number}\n{value}\n");
+            dialogue += &match choice {
+                Some(number) => format!("mod\n{number}\n{value}\n"),
+                None => format!("mod\n{value}\n"),
+            };
         }
         dialogue += "yes\nyes\n";
         self.run(&dialogue)
     }
 
-    /// Numbers of the restore options, by name, as the dialogue lists them.
-    fn plugin_options(&self, dialogue: &str) -> Result<BTreeMap<String, u32>> {
+    /// The restore options by name, with their numbers in the menu; a single option is chosen without a menu.
+    fn plugin_options(&self, dialogue: &str) -> Result<BTreeMap<String, Option<u32>>> {
         let text = self.console(dialogue, Duration::from_secs(30))?;
-        let options: BTreeMap<String, u32> = text
+        let (_, menu) = text
+            .rsplit_once("Use above plugin configuration? (yes/mod/no): mod")
+            .with_context(|| format!("no plugin options offered:\n{text}"))?;
+        let first_word = |text: &str| text.split_whitespace().next().map(str::to_owned);
+        Ok(menu
             .lines()
             .filter_map(|line| {
-                // `   1: new_hostname         *None*               (New name …)`
-                let (number, rest) = line.trim_start().split_once(':')?;
-                let name = rest.split_whitespace().next()?;
-                Some((name.trim_end_matches(':').to_owned(), number.parse().ok()?))
+                let (label, rest) = line.split_once(':')?;
+                match label.trim() {
+                    // `Automatically selected : new_hostname (New name …)`
+                    "Automatically selected" => Some((first_word(rest)?, None)),
+                    // `   1: new_hostname (New name …)`
+                    number => Some((first_word(rest)?, Some(number.parse().ok()?))),
+                }
             })
-            .collect();
-        ensure!(!options.is_empty(), "no plugin options offered:\n{text}");
-        Ok(options)
+            .collect())
     }
 
     fn run(&self, commands: &str) -> Result<JobReport> {

@@ -315,7 +315,7 @@ pub fn leftovers(cloud: &Cloud, sandbox: &Sandbox, snapshots: usize) -> Result<V
             !snapshot
                 .tags
                 .keys()
-                .any(|tag| tag.starts_with("azure-vm-fd:"))
+                .any(|tag| tag.starts_with("bacula-azure-vm:"))
         })
         .map(|snapshot| snapshot.id.clone())
         .collect();
