@@ -160,11 +160,15 @@ fn choose_vm(
     match (found.pop_last(), vm) {
         (Some(only), _) if !several => Ok(only),
         (Some(last), _) => {
-            let uuids: Vec<_> = found.into_keys().chain([last.0]).collect();
+            found.extend([last]);
+            let mut names = Vec::new();
+            for (uuid, runs) in &found {
+                names.push(format!("{} ({uuid})", name_of(runs)?.unwrap_or_default()));
+            }
             Err(Failure::usage(format!(
-                "choose a VM of {}: it holds {}; name one UUID with --vm",
+                "choose a VM of {}: it holds {}; name one with --vm",
                 folder.display(),
-                uuids.join(", ")
+                names.join(", ")
             )))
         }
         (None, Some(vm)) => Err(Failure::failed(format!(
@@ -186,15 +190,20 @@ fn retain_vm(found: &mut Documents, vm: &str) -> Result<(), Failure> {
     }
     let mut named = Documents::new();
     for (uuid, runs) in std::mem::take(found) {
-        let Some(newest) = runs.values().next_back() else {
-            continue;
-        };
-        if read_document(newest)?.vm_name == vm {
+        if name_of(&runs)?.as_deref() == Some(vm) {
             named.insert(uuid, runs);
         }
     }
     *found = named;
     Ok(())
+}
+
+/// The name that a VM had in its newest run.
+fn name_of(runs: &BTreeMap<u64, PathBuf>) -> Result<Option<String>, Failure> {
+    let newest = runs.values().next_back();
+    newest
+        .map(|path| Ok(read_document(path)?.vm_name))
+        .transpose()
 }
 
 fn read_document(path: &Path) -> Result<Document, Failure> {
@@ -265,7 +274,12 @@ mod tests {
         saved(root.path(), UUID, 1, "ledger01", &ImageContent::Full);
         saved(root.path(), "0000", 2, "web01", &ImageContent::Full);
         let error = SavedVm::find(root.path(), None, None).unwrap_err();
-        assert!(error.text.contains(UUID) && error.text.contains("0000"));
+        assert!(
+            error.text.contains(&format!("ledger01 ({UUID})")),
+            "{}",
+            error.text
+        );
+        assert!(error.text.contains("web01 (0000)"), "{}", error.text);
         for vm in ["web01", "0000"] {
             let found = SavedVm::find(root.path(), Some(vm), None).unwrap();
             assert_eq!(found.document.vm_name, "web01");
