@@ -16,7 +16,7 @@ impl fmt::Display for ByteSize {
         let exponent = self.0.ilog2() / 10;
         let unit = UNITS[exponent as usize - 1];
         // In tenths, so that it is exact: 1023.96 MiB must not become 1024.0 MiB by rounding.
-        let tenths = u128::from(self.0) * 10 >> (10 * exponent);
+        let tenths = (u128::from(self.0) * 10) >> (10 * exponent);
         write!(f, "{}.{} {unit}", tenths / 10, tenths % 10)
     }
 }

@@ -14,7 +14,7 @@
 //! image that stopped half way in a good job would become a base. After any error the driver still calls `close` and
 //! `finish(Outcome::Bad)`; both use a client of their own, so that a cancelled job gives back what it holds.
 //!
-//! Nothing here prints or calls the host: what a person should read is left in [`Notices`].
+//! Nothing here prints or calls the host: what a person should read is left in [`Notices`](crate::notice::Notices).
 
 mod chain;
 mod debris;

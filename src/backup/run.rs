@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use futures_util::{StreamExt, stream};
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::chain::{ChainKey, RunRecord, SnapshotRecord};
 use super::select::{Candidate, select};
@@ -73,7 +73,7 @@ struct Ahead {
     candidate: Candidate,
     /// Ends the wait for the present VM's last image, if nothing was begun yet.
     stop: CancellationToken,
-    task: JoinHandle<Option<Result<PreparedVm, Error>>>,
+    task: AbortOnDropHandle<Option<Result<PreparedVm, Error>>>,
 }
 
 impl Backup {
@@ -266,7 +266,7 @@ impl Backup {
         self.ahead = Some(Ahead {
             candidate,
             stop,
-            task,
+            task: AbortOnDropHandle::new(task),
         });
     }
 
@@ -419,7 +419,7 @@ fn snapshots_of(vms: &[Arc<SavedVm>]) -> Vec<ResourceId> {
 }
 
 /// The result of a task that nobody aborts; a panic in it goes on here.
-async fn joined<T>(task: JoinHandle<Option<Result<T, Error>>>) -> Option<Result<T, Error>> {
+async fn joined<T>(task: AbortOnDropHandle<Option<Result<T, Error>>>) -> Option<Result<T, Error>> {
     match task.await {
         Ok(result) => result,
         Err(failure) => match failure.try_into_panic() {

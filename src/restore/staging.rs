@@ -61,7 +61,7 @@ impl Staging {
             .find(|dir| dir.exists())
             .unwrap_or(Path::new("/"));
         let free = statvfs(existing).map_err(|errno| self.failed("read free space of", errno))?;
-        let available = u64::from(free.blocks_available()).saturating_mul(free.fragment_size());
+        let available = free.blocks_available().saturating_mul(free.fragment_size());
         if available < needed {
             return Err(Error::Space {
                 dir: self.dir.clone(),
