@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A context exists for every job of the client, used or not, and costs nothing until a command comes. All calls come
-//! on the job's own thread, except [`PluginContext::cancel`].
+//! on the job's own thread, except `PluginContext::cancel`.
 
 mod backup;
 mod bridge;
