@@ -34,7 +34,7 @@ const CASES: &[Case] = &[
         name: "wrong-secret",
         changes: &[("application_secret", Some("not-the-secret"))],
         parameters: "vm=web",
-        words: &["application_secret", "AADSTS7000215"],
+        words: &["secret is wrong", "AADSTS7000215"],
     },
     Case {
         name: "unknown-tenant",
@@ -149,7 +149,7 @@ fn a_full_local_disk_fails_the_restore_before_azure_is_touched() -> Result<()> {
         jobs: vec![backup.id],
         ..RestoreRequest::default()
     })?;
-    expect_failure("full local disk", &report, &["space"])?;
+    expect_failure("full local disk", &report, &["bytes needed", "free"])?;
     expect_nothing_left(&bench.cloud, &bench.sandbox, 1)?;
     let created = bench
         .cloud
@@ -162,16 +162,17 @@ fn a_full_local_disk_fails_the_restore_before_azure_is_touched() -> Result<()> {
 
 #[test]
 fn a_read_that_fails_for_good_in_mid_image_is_fatal() -> Result<()> {
-    let bench = Bench::start(world(), "vm=web")?;
+    let os = Disk::new("web-os", GIB).pattern(1, 0, 256 * MIB);
+    let bench = Bench::start(Scenario::new().vm(Vm::new("rg", "web", os)), "vm=web")?;
     let emulator = bench.cloud.emulator();
-    emulator.fault(Fault::new("Blob_Get", Action::error(404, "BlobNotFound")).from(2));
+    emulator.fault(Fault::new("Blob_Get", Action::error(404, "BlobNotFound")).from(30));
     let report = bench.sandbox.backup(JOB, "Full")?;
-    expect_failure("failed read", &report, &["web-os"])?;
     ensure!(
         report.status == 'f',
         "a truncated image must not become a base: {}",
         report.log
     );
+    expect_failure("failed read", &report, &["web-os", "BlobNotFound"])?;
     expect_nothing_left(&bench.cloud, &bench.sandbox, 0)
 }
 
@@ -203,13 +204,14 @@ fn a_cancelled_backup_ends_promptly_and_leaves_nothing() -> Result<()> {
         report.status,
         report.log
     );
-    ensure!(
-        report.elapsed < CANCEL_LIMIT,
-        "took {:?}\n{}",
-        report.elapsed,
-        report.log
-    );
-    expect_nothing_left(&bench.cloud, &bench.sandbox, 0)
+    // The Director does not wait for the File Daemon, which gives back access and snapshots meanwhile.
+    let cancelled = Instant::now();
+    while let Err(left) = expect_nothing_left(&bench.cloud, &bench.sandbox, 0) {
+        ensure!(cancelled.elapsed() < CANCEL_LIMIT, "{left}\n{}", report.log);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    println!("clean after {:.1} s", cancelled.elapsed().as_secs_f64());
+    Ok(())
 }
 
 /// The job must have failed with exactly one line of ours that counts as an error and contains all `words`.
