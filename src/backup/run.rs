@@ -127,6 +127,8 @@ impl Backup {
             started: SystemTime::now(),
         });
         debris::clear(&context).await?;
+        let names = selected.iter().map(|candidate| candidate.name.as_str());
+        context.notices.info(announcement(context.run.level, names));
         Ok(Self {
             context,
             selected: selected.len(),
@@ -434,4 +436,28 @@ async fn joined<T>(task: AbortOnDropHandle<Option<Result<T, Error>>>) -> Option<
 pub(super) fn seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |age| age.as_secs())
+}
+
+/// The first line of a run: what is going to be saved.
+fn announcement<'a>(level: Level, names: impl ExactSizeIterator<Item = &'a str>) -> String {
+    /// More would bury the line that matters.
+    const MAX_NAMES: usize = 20;
+    let level = match level {
+        Level::Full => "Full",
+        Level::Incremental => "Incremental",
+        Level::Differential => "Differential",
+    };
+    let (count, plural) = match names.len() {
+        1 => (1, ""),
+        count => (count, "s"),
+    };
+    let more = match count.saturating_sub(MAX_NAMES) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let names: Vec<_> = names.take(MAX_NAMES).collect();
+    format!(
+        "{level} backup of {count} virtual machine{plural}: {}{more}",
+        names.join(", ")
+    )
 }

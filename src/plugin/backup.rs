@@ -14,6 +14,9 @@ use crate::config::Settings;
 pub(super) struct BackupJob {
     /// Lines whose files have been delivered. They end with the job, for until then it can still fail.
     delivered: Vec<Backup>,
+    /// VMs and files of theirs that have been delivered.
+    vms: usize,
+    files: usize,
     line: Option<LineBackup>,
     file: Option<OpenFile>,
 }
@@ -27,6 +30,8 @@ struct LineBackup {
     options: Option<SaveFile>,
     /// Found while the entry before it ended, since the host wants to know then whether more follows.
     next: Option<Entry>,
+    /// VMs whose files were begun.
+    vms: usize,
 }
 
 /// The file between its start and its end.
@@ -101,21 +106,23 @@ impl BackupJob {
         let run_options = run_options(host, settings)?;
         let azure = session.connect(settings)?;
         let notices = session.notices.clone();
-        let backup = session
-            .bridge()?
-            .run(Backup::begin(azure, run, run_options, notices))
-            .ok_or(Error::Cancelled)??;
+        let backup = session.run(host, Backup::begin(azure, run, run_options, notices))?;
         self.line = Some(LineBackup {
             backup,
             vm: None,
             options: Some(options::template()),
             next: None,
+            vms: 0,
         });
         Ok(())
     }
 
     /// The next file of the line; `None` if there is none.
-    pub(super) fn start_file(&mut self, session: &mut Session) -> Result<Option<SaveFile>, Error> {
+    pub(super) fn start_file(
+        &mut self,
+        session: &mut Session,
+        host: &dyn Host,
+    ) -> Result<Option<SaveFile>, Error> {
         let line = self
             .line
             .as_mut()
@@ -130,7 +137,7 @@ impl BackupJob {
             });
             return Ok(Some(options));
         }
-        line.look_ahead(session)?;
+        line.look_ahead(session, host)?;
         let Some(entry) = line.next.take() else {
             return Ok(None);
         };
@@ -151,11 +158,16 @@ impl BackupJob {
                 Content::Image(image) => Source::Image(image),
             },
         });
+        self.files += 1;
         Ok(Some(file))
     }
 
     /// Ends the current file; whether another one follows.
-    pub(super) fn end_file(&mut self, session: &mut Session) -> Result<bool, Error> {
+    pub(super) fn end_file(
+        &mut self,
+        session: &mut Session,
+        host: &dyn Host,
+    ) -> Result<bool, Error> {
         self.file
             .take()
             .ok_or(Error::Sequence("end a file that was not started"))?;
@@ -163,12 +175,17 @@ impl BackupJob {
             .line
             .as_mut()
             .ok_or(Error::Sequence("end a file without a backup command"))?;
-        line.look_ahead(session)?;
+        line.look_ahead(session, host)?;
         Ok(line.next.is_some())
     }
 
     /// One step of reading the current file.
-    pub(super) fn io(&mut self, session: &mut Session, io: Io<'_>) -> Result<IoDone, Error> {
+    pub(super) fn io(
+        &mut self,
+        session: &mut Session,
+        host: &dyn Host,
+        io: Io<'_>,
+    ) -> Result<IoDone, Error> {
         let file = self
             .file
             .as_mut()
@@ -176,7 +193,7 @@ impl BackupJob {
         match io {
             Io::Open => Ok(IoDone::Done),
             Io::Read(buffer) => file.read(session, buffer),
-            Io::Close => file.close(session),
+            Io::Close => file.close(session, host),
             Io::Write(_) | Io::Seek(_) => Err(Error::Sequence("write to a file during a backup")),
         }
     }
@@ -198,7 +215,15 @@ impl BackupJob {
         let is_bad = failed
             || session.is_cancelled()
             || job_status(host).is_some_and(|letter| matches!(letter, 'f' | 'E' | 'A' | 'I'));
-        self.end_runs(session, if is_bad { Outcome::Bad } else { Outcome::Good })
+        if is_bad {
+            return self.end_runs(session, Outcome::Bad);
+        }
+        self.end_runs(session, Outcome::Good)?;
+        session.notices.info(format!(
+            "backup ended: {} files of {} virtual machines handed over",
+            self.files, self.vms
+        ));
+        Ok(())
     }
 
     /// The job is gone without its end event.
@@ -229,6 +254,7 @@ impl BackupJob {
         if let Some(mut line) = self.line.take() {
             line.next = None;
             line.close_vm(session);
+            self.vms += line.vms;
             self.delivered.push(line.backup);
         }
     }
@@ -236,7 +262,7 @@ impl BackupJob {
 
 impl LineBackup {
     /// Makes `next` the next entry, of this VM or of one after it; leaves it empty if there is none.
-    fn look_ahead(&mut self, session: &mut Session) -> Result<(), Error> {
+    fn look_ahead(&mut self, session: &mut Session, host: &dyn Host) -> Result<(), Error> {
         while self.next.is_none() {
             if let Some(vm) = &mut self.vm {
                 self.next = vm.next_entry();
@@ -245,10 +271,15 @@ impl LineBackup {
                 }
                 continue;
             }
-            let next_vm = self.backup.next_vm();
-            let Some(vm) = session.bridge()?.run(next_vm).ok_or(Error::Cancelled)?? else {
+            let Some(vm) = session.run(host, self.backup.next_vm())? else {
                 break;
             };
+            session.notices.info(format!(
+                "saving virtual machine {} (resource group {})",
+                vm.name(),
+                vm.resource_group()
+            ));
+            self.vms += 1;
             self.vm = Some(vm);
         }
         Ok(())
@@ -289,7 +320,7 @@ impl OpenFile {
 
     /// The host ignores the answer to a close; an image that is not complete is an error all the same, and its message
     /// ends the job.
-    fn close(&mut self, session: &mut Session) -> Result<IoDone, Error> {
+    fn close(&mut self, session: &mut Session, host: &dyn Host) -> Result<IoDone, Error> {
         match std::mem::replace(&mut self.source, Source::Nothing) {
             Source::Nothing => {}
             Source::Bytes { content, position } => {
@@ -297,10 +328,7 @@ impl OpenFile {
                     return Err(Error::Sequence("close a file that was not read to its end"));
                 }
             }
-            Source::Image(image) => session
-                .bridge()?
-                .run(image.finish())
-                .ok_or(Error::Cancelled)??,
+            Source::Image(image) => session.run(host, image.finish())?,
         }
         tracing::debug!(path = self.path, "file closed");
         Ok(IoDone::Done)

@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::future::Future;
 use std::io;
+use std::pin::pin;
 use std::time::Duration;
 
 use nix::sys::signal::{SigSet, SigmaskHow};
@@ -21,6 +22,9 @@ const WORKERS: usize = 2;
 /// How long work that holds something may go on after a cancel, to give it back. Its own waits end at once; this
 /// bounds the giving back, which has deadlines of its own, too.
 const CANCEL_GRACE: Duration = Duration::from_secs(120);
+
+/// How long a wait keeps the job's thread from doing anything else, such as sending messages.
+const MEANWHILE: Duration = Duration::from_secs(1);
 
 /// Bounds the end of a job: recording, giving back, deleting. Requests inside have shorter deadlines.
 const CLEAN_UP_LIMIT: Duration = Duration::from_secs(900);
@@ -89,17 +93,28 @@ impl Bridge {
     }
 
     /// Waits for `work` that holds something: when the job is cancelled it has a while to end by itself. `None` if it
-    /// did not.
-    pub(super) fn run<T>(&self, work: impl Future<Output = T>) -> Option<T> {
-        self.block_on(async {
-            tokio::pin!(work);
-            tokio::select! {
-                biased;
-                result = &mut work => return Some(result),
-                () = self.cancel.cancelled() => {}
+    /// did not. Every now and then `meanwhile` runs on the caller's thread, outside of the runtime.
+    pub(super) fn run<T>(
+        &self,
+        work: impl Future<Output = T>,
+        mut meanwhile: impl FnMut(),
+    ) -> Option<T> {
+        let mut work = pin!(work);
+        while !self.cancel.is_cancelled() {
+            let result = self.block_on(async {
+                tokio::select! {
+                    biased;
+                    result = &mut work => Some(result),
+                    () = self.cancel.cancelled() => None,
+                    () = tokio::time::sleep(MEANWHILE) => None,
+                }
+            });
+            if result.is_some() {
+                return result;
             }
-            tokio::time::timeout(CANCEL_GRACE, work).await.ok()
-        })
+            meanwhile();
+        }
+        self.block_on(async { tokio::time::timeout(CANCEL_GRACE, work).await.ok() })
     }
 
     /// Waits for `work` that gives back what the job held, cancelled or not; `None` if it takes too long.
@@ -163,11 +178,12 @@ mod tests {
         cancel.cancel();
         assert_eq!(bridge.race(std::future::pending::<()>()), None);
         let inner = cancel.clone();
-        let unwound = bridge.run(async move {
+        let unwinding = async move {
             inner.cancelled().await;
             tokio::task::yield_now().await;
             "given back"
-        });
+        };
+        let unwound = bridge.run(unwinding, || panic!("nothing to wait for"));
         assert_eq!(unwound, Some("given back"));
         assert_eq!(bridge.clean_up(async { 2 }), Some(2));
     }

@@ -32,15 +32,21 @@ pub(super) enum Encryption {
 /// Asks the configuration file of this process.
 pub(super) fn of_this_daemon() -> Encryption {
     let arguments = fs::read("/proc/self/cmdline").unwrap_or_default();
-    let file = config_argument(&arguments).or_else(|| {
-        // The daemon of a separate installation reads its own file even where both exist.
-        let is_separate = fs::read_link("/proc/self/exe").is_ok_and(|exe| exe.starts_with("/opt"));
-        let mut files = DEFAULT_FILES.map(PathBuf::from);
-        if is_separate {
-            files.reverse();
-        }
-        files.into_iter().find(|file| file.exists())
-    });
+    // The daemon of a separate installation reads its own file even where both exist.
+    let is_separate = fs::read_link("/proc/self/exe").is_ok_and(|exe| exe.starts_with("/opt"));
+    let mut files = DEFAULT_FILES.map(PathBuf::from);
+    if is_separate {
+        files.reverse();
+    }
+    let file = match config_argument(&arguments) {
+        // A name without a slash is looked for in the daemon's own folder.
+        Some(file) if file.parent() == Some(Path::new("")) => files
+            .into_iter()
+            .map(|default| default.with_file_name(&file))
+            .find(|file| file.exists()),
+        Some(file) => Some(file),
+        None => files.into_iter().find(|file| file.exists()),
+    };
     match file {
         Some(file) => of_file(&file),
         // Not started as a File Daemon usually is: nothing can be said, and nothing is known to be wrong.

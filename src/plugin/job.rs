@@ -42,9 +42,9 @@ pub(super) struct Job {
 enum Work {
     #[default]
     Nothing,
-    Backup(BackupJob),
+    Backup(Box<BackupJob>),
     Estimate(Estimate),
-    Restore(RestoreJob),
+    Restore(Box<RestoreJob>),
 }
 
 impl Job {
@@ -105,7 +105,7 @@ impl Job {
     /// Not earlier than the first backup command: after a fatal message before it, the daemon claims in a second one
     /// that the plugin is not loaded.
     fn start_backup(&mut self, host: &dyn Host) -> Result<(), Error> {
-        self.work = Work::Backup(BackupJob::default());
+        self.work = Work::Backup(Box::default());
         match encryption::of_this_daemon() {
             Encryption::Off => {}
             Encryption::On(file) => {
@@ -161,7 +161,7 @@ impl Job {
 
     fn restore_work(&mut self) -> &mut RestoreJob {
         if !matches!(self.work, Work::Restore(_)) {
-            self.work = Work::Restore(RestoreJob::default());
+            self.work = Work::Restore(Box::default());
         }
         match &mut self.work {
             Work::Restore(restore) => restore,
@@ -181,7 +181,7 @@ impl Job {
     /// The next file of a backup or estimate.
     pub(super) fn start_backup_file(&mut self, host: &dyn Host) -> Result<SaveFile, Status> {
         let result = self.check_alive().and_then(|()| match &mut self.work {
-            Work::Backup(backup) => backup.start_file(&mut self.session),
+            Work::Backup(backup) => backup.start_file(&mut self.session, host),
             Work::Estimate(estimate) => Ok(estimate.start_file()),
             Work::Nothing | Work::Restore(_) => Err(Error::Sequence("start a file to save")),
         });
@@ -194,7 +194,7 @@ impl Job {
     /// Ends the current file; says whether more follows.
     pub(super) fn end_backup_file(&mut self, host: &dyn Host) -> Status {
         let result = self.check_alive().and_then(|()| match &mut self.work {
-            Work::Backup(backup) => backup.end_file(&mut self.session),
+            Work::Backup(backup) => backup.end_file(&mut self.session, host),
             Work::Estimate(estimate) => Ok(estimate.has_more()),
             Work::Nothing | Work::Restore(_) => Err(Error::Sequence("end a file to save")),
         });
@@ -224,8 +224,8 @@ impl Job {
     /// One step of reading or writing the current file.
     pub(super) fn io(&mut self, host: &dyn Host, io: Io<'_>) -> Result<IoDone, IoFailed> {
         let result = self.check_alive().and_then(|()| match &mut self.work {
-            Work::Backup(backup) => backup.io(&mut self.session, io),
-            Work::Restore(restore) => restore.io(&mut self.session, io),
+            Work::Backup(backup) => backup.io(&mut self.session, host, io),
+            Work::Restore(restore) => restore.io(&mut self.session, host, io),
             Work::Nothing | Work::Estimate(_) => Err(Error::Sequence("read or write a file")),
         });
         result.map_err(|error| IoFailed(self.fail(host, &error).errno))

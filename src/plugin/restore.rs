@@ -49,10 +49,7 @@ impl RestoreJob {
             });
         }
         let begin_entry = restore.begin_entry(&file.path, file.size);
-        let disposition = session
-            .bridge()?
-            .run(begin_entry)
-            .ok_or(Error::Cancelled)??;
+        let disposition = session.run(host, begin_entry)?;
         Ok(match disposition {
             Disposition::Skip => CreateStatus::Skip,
             Disposition::Receive => {
@@ -63,7 +60,12 @@ impl RestoreJob {
     }
 
     /// One step of writing the current file.
-    pub(super) fn io(&mut self, session: &mut Session, io: Io<'_>) -> Result<IoDone, Error> {
+    pub(super) fn io(
+        &mut self,
+        session: &mut Session,
+        host: &dyn Host,
+        io: Io<'_>,
+    ) -> Result<IoDone, Error> {
         let (Some(position), Some(restore)) = (&mut self.position, &mut self.restore) else {
             return Err(Error::Sequence("write to a file that was not created"));
         };
@@ -83,8 +85,7 @@ impl RestoreJob {
             }
             Io::Close => {
                 self.position = None;
-                let end_entry = restore.end_entry();
-                session.bridge()?.run(end_entry).ok_or(Error::Cancelled)??;
+                session.run(host, restore.end_entry())?;
                 Ok(IoDone::Done)
             }
             Io::Read(_) => Err(Error::Sequence("read a file during a restore")),
@@ -105,10 +106,7 @@ impl RestoreJob {
         let Some(restore) = self.restore.take() else {
             return Ok(());
         };
-        let vm = session
-            .bridge()?
-            .run(restore.complete())
-            .ok_or(Error::Cancelled)??;
+        let vm = session.run(host, restore.complete())?;
         session
             .notices
             .info(format!("restored virtual machine {} ({})", vm.name, vm.id));

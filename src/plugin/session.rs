@@ -8,6 +8,7 @@ use tracing::Dispatch;
 use super::bridge::Bridge;
 use super::error::Error;
 use super::host::{Host, IntVariable, TextVariable};
+use super::joblog;
 use crate::azure::Azure;
 use crate::config::{DEFAULT_CONFIG_FILE, Settings};
 use crate::debug_log;
@@ -69,6 +70,21 @@ impl Session {
             self.bridge = Some(bridge);
         }
         self.bridge.as_ref().ok_or(Error::Sequence("start threads"))
+    }
+
+    /// Waits for `work` that holds something and ends by itself when the job is cancelled; what it has to say meanwhile
+    /// is sent.
+    pub(super) fn run<T, E>(
+        &mut self,
+        host: &dyn Host,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, Error>
+    where
+        Error: From<E>,
+    {
+        let notices = self.notices.clone();
+        let result = self.bridge()?.run(work, || joblog::drain(host, &notices));
+        Ok(result.ok_or(Error::Cancelled)??)
     }
 
     /// Ends `work` that holds something, if there is a runtime in which it can have begun.
