@@ -107,9 +107,7 @@ impl RestoreJob {
             return Ok(());
         };
         let vm = session.run(host, restore.complete())?;
-        session
-            .notices
-            .info(format!("restored virtual machine {} ({})", vm.name, vm.id));
+        tracing::debug!(vm.id, vm.name, "restored");
         Ok(())
     }
 
