@@ -23,7 +23,7 @@ pub(super) trait Exchange: Send + Sync + fmt::Debug {
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
-    /// The body in the frames in which it arrived.
+    /// The body, in one or more pieces.
     pub(super) body: Vec<Bytes>,
 }
 
