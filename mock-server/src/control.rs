@@ -283,6 +283,11 @@ impl Service {
         Ok(self.world().find_volume(disk)?.size())
     }
 
+    pub(crate) fn uploaded_footer(&self, disk: &str) -> Result<Option<[u8; 512]>, Error> {
+        let footer = self.world().find_volume(disk)?.uploaded_footer.clone();
+        Ok(footer.map(|footer| *footer))
+    }
+
     pub(crate) fn disk_extents(&self, disk: &str) -> Result<Vec<std::ops::Range<u64>>, Error> {
         Ok(self.world().find_volume(disk)?.content.ranges().collect())
     }

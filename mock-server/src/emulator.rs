@@ -132,6 +132,13 @@ impl Emulator {
         self.service.disk_digest(disk)
     }
 
+    /// The VHD footer that a client uploaded with a disk; `None` for a disk that was not made by uploading.
+    /// # Errors
+    /// No such disk.
+    pub fn uploaded_footer(&self, disk: &str) -> Result<Option<[u8; 512]>, Error> {
+        self.service.uploaded_footer(disk)
+    }
+
     /// Everything that exists.
     #[must_use]
     pub fn state(&self) -> StateView {

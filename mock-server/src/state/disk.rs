@@ -151,6 +151,7 @@ impl World {
                 upload,
             },
             grant: None,
+            uploaded_footer: None,
         };
         let shown = self.show_volume(&volume, Form::Accepted);
         self.volumes.insert(key, volume);

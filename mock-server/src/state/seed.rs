@@ -395,6 +395,7 @@ impl World {
                 upload: Upload::None,
             },
             grant: None,
+            uploaded_footer: None,
         };
         self.volumes.insert(key.clone(), volume);
         Ok(key)

@@ -161,6 +161,7 @@ impl World {
                 completion: self.settings.background_copy_step.map(|_| 0.0),
             },
             grant: None,
+            uploaded_footer: None,
         })
     }
 }

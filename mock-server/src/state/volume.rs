@@ -36,6 +36,8 @@ pub(crate) struct Volume {
     pub(crate) role: Role,
     /// Path of the current grant on the data endpoint.
     pub(crate) grant: Option<String>,
+    /// The footer that a client uploaded. Only the emulator's owner gets to see it: readers get one of our own.
+    pub(crate) uploaded_footer: Option<Box<[u8; 512]>>,
 }
 
 /// Whether it is a disk or a snapshot, with what only that has.
@@ -421,6 +423,7 @@ impl World {
             Ok(()) => {
                 *upload = Upload::None;
                 volume.content.resize(size);
+                volume.uploaded_footer = Some(Box::new(footer));
                 Outcome::Done
             }
             Err(problem) => {

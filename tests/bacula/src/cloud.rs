@@ -3,12 +3,12 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
-use hyper::{Method, Request, StatusCode};
+use hyper::{Request, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -142,11 +142,7 @@ impl Cloud {
             )
             .collect::<Vec<_>>();
         for (id, api_version) in resources {
-            self.arm(
-                Method::DELETE,
-                &format!("{id}?api-version={api_version}"),
-                None,
-            )?;
+            self.delete(&id, api_version)?;
             // The emulator's operations end at once by default; a second look costs nothing.
             ensure!(
                 self.state().running_operations.is_empty(),
@@ -158,110 +154,28 @@ impl Cloud {
         Ok(())
     }
 
-    /// Reads the last `len` bytes of a disk as a download of its VHD gives them, footer included, and gives the access
-    /// back.
-    ///
-    /// # Errors
-    ///
-    /// The disk is attached or missing, or the emulator refuses.
-    pub fn download_tail(&self, disk_id: &str, len: u64) -> Result<Vec<u8>> {
-        let url = self.grant(disk_id, "Read")?;
-        let size = self.emulator.disk_size(disk_id)? + 512;
-        let request = Request::get(&url)
-            .header("x-ms-version", "2025-11-05")
-            .header("x-ms-range", format!("bytes={}-{}", size - len, size - 1))
+    /// Sends a DELETE to ARM.
+    fn delete(&self, id: &str, api_version: &str) -> Result<()> {
+        let url = format!("{}{id}?api-version={api_version}", self.emulator.http_url());
+        let request = Request::delete(&url)
+            .header("authorization", format!("Bearer {}", self.token()?))
             .body(Full::default())?;
         let (status, body) = self.send(request)?;
-        self.arm(
-            Method::POST,
-            &format!("{disk_id}/endGetAccess?api-version={DISK_API}"),
-            None,
-        )?;
         ensure!(
-            status == StatusCode::PARTIAL_CONTENT,
-            "read the tail of {disk_id}: {status}"
+            status.is_success(),
+            "delete {id}: {status}: {}",
+            String::from_utf8_lossy(&body)
         );
-        Ok(body.to_vec())
+        Ok(())
     }
 
-    /// Sends a request to ARM with a fresh token; returns the body of a good answer.
-    ///
-    /// # Errors
-    ///
-    /// Any status but 2xx.
-    pub fn arm(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Bytes> {
-        let url = format!("{}{path}", self.emulator.http_url());
-        let request = Request::builder()
-            .method(method.clone())
-            .uri(&url)
-            .header("authorization", format!("Bearer {}", self.token()?))
-            .header("content-type", "application/json")
-            .body(Full::from(body.map(Value::to_string).unwrap_or_default()))?;
-        let (status, body) = self.send(request)?;
-        if !status.is_success() {
-            bail!(
-                "{method} {path}: {status}: {}",
-                String::from_utf8_lossy(&body)
-            );
-        }
-        Ok(body)
-    }
-
-    /// Sends any request to the plain listener or to a SAS URL on it.
-    ///
-    /// # Errors
-    ///
-    /// The connection breaks. A bad status is an answer.
-    pub fn send(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes)> {
+    /// Sends any request; a bad status is an answer.
+    fn send(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes)> {
         self.runtime.block_on(async {
             let response = self.http.request(request).await?;
             let status = response.status();
             Ok((status, response.into_body().collect().await?.to_bytes()))
         })
-    }
-
-    /// Obtains a SAS URL for a disk or snapshot, on the plain listener.
-    ///
-    /// # Errors
-    ///
-    /// ARM refuses.
-    pub fn grant(&self, id: &str, access: &str) -> Result<String> {
-        let path = format!("{id}/beginGetAccess?api-version={DISK_API}");
-        let body = serde_json::json!({ "access": access, "durationInSeconds": 3600 });
-        let url = format!("{}{path}", self.emulator.http_url());
-        let token = self.token()?;
-        let request = Request::post(&url)
-            .header("authorization", format!("Bearer {token}"))
-            .header("content-type", "application/json")
-            .body(Full::from(body.to_string()))?;
-        let answer = self.runtime.block_on(async {
-            let mut response = self.http.request(request).await?;
-            // Location names the result of the operation once it has ended.
-            while response.status() == StatusCode::ACCEPTED {
-                let location = response
-                    .headers()
-                    .get("location")
-                    .context("accepted without Location")?
-                    .to_str()?
-                    .to_owned();
-                let poll = Request::get(location)
-                    .header("authorization", format!("Bearer {token}"))
-                    .body(Full::default())?;
-                response = self.http.request(poll).await?;
-            }
-            let status = response.status();
-            let body = response.into_body().collect().await?.to_bytes();
-            ensure!(status.is_success(), "{}", String::from_utf8_lossy(&body));
-            anyhow::Ok(body)
-        });
-        let answer = answer.with_context(|| format!("obtain access to {id}"))?;
-        let answer: Value = serde_json::from_slice(&answer)?;
-        // Newer API versions spell it `accessSAS`.
-        ["accessSAS", "accessSas"]
-            .iter()
-            .find_map(|name| answer.get(name).and_then(Value::as_str))
-            .map(str::to_owned)
-            .with_context(|| format!("obtain access to {id}: no SAS in the answer"))
     }
 
     fn token(&self) -> Result<String> {
@@ -285,11 +199,5 @@ impl Cloud {
             .and_then(Value::as_str)
             .map(str::to_owned)
             .context("obtain a token: none in the answer")
-    }
-
-    /// A folder that lives as long as the cloud.
-    #[must_use]
-    pub fn directory(&self) -> &Path {
-        self.directory.path()
     }
 }

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use mock_server::{KIB, MIB, pattern};
 use nix::errno::Errno;
 use nix::unistd::{Whence, lseek};
+use serde_json::Value;
 
 use crate::tool::{run, tool};
 
@@ -185,6 +186,27 @@ pub fn compare_images(one: &Path, other: &Path) -> Result<String> {
         .args(["compare", "-f", "raw", "-F", "raw"])
         .arg(one)
         .arg(other))
+}
+
+/// Checks that `qemu-img` takes a fixed VHD with this footer for a disk of `size` bytes.
+///
+/// # Errors
+///
+/// It refuses, or sees another size; with its output.
+pub fn check_vhd_footer(footer: &[u8], size: u64) -> Result<String> {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("disk.vhd");
+    let vhd = GuestDisk::empty(&path, size + footer.len() as u64)?;
+    vhd.file.write_all_at(footer, size)?;
+    let account = run(tool("qemu-img")
+        .args(["info", "-f", "vpc", "--output", "json"])
+        .arg(&path))?;
+    let seen: Value = serde_json::from_str(&account)?;
+    ensure!(
+        seen.get("virtual-size").and_then(Value::as_u64) == Some(size),
+        "qemu-img sees another size than {size}: {account}"
+    );
+    Ok(account)
 }
 
 /// A small system tree with the shapes that file systems store differently: short, long, sparse and empty files, links,

@@ -367,11 +367,8 @@ pub fn leftovers(cloud: &Cloud, sandbox: &Sandbox, snapshots: usize) -> Result<V
                 state.snapshots.len()
             ),
         },
-        list("snapshots without our tags", untagged),
-        list(
-            "requests that the emulator does not know",
-            cloud.emulator().unmodelled(),
-        ),
+        list("foreign snapshots", untagged),
+        list("unknown requests", cloud.emulator().unmodelled()),
         list("local images", files),
     ])
 }

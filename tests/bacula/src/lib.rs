@@ -17,7 +17,7 @@ pub use cloud::Cloud;
 pub use compare::{CloudDisk, Image, compare};
 pub use console::{JobReport, RestoreRequest};
 pub use daemon::{BACULA_VERSION, Memory, workspace};
-pub use guest_disk::{GuestDisk, check_file_system, compare_images};
+pub use guest_disk::{GuestDisk, check_file_system, check_vhd_footer, compare_images};
 pub use ledger::{Finding, Ledger, VmShape, compare_vms, leftovers, mebibytes};
 pub use plugin::plugin;
 pub use sandbox::{JobDefinition, Sandbox, SandboxConfig, can_mount};

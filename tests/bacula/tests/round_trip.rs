@@ -1,21 +1,22 @@
 //! Full backup, loss of the VM, restore: every byte and every property is back, and nothing else.
 #![allow(clippy::print_stdout, reason = "tests show what they measured")]
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use bacula_bench::{
-    Bench, Finding, Ledger, RestoreRequest, SandboxConfig, VmShape, compare_vms, leftovers,
+    Bench, Cloud, Finding, Ledger, RestoreRequest, SandboxConfig, VmShape, check_vhd_footer,
+    compare_vms, leftovers,
 };
 
 const NEW_NAME: &str = "ledger02";
 
 #[test]
 fn a_vm_comes_back_under_a_new_name() -> Result<()> {
-    round_trip("new_hostname", |_| {})
+    round_trip(|_| {})
 }
 
 #[test]
 fn compression_and_large_blocks_change_nothing() -> Result<()> {
-    round_trip("new_hostname", |config| {
+    round_trip(|config| {
         config.network_buffer = Some(524_288);
         for job in &mut config.jobs {
             job.options = "signature = SHA1; compression = LZO".into();
@@ -23,7 +24,7 @@ fn compression_and_large_blocks_change_nothing() -> Result<()> {
     })
 }
 
-fn round_trip(option: &str, change: impl FnOnce(&mut SandboxConfig)) -> Result<()> {
+fn round_trip(change: impl FnOnce(&mut SandboxConfig)) -> Result<()> {
     let directory = tempfile::tempdir()?;
     let ledger = Ledger::create(directory.path(), 1)?;
     let vm = format!("vm={}", Ledger::NAME);
@@ -39,12 +40,34 @@ fn round_trip(option: &str, change: impl FnOnce(&mut SandboxConfig)) -> Result<(
 
     let restore = sandbox.restore(&RestoreRequest {
         jobs: vec![backup.id],
-        plugin_options: vec![(option.into(), NEW_NAME.into())],
+        plugin_options: vec![("new_hostname".into(), NEW_NAME.into())],
     })?;
     ensure!(restore.is_clean(), "the restore failed:\n{}", restore.log);
     expect_good(&ledger.compare_disks(cloud, NEW_NAME)?)?;
+    expect_valid_footers(cloud)?;
     expect_good(&compare_vms(&saved, &VmShape::of(cloud, NEW_NAME)?))?;
     expect_good(&leftovers(cloud, sandbox, 3)?)
+}
+
+/// The emulator refuses a wrong footer; this is what another program says to those that we uploaded.
+fn expect_valid_footers(cloud: &Cloud) -> Result<()> {
+    let state = cloud.state();
+    let disks: Vec<_> = state
+        .disks
+        .iter()
+        .filter(|disk| disk.managed_by.is_some())
+        .collect();
+    ensure!(disks.len() == 3, "{} disks", disks.len());
+    for disk in disks {
+        let footer = cloud.emulator().uploaded_footer(&disk.id)?;
+        let footer = footer.with_context(|| format!("{} was not uploaded", disk.name))?;
+        check_vhd_footer(&footer, disk.size_bytes)?;
+        println!(
+            "{}: qemu-img sees a VHD of {} bytes",
+            disk.name, disk.size_bytes
+        );
+    }
+    Ok(())
 }
 
 fn expect_good(findings: &[Finding]) -> Result<()> {

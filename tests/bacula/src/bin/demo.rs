@@ -40,7 +40,7 @@ fn main() -> ExitCode {
 /// Tells the story; returns how many things are not as they should be.
 fn run() -> Result<usize> {
     let directory = tempfile::tempdir()?;
-    let ledger = Ledger::create(directory.path(), 4)?;
+    let ledger = Ledger::create(directory.path(), 2)?;
     let cloud = Cloud::start(ledger.scenario())?;
     let emulator = cloud.emulator();
     println!(
@@ -120,7 +120,7 @@ fn tell(ledger: &Ledger, cloud: &Cloud, sandbox: &Sandbox) -> Result<usize> {
 fn show_job(report: &JobReport) {
     for line in report.log.lines() {
         let line = line.trim();
-        let wanted = ["azure-vm:", "Termination:", "Error"];
+        let wanted = ["azure-vm:", "Termination:", "Error:", "Fatal error:"];
         if wanted.iter().any(|word| line.contains(word)) {
             // `bench-fd JobId 1: azure-vm: …` says who twice.
             println!(
@@ -134,7 +134,7 @@ fn show_job(report: &JobReport) {
 fn show(findings: &[Finding]) -> usize {
     for finding in findings {
         let mark = if finding.good { "ok " } else { "BAD" };
-        println!("    {mark} {:16} {}", finding.subject, finding.text);
+        println!("    {mark} {:17} {}", finding.subject, finding.text);
     }
     findings.iter().filter(|finding| !finding.good).count()
 }
