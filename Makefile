@@ -4,9 +4,11 @@ CARGO ?= cargo
 DESTDIR ?=
 PLUGIN_DIR ?= /opt/bacula/plugins
 BIN_DIR ?= /usr/local/bin
+TOOLS = target/tools
+CARGO_DENY_VERSION = 0.20.2
 
 .DEFAULT_GOAL := build
-.PHONY: bench build check-generated check-tree demo deny deps doc generate install lint plugin test
+.PHONY: advisories bench build check-generated check-tree demo deny deps doc generate install lint plugin test
 
 # Everything, unoptimised.
 build:
@@ -43,9 +45,15 @@ lint:
 doc:
 	$(CARGO) doc --workspace --no-deps --locked
 
-# Licences, advisories, banned crates (needs cargo-deny).
+# Licences, sources, banned crates. cargo-deny is built below target/ if it is not installed.
 deny:
-	$(CARGO) deny check
+	@$(CARGO) deny --version >/dev/null 2>&1 || test -x $(TOOLS)/bin/cargo-deny || \
+		$(CARGO) install --quiet --locked --root $(TOOLS) --version $(CARGO_DENY_VERSION) cargo-deny
+	PATH="$(abspath $(TOOLS))/bin:$$PATH" $(CARGO) deny --locked check bans licenses sources
+
+# Known vulnerabilities; fetches the advisory database, so it needs more of the network than the crates do.
+advisories:
+	$(CARGO) deny --locked check advisories
 
 # No Azure SDK, reqwest or OpenSSL; `unsafe` in src/ffi only; two exported symbols.
 check-tree:
