@@ -18,8 +18,8 @@ pub(super) trait Exchange: Send + Sync + fmt::Debug {
     ) -> BoxFuture<'_, Result<Answer, TransportError>>;
 }
 
-/// A complete answer.
-#[derive(Clone, Debug)]
+/// A complete answer. `Debug` shows neither headers nor body, which may hold tokens, SAS and signed addresses.
+#[derive(Clone)]
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
@@ -52,6 +52,15 @@ impl Answer {
             [only] => only.clone(),
             frames => frames.concat().into(),
         }
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer")
+            .field("status", &self.status)
+            .field("len", &self.len())
+            .finish_non_exhaustive()
     }
 }
 

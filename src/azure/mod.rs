@@ -102,8 +102,8 @@ struct Shared {
 
 /// A copy of a large disk in the background may take hours, but reports progress; nothing else takes this long.
 const JOB_PATIENCE: Duration = Duration::from_secs(3600);
-/// Nobody waits for what is given back after a failure.
-const CLEANUP_PATIENCE: Duration = Duration::from_secs(60);
+/// Nobody wants to wait for what is given back after a failure, but deleting a virtual machine takes minutes.
+const CLEANUP_PATIENCE: Duration = Duration::from_secs(5 * 60);
 
 impl Azure {
     /// Prepares the clients; no request is made. `cancel` ends every wait of this view.
@@ -131,7 +131,7 @@ impl Azure {
         })
     }
 
-    /// The same client with a cancellation of its own and a short deadline: for giving back what a cancelled job holds.
+    /// The same client with a cancellation of its own and short deadlines: for giving back what a cancelled job holds.
     #[must_use]
     pub fn for_cleanup(&self) -> Self {
         Self {

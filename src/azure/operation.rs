@@ -153,7 +153,7 @@ impl Azure {
         loop {
             let delay = backoff.next(asked);
             let spent = started.elapsed();
-            if spent + delay > self.patience {
+            if spent.saturating_add(delay) > self.patience {
                 return Err(Error::new(
                     ErrorKind::Timeout,
                     subject.operation,
@@ -427,6 +427,49 @@ mod tests {
         let text = error.to_string();
         assert!(text.contains("still Running after 3"), "{text}");
         assert!(!text.contains("secret"), "{text}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_absurd_wait_is_refused_and_does_no_harm() {
+        let endless = u64::MAX.to_string();
+        let script = scripted(vec![
+            answer(202, &both_headers(), ""),
+            status("Running"),
+            status("Running"),
+            status("Running"),
+            answer(202, &[("Retry-After", endless.as_str())], "{}"),
+        ]);
+        let error = azure(&script)
+            .delete_disk(&disk())
+            .await
+            .expect_err("too long");
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+    }
+
+    /// Deleting a machine took 51 s with `Retry-After: 30` (recorded in the tests of Azure's libraries for .NET).
+    #[tokio::test(start_paused = true)]
+    async fn cleaning_up_waits_for_slow_deletions() {
+        let deleting = || {
+            json(200, &json!({"status": "InProgress"})).map(|mut running| {
+                running
+                    .headers
+                    .insert("retry-after", http::HeaderValue::from_static("30"));
+                running
+            })
+        };
+        let script = scripted(vec![
+            answer(202, &both_headers(), ""),
+            deleting(),
+            deleting(),
+            deleting(),
+            status("Succeeded"),
+        ]);
+        let id = ResourceId::new("s", "g", "Microsoft.Compute/virtualMachines", "v");
+        azure(&script)
+            .for_cleanup()
+            .delete_virtual_machine(&id)
+            .await
+            .expect("gone");
     }
 
     #[tokio::test(start_paused = true)]

@@ -62,7 +62,7 @@ impl Azure {
                 progress(percent);
             }
             let delay = backoff.next(None);
-            if moved.elapsed() + delay > self.patience {
+            if moved.elapsed().saturating_add(delay) > self.patience {
                 return Err(Error::new(
                     ErrorKind::Timeout,
                     subject.operation,

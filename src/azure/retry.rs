@@ -46,10 +46,11 @@ impl RetryPolicy {
         deadline: Duration::from_secs(30 * 60),
     };
 
-    /// For giving back what is held when nobody wants to wait any more.
+    /// For giving back what is held when nobody wants to wait any more. The deadline leaves room for the reservation of
+    /// a network interface, which lasts 180 s.
     pub(super) const CLEANUP: Self = Self {
         attempts: 8,
-        deadline: Duration::from_secs(60),
+        deadline: Duration::from_secs(4 * 60),
         max_delay: Duration::from_secs(10),
         ..Self::JOB
     };
@@ -91,6 +92,8 @@ impl RetryPolicy {
             }
             // Something on the way damages answers: a second look may help, a long wait does not.
             Cause::Defect(..) => self.attempts.min(4),
+            // Nothing is wrong; only the deadline counts.
+            Cause::Status { body, .. } if body.code.as_deref() == Some(RESERVED) => u32::MAX,
             Cause::Transport(_) | Cause::Status { .. } => self.attempts,
         }
     }
@@ -382,6 +385,10 @@ const TRANSIENT_CODES: [&str; 5] = [
     "RetryableErrorDueToAnotherOperation",
 ];
 
+/// A network interface is held for a virtual machine whose creation failed, for 180 s ("reserved for another Virtual
+/// Machine"); answered with 400 to its deletion and to its use.
+const RESERVED: &str = "NicReservedForAnotherVm";
+
 impl Cause {
     fn deadline(limit: Duration) -> Self {
         Self::Transport(TransportError {
@@ -422,6 +429,7 @@ impl Cause {
                 429 => true,
                 408 | 500 | 502 | 503 | 504 => request.repeatable,
                 404 => request.awaits_existence,
+                400 => body.code.as_deref() == Some(RESERVED),
                 409 | 412 => body
                     .code
                     .as_deref()
@@ -581,6 +589,23 @@ mod tests {
         );
         let script = Script::sequence(vec![busy, ok()]);
         assert!(send(&script, Method::PUT).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reserved_network_interface_is_waited_for() {
+        let began = Instant::now();
+        let script = Script::new(move |_, _| {
+            if began.elapsed() < Duration::from_secs(180) {
+                let body =
+                    r#"{"error":{"code":"NicReservedForAnotherVm","message":"180 seconds"}}"#;
+                return answer(400, &[], body);
+            }
+            ok()
+        });
+        let request = Request::new(Bytes::new());
+        let outgoing = Outgoing::new("delete thing", &"t-1", request, &[200], &Anonymous);
+        let sender = script.sender(RetryPolicy::CLEANUP);
+        assert!(sender.send(outgoing).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]

@@ -61,7 +61,7 @@ impl Azure {
 
     /// Waits until the bytes of a snapshot can be read. Snapshots of Premium SSD v2 and Ultra disks are copied in the
     /// background first, which takes minutes to hours; `progress` hears each new percentage. Gives up when an hour
-    /// (a minute in the view for clean-up) passed without any.
+    /// (five minutes in the view for clean-up) passed without any.
     ///
     /// # Errors
     ///

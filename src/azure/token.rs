@@ -113,13 +113,13 @@ impl ServicePrincipal {
     }
 
     /// Says in plain words what the codes of Microsoft Entra ID mean ("Microsoft Entra authentication and
-    /// authorization error codes").
+    /// authorization error codes"). A service in trouble (429, 5xx) writes such codes, too, and refuses nobody.
     fn explain_refusal(&self, error: &Error) -> Error {
+        if !matches!(error.status(), Some(400 | 401 | 403)) {
+            return error.clone();
+        }
         let Some(number) = aadsts(error.message()) else {
-            return match error.status() {
-                Some(400 | 401) => error.reinterpret(ErrorKind::Unauthorized, error.message()),
-                _ => error.clone(),
-            };
+            return error.reinterpret(ErrorKind::Unauthorized, error.message());
         };
         let Self {
             tenant,
@@ -566,6 +566,17 @@ mod tests {
         let error = fixture.token().await.expect_err("no token");
         assert_eq!(error.kind(), ErrorKind::InvalidAnswer);
         assert!(!error.to_string().contains("hidden"), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_service_in_trouble_does_not_refuse_the_credentials() {
+        let fixture = Fixture::new(vec![json(
+            503,
+            &serde_json::json!({"error": "temporarily_unavailable",
+                "error_description": "AADSTS90033: A transient error has occurred."}),
+        )]);
+        let error = fixture.token().await.expect_err("unavailable");
+        assert_eq!(error.kind(), ErrorKind::Service);
     }
 
     /// ARM refuses the first token; one refresh for all, and each request is repeated once.
