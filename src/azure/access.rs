@@ -64,6 +64,7 @@ impl Azure {
             target: target.clone(),
             access,
             duration: duration.min(MAX_DURATION),
+            renewal: AsyncMutex::new(()),
         });
         if access == Access::Read {
             door.close_if_open().await?;
@@ -79,7 +80,6 @@ impl Azure {
                         expires,
                         generation: 1,
                     }),
-                    renewal: AsyncMutex::new(()),
                     revoked: AtomicBool::new(false),
                 }),
                 held,
@@ -165,8 +165,13 @@ impl AccessGrant {
     pub async fn revoke(mut self) -> Result<(), Error> {
         // Renewal must not open again what is closed here.
         self.cell.revoked.store(true, Ordering::Release);
-        let _no_renewal = self.cell.renewal.lock().await;
-        let Door { azure, target, .. } = &*self.cell.door;
+        let Door {
+            azure,
+            target,
+            renewal,
+            ..
+        } = &*self.cell.door;
+        let _no_renewal = renewal.lock().await;
         let mut outcome = Err(Error::cancelled("revoke access to", target));
         if !azure.cancellation().is_cancelled() {
             outcome = azure.revoke(target).await;
@@ -220,8 +225,6 @@ pub(super) struct CurrentSas {
 pub(super) struct GrantCell {
     door: Arc<Door>,
     current: Mutex<CurrentSas>,
-    /// Held during a renewal: there is never more than one.
-    renewal: AsyncMutex<()>,
     revoked: AtomicBool,
 }
 
@@ -242,7 +245,7 @@ impl GrantCell {
         if self.door.access == Access::Write {
             return Ok(false);
         }
-        let _only_one = self.renewal.lock().await;
+        let _only_one = self.door.renewal.lock().await;
         if self.revoked.load(Ordering::Acquire) {
             return Ok(false);
         }
@@ -274,6 +277,8 @@ struct Door {
     target: ResourceId,
     access: Access,
     duration: Duration,
+    /// Held during a renewal: there is never more than one, and none beside giving back.
+    renewal: AsyncMutex<()>,
 }
 
 impl Door {
@@ -363,6 +368,7 @@ impl Door {
 
     /// Closes access when nobody is left to be told.
     async fn give_back(&self) {
+        let _no_renewal = self.renewal.lock().await;
         if let Err(error) = self.azure.for_cleanup().revoke(&self.target).await {
             tracing::error!("{error}; access stays open until it expires");
         }
@@ -613,6 +619,26 @@ mod tests {
         drop(grant);
         tokio::time::sleep(Duration::from_secs(5)).await;
         assert_eq!(state.lock().expect("no panic").open, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_renewal_under_way_does_not_outlive_a_dropped_grant() {
+        let (script, state) = service();
+        let azure = script.azure(&CancellationToken::new());
+        let grant = azure
+            .grant(&snapshot(), Access::Read, HOUR)
+            .await
+            .expect("granted");
+        let blob = grant.page_blob();
+        tokio::time::advance(HOUR - Duration::from_secs(200)).await;
+        let reader = tokio::spawn(async move { blob.read(first_page()).await });
+        // The renewal asks for the state, closes and opens, 10 ms each.
+        tokio::time::sleep(Duration::from_millis(12)).await;
+        drop(grant);
+        drop(reader.await.expect("no panic"));
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let state = state.lock().expect("no panic");
+        assert_eq!((state.granted, state.open), (2, None));
     }
 
     #[tokio::test(start_paused = true)]
