@@ -3,6 +3,8 @@
 //! Checked against the cloud table of Azure CLI 2.91.0 (`core/cloud.py`). The German cloud is gone. Addresses of data
 //! (`md-….blob.…`) are never derived from the storage suffix: they come with each grant.
 
+use std::net::IpAddr;
+
 use url::Url;
 
 /// Addresses of one cloud.
@@ -76,9 +78,29 @@ impl Endpoints {
     }
 }
 
+/// Whether the host of a URL is this machine itself: the only place where plain HTTP is acceptable.
+pub(crate) fn is_loopback(host: &str) -> bool {
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|h| h.strip_suffix(']'))
+        .unwrap_or(host);
+    bare.eq_ignore_ascii_case("localhost")
+        || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn this_machine_has_few_names() {
+        for host in ["localhost", "127.8.9.1", "::1", "[::1]"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in ["localhost.example", "128.0.0.1", "[::2]", ""] {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
 
     #[test]
     fn every_cloud_is_found_in_any_case() {

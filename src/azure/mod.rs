@@ -16,6 +16,7 @@ mod arm;
 pub mod authorization;
 pub mod call;
 pub mod connection_string;
+mod connector;
 pub mod disk;
 pub mod endpoints;
 mod error;
@@ -38,6 +39,7 @@ pub mod shared_key;
 pub mod snapshot;
 #[cfg(test)]
 mod testing;
+mod tls;
 mod token;
 mod transport;
 pub mod vm;

@@ -1,17 +1,15 @@
 //! One HTTP client: hyper over rustls.
 //!
 //! HTTP/1.1 only, since every service spoken to here serves it and one connection per request in flight is what the
-//! disk endpoints reward. No redirect is followed, no proxy is used. Every phase has its own timeout: connecting, the
+//! disk endpoints reward. No redirect is followed. Every phase has its own timeout: connecting, the
 //! head of the answer, and each piece of the body. What an answer means is not decided here.
 
 use std::collections::HashSet;
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -20,24 +18,17 @@ use http::uri::{Authority, Scheme};
 use http::{Request, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::connect::dns::Name;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use rustls::RootCertStore;
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
-use tokio::net::TcpStream;
+use hyper_util::client::proxy::matcher::Matcher;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::timeout;
-use tower_service::Service;
 
+use super::connector::{CONNECT_TIMEOUT, ConnectTimeout, Connector, ProxyError, ResolveError};
+use super::endpoints::is_loopback;
 use super::exchange::{Answer, Exchange, TransportError, TransportErrorKind};
 use super::redact::clean;
-use super::{Error, ErrorKind};
+use super::{Error, tls};
 
-/// From the name to the finished TLS handshake.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// From the request to the head of the answer, the upload of a 4 MiB page write over a slow line included.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(100);
 /// Between two pieces of a body.
@@ -50,7 +41,7 @@ const READ_BUFFER: usize = 256 * 1024;
 /// Header lines of one answer.
 const MAX_HEADERS: usize = 256;
 
-type HttpClient = Client<TimedConnector, Full<Bytes>>;
+type HttpClient = Client<Connector, Full<Bytes>>;
 
 /// A connection pool. Cheap to clone; clones share it.
 #[derive(Clone)]
@@ -62,7 +53,8 @@ pub struct Transport {
 
 impl Transport {
     /// Trusts the system's roots and those of `ca_file` (PEM), and keeps up to `connections` idle connections per host.
-    /// With `allow_http`, plain `http://` is accepted for loopback addresses; it is refused for all others.
+    /// With `allow_http`, plain `http://` is accepted for loopback addresses; it is refused for all others. Proxies are
+    /// those of the environment.
     ///
     /// # Errors
     ///
@@ -72,24 +64,23 @@ impl Transport {
         allow_http: bool,
         connections: usize,
     ) -> Result<Self, Error> {
-        let tls = tls_config(trusted_roots(ca_file)?)?;
-        let mut tcp = HttpConnector::new_with_resolver(Resolver);
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        tcp.set_keepalive(Some(Duration::from_secs(30)));
-        let https = HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(tcp);
+        Self::with_proxies(ca_file, allow_http, connections, Matcher::from_env())
+    }
+
+    fn with_proxies(
+        ca_file: Option<&Path>,
+        allow_http: bool,
+        connections: usize,
+        proxies: Matcher,
+    ) -> Result<Self, Error> {
+        let connector = Connector::new(tls::client_config(ca_file)?, proxies);
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(POOL_IDLE_TIMEOUT)
             .pool_max_idle_per_host(connections.max(1))
             .http1_max_buf_size(READ_BUFFER)
             .http1_max_headers(MAX_HEADERS)
-            .build(TimedConnector(https));
+            .build(connector);
         Ok(Self {
             client,
             allow_http,
@@ -168,16 +159,6 @@ impl fmt::Debug for Transport {
             .field("allow_http", &self.allow_http)
             .finish_non_exhaustive()
     }
-}
-
-/// Whether a URL names this machine itself: the only place where plain HTTP is acceptable.
-pub(super) fn is_loopback(host: &str) -> bool {
-    let bare = host
-        .strip_prefix('[')
-        .and_then(|h| h.strip_suffix(']'))
-        .unwrap_or(host);
-    bare.eq_ignore_ascii_case("localhost")
-        || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// Where one request goes, for its errors.
@@ -296,9 +277,8 @@ impl<'a> Place<'a> {
             return self.error(
                 UnknownHost,
                 format!(
-                    "the name {} has no address: {}; check the name and DNS",
-                    at.host(),
-                    unknown.0
+                    "the name {} has no address: {unknown}; check the name and DNS",
+                    unknown.name
                 ),
             );
         }
@@ -307,6 +287,11 @@ impl<'a> Place<'a> {
                 format!(
                     "no connection to {at} within {} s",
                     CONNECT_TIMEOUT.as_secs()
+                )
+            } else if let Some(ProxyError { proxy, .. }) = find(error) {
+                format!(
+                    "no connection to {at} through proxy {proxy}: {}",
+                    innermost(error)
                 )
             } else {
                 format!("no connection to {at}: {}", innermost(error))
@@ -361,127 +346,10 @@ fn certificate_problem(reason: &rustls::CertificateError) -> String {
     clean(&reason.to_string())
 }
 
-fn tls_config(roots: RootCertStore) -> Result<rustls::ClientConfig, Error> {
-    // The provider is passed on, never installed: a plugin must not decide for the whole process.
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    rustls::ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-        .map(|builder| builder.with_root_certificates(roots).with_no_client_auth())
-        .map_err(|error| {
-            Error::new(
-                ErrorKind::Configuration,
-                "prepare TLS",
-                &"",
-                error.to_string(),
-            )
-        })
-}
-
-fn trusted_roots(ca_file: Option<&Path>) -> Result<RootCertStore, Error> {
-    let mut roots = RootCertStore::empty();
-    let system = rustls_native_certs::load_native_certs();
-    for error in &system.errors {
-        tracing::debug!("system trust store: {error}");
-    }
-    let (_added, ignored) = roots.add_parsable_certificates(system.certs);
-    if ignored > 0 {
-        tracing::debug!(ignored, "system trust store: unusable certificates");
-    }
-    if let Some(path) = ca_file {
-        add_ca_file(&mut roots, path)?;
-    }
-    if roots.is_empty() {
-        return Err(Error::new(
-            ErrorKind::Configuration,
-            "load trusted certificates",
-            &"",
-            "the system has none; install the package ca-certificates, or name a PEM file with ca_file",
-        ));
-    }
-    Ok(roots)
-}
-
-fn add_ca_file(roots: &mut RootCertStore, path: &Path) -> Result<(), Error> {
-    let refuse = |cause: String| {
-        Error::new(
-            ErrorKind::Configuration,
-            "read CA file",
-            &path.display(),
-            cause,
-        )
-    };
-    let pem = std::fs::read(path).map_err(|error| refuse(error.to_string()))?;
-    let mut count = 0;
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|error| refuse(error.to_string()))?;
-        roots
-            .add(certificate)
-            .map_err(|error| refuse(error.to_string()))?;
-        count += 1;
-    }
-    if count == 0 {
-        return Err(refuse("no certificate in it; PEM is expected".into()));
-    }
-    Ok(())
-}
-
-/// The system's resolver; its errors stay recognisable.
-#[derive(Clone, Debug)]
-struct Resolver;
-
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct ResolveError(String);
-
-impl Service<Name> for Resolver {
-    type Response = std::vec::IntoIter<SocketAddr>;
-    type Error = ResolveError;
-    type Future = BoxFuture<'static, Result<Self::Response, ResolveError>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ResolveError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, name: Name) -> Self::Future {
-        Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0))
-                .await
-                .map_err(|error| ResolveError(clean(&error.to_string())))?;
-            Ok(found.collect::<Vec<_>>().into_iter())
-        })
-    }
-}
-
-/// Connects within [`CONNECT_TIMEOUT`], name resolution and TLS handshake included.
-#[derive(Clone)]
-struct TimedConnector(HttpsConnector<HttpConnector<Resolver>>);
-
-#[derive(Debug, thiserror::Error)]
-#[error("no connection in time")]
-struct ConnectTimeout;
-
-impl Service<Uri> for TimedConnector {
-    type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
-    type Error = Box<dyn StdError + Send + Sync>;
-    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.0.poll_ready(cx)
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let connecting = self.0.call(uri);
-        Box::pin(async move {
-            timeout(CONNECT_TIMEOUT, connecting)
-                .await
-                .map_err(|_elapsed| ConnectTimeout)?
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
+    use std::net::SocketAddr;
 
     use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
     use tokio::net::TcpListener;
@@ -525,6 +393,14 @@ mod tests {
     async fn get(transport: &Transport, url: &str) -> Result<Answer, TransportError> {
         let request = Request::get(url).body(Bytes::new()).unwrap();
         transport.exchange(request, LIMIT).await
+    }
+
+    fn proxied(proxy: SocketAddr, user: &str) -> Transport {
+        let proxies = Matcher::builder()
+            .https(format!("http://{user}{proxy}"))
+            .no("direct.invalid")
+            .build();
+        Transport::with_proxies(None, true, 4, proxies).unwrap()
     }
 
     async fn get_plain(reply: impl Into<Vec<u8>>) -> Result<Answer, TransportError> {
@@ -581,7 +457,8 @@ mod tests {
 
     #[tokio::test]
     async fn addresses_without_a_server_are_told_apart() {
-        let transport = Transport::new(None, true, 4).unwrap();
+        let direct = Matcher::builder().build();
+        let transport = Transport::with_proxies(None, true, 4, direct).unwrap();
         let refused = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = refused.local_addr().unwrap();
         drop(refused);
@@ -600,6 +477,75 @@ mod tests {
         assert_eq!(error.kind, TransportErrorKind::UnknownHost);
     }
 
+    /// What the proxy was asked, and what came of it.
+    async fn through_proxy(reply: &'static [u8], url: &str) -> (String, TransportError) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let transport = proxied(listener.local_addr().unwrap(), "user:pass%20word@");
+        let proxy = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                stream.read_buf(&mut head).await.unwrap();
+            }
+            stream.write_all(reply).await.unwrap();
+            // Of what follows in the tunnel, its first byte.
+            head.extend(stream.read_u8().await.ok());
+            String::from_utf8(head).unwrap()
+        };
+        let (head, result) = tokio::join!(proxy, get(&transport, url));
+        (head, result.unwrap_err())
+    }
+
+    #[tokio::test]
+    async fn a_proxy_is_asked_for_a_tunnel() {
+        let url = "https://md-1.blob.example/c/abcd?sig=secret";
+        let (head, _hung_up) = through_proxy(b"HTTP/1.1 200 OK\r\n\r\n", url).await;
+        assert!(
+            head.starts_with("CONNECT md-1.blob.example:443 HTTP/1.1\r\n"),
+            "{head}"
+        );
+        assert!(
+            head.contains("\r\nProxy-Authorization: Basic dXNlcjpwYXNzIHdvcmQ=\r\n"),
+            "{head}"
+        );
+        assert!(!head.contains("secret"), "{head}");
+        // A TLS handshake record: the tunnel is not trusted with plain text.
+        assert!(head.ends_with("\r\n\r\n\u{16}"), "{head:?}");
+    }
+
+    #[tokio::test]
+    async fn a_proxy_that_refuses_is_named_without_credentials() {
+        let reply = b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n";
+        let (_, error) = through_proxy(reply, "https://management.example/").await;
+        assert_eq!(error.kind, TransportErrorKind::NotConnected);
+        assert!(
+            error
+                .text
+                .starts_with("no connection to management.example through proxy 127.0.0.1:"),
+            "{}",
+            error.text
+        );
+        assert!(
+            error.text.contains("proxy authorization required"),
+            "{}",
+            error.text
+        );
+        assert!(!error.text.contains("pass"), "{}", error.text);
+    }
+
+    #[tokio::test]
+    async fn some_hosts_are_reached_without_the_proxy() {
+        let dead = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let transport = proxied(dead.local_addr().unwrap(), "");
+        let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let local = format!("https://{}/", nobody.local_addr().unwrap());
+        drop(nobody);
+        let error = get(&transport, &local).await.unwrap_err();
+        assert!(error.text.contains("refused"), "{}", error.text);
+        let listed = get(&transport, "https://direct.invalid/").await;
+        assert_eq!(listed.unwrap_err().kind, TransportErrorKind::UnknownHost);
+    }
+
     #[tokio::test]
     async fn plain_http_is_for_loopback_only() {
         let strict = Transport::new(None, false, 4).unwrap();
@@ -613,9 +559,6 @@ mod tests {
         ] {
             let error = get(transport, url).await.unwrap_err();
             assert_eq!(error.kind, TransportErrorKind::NotAllowed, "{url}");
-        }
-        for host in ["localhost", "127.8.9.1", "::1", "[::1]"] {
-            assert!(is_loopback(host), "{host}");
         }
     }
 
@@ -648,20 +591,5 @@ mod tests {
         let by_number = format!("https://127.0.0.1:{}/", address.port());
         let error = get(&friend, &by_number).await.unwrap_err();
         assert_eq!(error.kind, TransportErrorKind::Certificate);
-    }
-
-    #[test]
-    fn unusable_ca_files_are_named() {
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        file.write_all(b"not PEM").unwrap();
-        for path in [file.path(), Path::new("/no/such/file.pem")] {
-            let error = Transport::new(Some(path), false, 4).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Configuration);
-            let text = error.to_string();
-            assert!(
-                text.starts_with(&format!("read CA file {}: ", path.display())),
-                "{text}"
-            );
-        }
     }
 }

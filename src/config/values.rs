@@ -1,12 +1,11 @@
 //! What the text of each parameter means, and its bounds. An error says what is wrong with the value; the caller adds
 //! the parameter's name.
 
-use std::net::IpAddr;
-
-use url::{Host, Url};
+use url::Url;
 
 use super::NamePattern;
 use crate::azure::Endpoints;
+use crate::azure::endpoints::is_loopback;
 
 const KIB: u64 = 1024;
 pub(super) const MIB: u64 = 1024 * KIB;
@@ -120,7 +119,7 @@ pub(super) fn endpoint(text: &str, allow_http: bool) -> Result<Url, String> {
     }
     match url.scheme() {
         "https" => {}
-        "http" if !is_loopback(&url) => {
+        "http" if !url.host_str().is_some_and(is_loopback) => {
             return Err(format!(
                 "{url} would send secrets in the clear: use https (http is for an emulator on this host)"
             ));
@@ -136,15 +135,6 @@ pub(super) fn endpoint(text: &str, allow_http: bool) -> Result<Url, String> {
         url.set_path(&path);
     }
     Ok(url)
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => IpAddr::V4(address).is_loopback(),
-        Some(Host::Ipv6(address)) => IpAddr::V6(address).is_loopback(),
-        None => false,
-    }
 }
 
 /// The rule for resource names of virtual machines ("Naming rules and restrictions for Azure resources",
