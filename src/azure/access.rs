@@ -17,10 +17,10 @@ use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 
 use super::arm::Subject;
+use super::blob_credential::BlobCredential;
 use super::disk::disk_state;
 use super::generated::disks::{self, AccessLevel, AccessUri, DiskState, GrantAccessData};
 use super::operation::Finished;
-use super::page_blob::BlobCredential;
 use super::{Azure, Error, ErrorKind, PageBlob, ResourceId, SasUrl};
 
 const SNAPSHOTS: &str = "Microsoft.Compute/snapshots";

@@ -3,8 +3,8 @@
 //! A request passes through few hands, each with one idea. [`Azure`] and [`PageBlob`] say what is wanted in the words of
 //! the service (`vm`, `disk`, `snapshot`, `network`, `access`, `page_blob`). [`generated`] turns that into an HTTP
 //! request, from the OpenAPI documents. `arm` adds endpoint, paging and JSON, `operation` and `readiness` wait for what
-//! takes longer. `retry` holds the one loop that repeats: it asks a credential (`token`, `sas`, `shared_key`) to sign
-//! each attempt, hands it to `exchange`, the seam behind which [`Transport`] speaks HTTP, and judges what comes back;
+//! takes longer. `retry` holds the one loop that repeats: it asks a credential (`token`, `blob_credential`) to sign
+//! each attempt, hands it to `exchange`, behind which [`Transport`] speaks HTTP, and judges what comes back (`cause`);
 //! `error_body` reads refusals, [`Error`] tells them.
 //!
 //! Invariants: every wait ends when the view's cancellation is triggered; a token goes to the configured endpoint and
@@ -14,7 +14,9 @@
 pub mod access;
 mod arm;
 pub mod authorization;
+mod blob_credential;
 pub mod call;
+mod cause;
 pub mod connection_string;
 mod connector;
 pub mod disk;

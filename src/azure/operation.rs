@@ -16,10 +16,10 @@ use tokio::time::Instant;
 
 use super::arm::Subject;
 use super::call::{BuildError, Call};
+use super::cause::retry_after;
 use super::error::Failure;
 use super::error_body::ErrorBody;
 use super::exchange::Answer;
-use super::retry::retry_after;
 use super::{Azure, Error, ErrorKind};
 
 /// Disk operations finish in well under a second; the first look is early, then looks become rare.

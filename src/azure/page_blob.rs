@@ -8,13 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
-use http::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderName};
-use http::{Request, StatusCode, Uri};
+use http::Uri;
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE};
 use tokio_util::sync::CancellationToken;
 
-use super::access::{CurrentSas, GrantCell};
 use super::arm::Subject;
+use super::blob_credential::{BlobCredential, BothSas};
 use super::call::{BuildError, Call};
 use super::connection_string::{AccountAccess, ConnectionString};
 use super::error::Defect;
@@ -23,7 +22,6 @@ use super::generated::ApiVersions;
 use super::generated::blob;
 use super::page_list::{PageListPage, push_joined};
 use super::retry::{Check, Credential, Outgoing, RetryPolicy, Sender};
-use super::shared_key::SharedKey;
 use super::{Error, ErrorKind, SasUrl, Transport};
 use crate::range::ByteRange;
 
@@ -38,8 +36,6 @@ const LIST_PAGE: u32 = 10_000;
 
 /// Room for the XML or HTML of a refusal, in bytes.
 const REFUSAL_LIMIT: u64 = 64 << 10;
-
-const PREVIOUS_SNAPSHOT: HeaderName = HeaderName::from_static("x-ms-previous-snapshot-url");
 
 /// Refusals of a difference that say: take the whole image ("Blob service error codes").
 const NO_DIFFERENCE: [&str; 6] = [
@@ -516,119 +512,5 @@ fn no_difference(error: Error) -> Error {
         error.reinterpret(ErrorKind::DiffUnavailable, error.message())
     } else {
         error
-    }
-}
-
-/// What opens a blob.
-#[derive(Debug)]
-pub(super) enum BlobCredential {
-    /// A SAS that nobody renews.
-    Fixed(SasUrl),
-    /// The SAS of a grant, renewed by it.
-    Grant(Arc<GrantCell>),
-    /// The key of its storage account.
-    Key { key: SharedKey, location: Uri },
-}
-
-impl BlobCredential {
-    fn location(&self) -> Uri {
-        match self {
-            Self::Fixed(sas) => sas.location().clone(),
-            Self::Grant(cell) => cell.stored().url.location().clone(),
-            Self::Key { location, .. } => location.clone(),
-        }
-    }
-
-    /// The current SAS and its generation.
-    async fn sas(&self) -> Result<(SasUrl, u64), Error> {
-        match self {
-            Self::Fixed(sas) => Ok((sas.clone(), 0)),
-            Self::Grant(cell) => {
-                let CurrentSas {
-                    url, generation, ..
-                } = cell.sas().await?;
-                Ok((url, generation))
-            }
-            Self::Key { location, .. } => Err(Error::new(
-                ErrorKind::Refused,
-                "compare blob",
-                location,
-                "only blobs behind a SAS can be a base",
-            )),
-        }
-    }
-}
-
-impl Credential for BlobCredential {
-    fn authorize<'a>(
-        &'a self,
-        request: &'a mut Request<Bytes>,
-    ) -> BoxFuture<'a, Result<u64, Error>> {
-        match self {
-            Self::Key { key, .. } => key.authorize(request),
-            Self::Fixed(_) | Self::Grant(_) => Box::pin(async {
-                let (sas, generation) = self.sas().await?;
-                sas.apply(request)?;
-                Ok(generation)
-            }),
-        }
-    }
-
-    fn is_refused(&self, status: StatusCode) -> bool {
-        match self {
-            Self::Grant(_) => status == StatusCode::FORBIDDEN,
-            Self::Fixed(_) | Self::Key { .. } => false,
-        }
-    }
-
-    fn renew(&self, generation: u64) -> BoxFuture<'_, Result<bool, Error>> {
-        Box::pin(async move {
-            match self {
-                Self::Grant(cell) => cell.renew(generation).await,
-                Self::Fixed(_) | Self::Key { .. } => Ok(false),
-            }
-        })
-    }
-}
-
-/// A difference needs two signatures: one in the address, one in a header.
-struct BothSas<'a> {
-    target: &'a BlobCredential,
-    base: &'a BlobCredential,
-}
-
-impl BothSas<'_> {
-    /// Two generations in one number; each counts renewals of one job and stays far below 2^32.
-    const SHIFT: u32 = 32;
-}
-
-impl Credential for BothSas<'_> {
-    fn authorize<'a>(
-        &'a self,
-        request: &'a mut Request<Bytes>,
-    ) -> BoxFuture<'a, Result<u64, Error>> {
-        Box::pin(async {
-            let (target, target_generation) = self.target.sas().await?;
-            let (base, base_generation) = self.base.sas().await?;
-            target.apply(request)?;
-            request
-                .headers_mut()
-                .insert(PREVIOUS_SNAPSHOT, base.to_header()?);
-            Ok(target_generation << Self::SHIFT | base_generation)
-        })
-    }
-
-    fn is_refused(&self, status: StatusCode) -> bool {
-        self.target.is_refused(status) || self.base.is_refused(status)
-    }
-
-    /// The answer does not tell which of the two was refused.
-    fn renew(&self, generation: u64) -> BoxFuture<'_, Result<bool, Error>> {
-        Box::pin(async move {
-            let target = self.target.renew(generation >> Self::SHIFT).await?;
-            let base = generation & ((1 << Self::SHIFT) - 1);
-            let base = self.base.renew(base).await?;
-            Ok(target || base)
-        })
     }
 }

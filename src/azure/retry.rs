@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -15,10 +15,11 @@ use http::{Method, Request, StatusCode};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::error::{Defect, Failure};
+use super::Error;
+use super::cause::{Cause, retry_after};
+use super::error::Defect;
 use super::error_body::ErrorBody;
-use super::exchange::{Answer, Exchange, TransportError, TransportErrorKind};
-use super::{Error, ErrorKind};
+use super::exchange::{Answer, Exchange};
 
 /// How often and how long a request is repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +94,7 @@ impl RetryPolicy {
             // Something on the way damages answers: a second look may help, a long wait does not.
             Cause::Defect(..) => self.attempts.min(4),
             // Nothing is wrong; only the deadline counts.
-            Cause::Status { body, .. } if body.code.as_deref() == Some(RESERVED) => u32::MAX,
+            cause if cause.is_reservation() => u32::MAX,
             Cause::Transport(_) | Cause::Status { .. } => self.attempts,
         }
     }
@@ -349,170 +350,12 @@ impl Sender {
     }
 }
 
-/// `Retry-After` of an answer, in seconds or as an HTTP date; 0, which much of Azure sends always, says nothing.
-pub(super) fn retry_after(answer: &Answer) -> Option<Duration> {
-    let text = answer.header("retry-after")?.trim();
-    let delay = match text.parse::<u64>() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_not_a_number) => httpdate::parse_http_date(text)
-            .ok()?
-            .duration_since(SystemTime::now())
-            .ok()?,
-    };
-    (!delay.is_zero()).then_some(delay)
-}
-
-/// Why an attempt failed.
-enum Cause {
-    Transport(TransportError),
-    Status {
-        status: StatusCode,
-        retry_after: Option<Duration>,
-        request_id: Option<String>,
-        body: ErrorBody,
-        /// The answer could not have a body.
-        head: bool,
-    },
-    Defect(Defect, Option<String>),
-}
-
-/// Conflicts that pass by themselves ("Resource is locked by another operation").
-const TRANSIENT_CODES: [&str; 5] = [
-    "AnotherOperationInProgress",
-    "CanceledAndSupersededDueToAnotherOperation",
-    "ReferencedResourceNotProvisioned",
-    "RetryableError",
-    "RetryableErrorDueToAnotherOperation",
-];
-
-/// A network interface is held for a virtual machine whose creation failed, for 180 s ("reserved for another Virtual
-/// Machine"); answered with 400 to its deletion and to its use.
-const RESERVED: &str = "NicReservedForAnotherVm";
-
-impl Cause {
-    fn deadline(limit: Duration) -> Self {
-        Self::Transport(TransportError {
-            kind: TransportErrorKind::Timeout,
-            text: format!("not finished within {} s", limit.as_secs()),
-            host_known: true,
-        })
-    }
-
-    fn status(&self) -> Option<StatusCode> {
-        match self {
-            Self::Status { status, .. } => Some(*status),
-            Self::Transport(_) | Self::Defect(..) => None,
-        }
-    }
-
-    fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::Status { retry_after, .. } => *retry_after,
-            Self::Transport(_) | Self::Defect(..) => None,
-        }
-    }
-
-    /// Whether another attempt may succeed and does no harm.
-    fn is_transient(&self, request: &Outgoing<'_>) -> bool {
-        match self {
-            Self::Transport(error) => match error.kind {
-                TransportErrorKind::UnknownHost | TransportErrorKind::NotConnected => true,
-                TransportErrorKind::Tls
-                | TransportErrorKind::Timeout
-                | TransportErrorKind::Broken => request.repeatable || error.is_unsent(),
-                TransportErrorKind::Certificate
-                | TransportErrorKind::Protocol
-                | TransportErrorKind::NotAllowed => false,
-            },
-            Self::Status { status, body, .. } => match status.as_u16() {
-                // Refused before anything was done.
-                429 => true,
-                408 | 500 | 502 | 503 | 504 => request.repeatable,
-                404 => request.awaits_existence,
-                400 => body.code.as_deref() == Some(RESERVED),
-                409 | 412 => body
-                    .code
-                    .as_deref()
-                    .is_some_and(|code| TRANSIENT_CODES.contains(&code)),
-                _ => false,
-            },
-            Self::Defect(..) => request.repeatable,
-        }
-    }
-
-    fn into_error(self, request: &Outgoing<'_>, attempts: u32, elapsed: Duration) -> Error {
-        let failure = |kind, message| Failure {
-            attempts,
-            elapsed,
-            ..Failure::new(kind, request.operation, request.resource, message)
-        };
-        match self {
-            Self::Transport(error) => {
-                let kind = match error.kind {
-                    TransportErrorKind::UnknownHost
-                    | TransportErrorKind::NotConnected
-                    | TransportErrorKind::Tls
-                    | TransportErrorKind::Broken => ErrorKind::Network,
-                    TransportErrorKind::Certificate => ErrorKind::Certificate,
-                    TransportErrorKind::Timeout => ErrorKind::Timeout,
-                    TransportErrorKind::Protocol => ErrorKind::InvalidAnswer,
-                    TransportErrorKind::NotAllowed => ErrorKind::Configuration,
-                };
-                failure(kind, error.text).into()
-            }
-            Self::Defect(defect, request_id) => Failure {
-                request_id,
-                defect: Some(defect.clone()),
-                ..failure(ErrorKind::InvalidAnswer, defect.to_string())
-            }
-            .into(),
-            Self::Status {
-                status,
-                retry_after,
-                request_id,
-                body,
-                head,
-            } => {
-                let mut message = body.message.unwrap_or_else(|| {
-                    let reason = status.canonical_reason().unwrap_or("unknown status");
-                    match head {
-                        true => reason.to_owned(),
-                        false => format!("{reason}, without an explanation"),
-                    }
-                });
-                if let Some(wait) = retry_after {
-                    message.push_str(&format!("; to be repeated after {} s", wait.as_secs()));
-                }
-                Failure {
-                    status: Some(status),
-                    code: body.code.clone(),
-                    request_id,
-                    ..failure(kind_of(status, body.code.as_deref()), message)
-                }
-                .into()
-            }
-        }
-    }
-}
-
-fn kind_of(status: StatusCode, code: Option<&str>) -> ErrorKind {
-    match status.as_u16() {
-        401 => ErrorKind::Unauthorized,
-        403 => ErrorKind::Forbidden,
-        404 => ErrorKind::NotFound,
-        409 | 412 => ErrorKind::Conflict,
-        408 | 504 => ErrorKind::Timeout,
-        429 => ErrorKind::Throttled,
-        503 if code == Some("ServerBusy") => ErrorKind::Throttled,
-        400..500 => ErrorKind::Refused,
-        500.. => ErrorKind::Service,
-        // An informational, successful or redirecting status that this request cannot have.
-        _ => ErrorKind::InvalidAnswer,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
+    use super::super::ErrorKind;
+    use super::super::exchange::TransportErrorKind;
     use super::super::testing::{Outcome, Script, answer, lost};
     use super::*;
 

@@ -1,0 +1,129 @@
+//! What opens a blob: a SAS, renewed by its grant or not, two of them for a difference, or the key of an account.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::header::HeaderName;
+use http::{Request, StatusCode, Uri};
+
+use super::access::{CurrentSas, GrantCell};
+use super::retry::Credential;
+use super::shared_key::SharedKey;
+use super::{Error, ErrorKind, SasUrl};
+
+const PREVIOUS_SNAPSHOT: HeaderName = HeaderName::from_static("x-ms-previous-snapshot-url");
+
+/// What opens a blob.
+#[derive(Debug)]
+pub(super) enum BlobCredential {
+    /// A SAS that nobody renews.
+    Fixed(SasUrl),
+    /// The SAS of a grant, renewed by it.
+    Grant(Arc<GrantCell>),
+    /// The key of its storage account.
+    Key { key: SharedKey, location: Uri },
+}
+
+impl BlobCredential {
+    pub(super) fn location(&self) -> Uri {
+        match self {
+            Self::Fixed(sas) => sas.location().clone(),
+            Self::Grant(cell) => cell.stored().url.location().clone(),
+            Self::Key { location, .. } => location.clone(),
+        }
+    }
+
+    /// The current SAS and its generation.
+    async fn sas(&self) -> Result<(SasUrl, u64), Error> {
+        match self {
+            Self::Fixed(sas) => Ok((sas.clone(), 0)),
+            Self::Grant(cell) => {
+                let CurrentSas {
+                    url, generation, ..
+                } = cell.sas().await?;
+                Ok((url, generation))
+            }
+            Self::Key { location, .. } => Err(Error::new(
+                ErrorKind::Refused,
+                "compare blob",
+                location,
+                "only blobs behind a SAS can be a base",
+            )),
+        }
+    }
+}
+
+impl Credential for BlobCredential {
+    fn authorize<'a>(
+        &'a self,
+        request: &'a mut Request<Bytes>,
+    ) -> BoxFuture<'a, Result<u64, Error>> {
+        match self {
+            Self::Key { key, .. } => key.authorize(request),
+            Self::Fixed(_) | Self::Grant(_) => Box::pin(async {
+                let (sas, generation) = self.sas().await?;
+                sas.apply(request)?;
+                Ok(generation)
+            }),
+        }
+    }
+
+    fn is_refused(&self, status: StatusCode) -> bool {
+        match self {
+            Self::Grant(_) => status == StatusCode::FORBIDDEN,
+            Self::Fixed(_) | Self::Key { .. } => false,
+        }
+    }
+
+    fn renew(&self, generation: u64) -> BoxFuture<'_, Result<bool, Error>> {
+        Box::pin(async move {
+            match self {
+                Self::Grant(cell) => cell.renew(generation).await,
+                Self::Fixed(_) | Self::Key { .. } => Ok(false),
+            }
+        })
+    }
+}
+
+/// A difference needs two signatures: one in the address, one in a header.
+pub(super) struct BothSas<'a> {
+    pub(super) target: &'a BlobCredential,
+    pub(super) base: &'a BlobCredential,
+}
+
+impl BothSas<'_> {
+    /// Two generations in one number; each counts renewals of one job and stays far below 2^32.
+    const SHIFT: u32 = 32;
+}
+
+impl Credential for BothSas<'_> {
+    fn authorize<'a>(
+        &'a self,
+        request: &'a mut Request<Bytes>,
+    ) -> BoxFuture<'a, Result<u64, Error>> {
+        Box::pin(async {
+            let (target, target_generation) = self.target.sas().await?;
+            let (base, base_generation) = self.base.sas().await?;
+            target.apply(request)?;
+            request
+                .headers_mut()
+                .insert(PREVIOUS_SNAPSHOT, base.to_header()?);
+            Ok(target_generation << Self::SHIFT | base_generation)
+        })
+    }
+
+    fn is_refused(&self, status: StatusCode) -> bool {
+        self.target.is_refused(status) || self.base.is_refused(status)
+    }
+
+    /// The answer does not tell which of the two was refused.
+    fn renew(&self, generation: u64) -> BoxFuture<'_, Result<bool, Error>> {
+        Box::pin(async move {
+            let target = self.target.renew(generation >> Self::SHIFT).await?;
+            let base = generation & ((1 << Self::SHIFT) - 1);
+            let base = self.base.renew(base).await?;
+            Ok(target || base)
+        })
+    }
+}
