@@ -14,20 +14,20 @@ enum Fate {
     Keep,
     /// Of a run that died, or of an earlier attempt at this very run.
     Clear,
-    /// Of a run that is under way.
+    /// Of a run that is under way, perhaps another Plugin line of this job.
     Leave,
     /// Of a run that nobody here knows: the tracker was lost, or the job comes from another daemon.
     Adopt,
 }
 
 fn fate(job: &str, present: &str, recorded: bool, dead: bool, alive: bool) -> Fate {
-    if job == present {
-        // The mark of this run is ours, so nobody else works under its name.
+    if alive {
+        Fate::Leave
+    } else if job == present {
+        // The mark of this run is ours, and no other Plugin line is at work under its name.
         Fate::Clear
     } else if recorded {
         Fate::Keep
-    } else if alive {
-        Fate::Leave
     } else if dead {
         Fate::Clear
     } else {
@@ -50,7 +50,7 @@ pub(super) async fn clear(context: &Context) -> Result<(), Error> {
         tracker,
         ..
     } = context;
-    let others = tracker.other_runs(run)?;
+    let others = tracker.other_runs(run).await?;
     let listed = match azure.snapshots().await {
         Ok(listed) => listed,
         Err(error) if error.is_cancelled() => return Err(Error::Cancelled),
@@ -153,6 +153,8 @@ mod tests {
     #[test]
     fn only_what_is_surely_dead_is_cleared() {
         assert_eq!(fate("now", "now", false, false, false), Fate::Clear);
+        assert_eq!(fate("now", "now", false, false, true), Fate::Leave);
+        assert_eq!(fate("now", "now", true, false, true), Fate::Leave);
         assert_eq!(fate("a", "now", true, true, false), Fate::Keep);
         assert_eq!(fate("a", "now", false, true, false), Fate::Clear);
         assert_eq!(fate("a", "now", false, false, true), Fate::Leave);

@@ -76,6 +76,8 @@ impl Level {
 pub struct Run {
     /// Unique name (`Name.yyyy-mm-dd_hh.mm.ss_nn`).
     pub job: String,
+    /// Which of the job's Plugin lines, from 0: several save under one name, one after the other.
+    pub line: usize,
     /// The File Daemon's name.
     pub client: String,
     /// What is asked for.

@@ -114,7 +114,7 @@ impl Backup {
     ) -> Result<Self, Error> {
         let selected = candidates(&azure, &options, &notices).await?;
         let tracker = Tracker::open(&options.state_dir)?;
-        let mark = tracker.mark(&run)?;
+        let mark = tracker.mark(&run).await?;
         let budget = ByteBudget::new(options.limits.memory);
         let queue = ReadQueue::new(&budget, options.limits, azure.cancellation());
         let context = Arc::new(Context {

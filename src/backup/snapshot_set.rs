@@ -254,6 +254,7 @@ mod tests {
         };
         let run = Run {
             job: "j".into(),
+            line: 0,
             client: "c".into(),
             level: Level::Full,
             previous: None,

@@ -107,11 +107,13 @@ impl SnapshotTags {
         })
     }
 
-    /// The snapshot's name: the same for the same run and disk, so that a request repeated after a lost answer makes no
-    /// second one. Azure allows 80 characters.
+    /// The snapshot's name: the same for the same run, VM and disk, so that a request repeated after a lost answer makes
+    /// no second one. Two VMs may share a disk, and two Plugin lines of a job may save one VM, under different epochs.
+    /// Azure allows 80 characters.
     pub(super) fn snapshot_name(&self) -> String {
         // The parts cannot contain the separator.
-        let identity = [&*self.client, &self.job, &self.disk].join("\n");
+        let epoch = self.epoch.to_string();
+        let identity = [&*self.client, &self.job, &self.vm, &epoch, &self.disk].join("\n");
         format!("azvm-{}", short_hash(&identity))
     }
 }
@@ -241,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_belongs_to_one_run_and_one_disk() {
+    fn a_name_belongs_to_one_run_one_vm_and_one_disk() {
         let name = tags().snapshot_name();
         assert_eq!(name, tags().snapshot_name());
         assert!(name.len() <= 80 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'));
@@ -257,7 +259,15 @@ mod tests {
             client: "other-fd".into(),
             ..tags()
         };
-        for other in [other_run, other_disk, other_client] {
+        let other_vm = SnapshotTags {
+            vm: "other".into(),
+            ..tags()
+        };
+        let later_line = SnapshotTags {
+            epoch: tags().epoch + 1,
+            ..tags()
+        };
+        for other in [other_run, other_disk, other_client, other_vm, later_line] {
             assert_ne!(name, other.snapshot_name());
         }
     }

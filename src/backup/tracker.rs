@@ -3,7 +3,7 @@
 //! ```text
 //! <state_dir>/tracker.json    epochs and chains; replaced atomically under a lock
 //! <state_dir>/tracker.lock    held while the file is read, changed and replaced, also by other processes
-//! <state_dir>/<hash>.run      one per run; locked as long as its process lives
+//! <state_dir>/<hash>.run      one per Plugin line of a run; locked as long as its process lives
 //! ```
 //!
 //! A mark whose lock is free belongs to a run that died (kill -9, power loss) or could not give everything back; its
@@ -198,9 +198,10 @@ impl Tracker {
     }
 
     /// Marks `run` as running.
-    pub(super) fn mark(&self, run: &Run) -> Result<RunMark, Error> {
-        let name = short_hash(&[&*run.client, &run.job].join("\n"));
-        let path = self.dir.join(format!("{name}.run"));
+    pub(super) async fn mark(&self, run: &Run) -> Result<RunMark, Error> {
+        // Whoever looks for dead runs locks their marks for a moment; this one must not meet that.
+        let _lock = self.lock().await?;
+        let path = self.mark_path(run);
         let failed = |source| Error::tracker("mark run as running in", &path, source);
         let mut file = private_file().open(&path).map_err(failed)?;
         match file.try_lock() {
@@ -228,13 +229,20 @@ impl Tracker {
         })
     }
 
-    /// The marks of other runs of the same chain as `run`.
-    pub(super) fn other_runs(&self, run: &Run) -> Result<OtherRuns, Error> {
+    fn mark_path(&self, run: &Run) -> PathBuf {
+        let identity = [&*run.client, &run.job, &run.line.to_string()].join("\n");
+        self.dir.join(format!("{}.run", short_hash(&identity)))
+    }
+
+    /// The marks of other runs of the same chain as `run`; other Plugin lines of the same job are among them.
+    pub(super) async fn other_runs(&self, run: &Run) -> Result<OtherRuns, Error> {
+        let _lock = self.lock().await?;
+        let own = self.mark_path(run);
         let failed = |source| Error::tracker("list state folder", &self.dir, source);
         let mut runs = OtherRuns::default();
         for entry in fs::read_dir(&self.dir).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
-            if path.extension().is_none_or(|extension| extension != "run") {
+            if path == own || path.extension().is_none_or(|extension| extension != "run") {
                 continue;
             }
             // A mark that vanishes meanwhile belonged to a run that ended; one that is not readable or written only
@@ -250,7 +258,7 @@ impl Tracker {
             let Ok(MarkText { client, job }) = serde_json::from_str(&text) else {
                 continue;
             };
-            if client != run.client || job == run.job || chain_name(&job) != chain_name(&run.job) {
+            if client != run.client || chain_name(&job) != chain_name(&run.job) {
                 continue;
             }
             if is_dead {
@@ -321,6 +329,7 @@ mod tests {
     fn run(job: &str) -> Run {
         Run {
             job: job.into(),
+            line: 0,
             client: "fd".into(),
             level: Level::Full,
             previous: None,
@@ -388,31 +397,55 @@ mod tests {
         assert!(tracker.path().exists());
     }
 
-    #[test]
-    fn dead_and_living_runs_of_the_same_chain_are_told_apart() {
+    #[tokio::test]
+    async fn dead_and_living_runs_of_the_same_chain_are_told_apart() {
         let folder = tempfile::tempdir().unwrap();
         let tracker = Tracker::open(folder.path()).unwrap();
-        drop(tracker.mark(&run("job.2026-01-01_00.00.00_01")).unwrap());
-        drop(tracker.mark(&run("other.2026-01-01_00.00.00_01")).unwrap());
-        let _alive = tracker.mark(&run("job.2026-01-01_00.00.00_02")).unwrap();
-        let ended = tracker.mark(&run("job.2026-01-01_00.00.00_03")).unwrap();
+        drop(
+            tracker
+                .mark(&run("job.2026-01-01_00.00.00_01"))
+                .await
+                .unwrap(),
+        );
+        drop(
+            tracker
+                .mark(&run("other.2026-01-01_00.00.00_01"))
+                .await
+                .unwrap(),
+        );
+        let _alive = tracker
+            .mark(&run("job.2026-01-01_00.00.00_02"))
+            .await
+            .unwrap();
+        let ended = tracker
+            .mark(&run("job.2026-01-01_00.00.00_03"))
+            .await
+            .unwrap();
         ended.remove().unwrap();
 
         let present = run("job.2026-01-02_00.00.00_01");
-        let _own = tracker.mark(&present).unwrap();
-        let found = tracker.other_runs(&present).unwrap();
+        let _own = tracker.mark(&present).await.unwrap();
+        let found = tracker.other_runs(&present).await.unwrap();
         let dead: Vec<_> = found.dead.iter().map(|mark| mark.job.as_str()).collect();
         assert_eq!(dead, ["job.2026-01-01_00.00.00_01"]);
         assert_eq!(found.alive, ["job.2026-01-01_00.00.00_02"]);
         // While it is held, nobody else takes it for dead.
-        assert!(tracker.other_runs(&present).unwrap().dead.is_empty());
+        assert!(tracker.other_runs(&present).await.unwrap().dead.is_empty());
     }
 
-    #[test]
-    fn a_run_cannot_be_under_way_twice() {
+    #[tokio::test]
+    async fn a_run_cannot_be_under_way_twice() {
         let folder = tempfile::tempdir().unwrap();
         let tracker = Tracker::open(folder.path()).unwrap();
-        let _first = tracker.mark(&run("job")).unwrap();
-        assert!(tracker.mark(&run("job")).is_err());
+        let _first = tracker.mark(&run("job")).await.unwrap();
+        assert!(tracker.mark(&run("job")).await.is_err());
+        let second_line = Run {
+            line: 1,
+            ..run("job")
+        };
+        let _second = tracker.mark(&second_line).await.unwrap();
+        let found = tracker.other_runs(&second_line).await.unwrap();
+        assert_eq!(found.alive, ["job"]);
+        assert!(found.dead.is_empty());
     }
 }

@@ -68,6 +68,7 @@ pub(super) fn run(host: &dyn Host, level: char, keep_snapshots: bool) -> Result<
         job: host
             .text(TextVariable::JobName)
             .ok_or(Error::HostValue("the job's name"))?,
+        line: 0,
         client: host
             .text(TextVariable::FdName)
             .ok_or(Error::HostValue("its name"))?,
@@ -102,7 +103,10 @@ impl BackupJob {
         settings: &Settings,
     ) -> Result<(), Error> {
         self.end_line(session);
-        let run = run(host, level, true)?;
+        let run = Run {
+            line: self.delivered.len(),
+            ..run(host, level, true)?
+        };
         let run_options = run_options(host, settings)?;
         let azure = session.connect(settings)?;
         let notices = session.notices.clone();

@@ -84,6 +84,37 @@ fn a_vm_comes_back_on_every_interface() {
     }
 }
 
+/// The Director sends all Plugin lines of a FileSet first, then asks for the files of one after the other.
+#[test]
+fn every_plugin_line_of_a_job_is_saved() {
+    let cloud = Cloud::start();
+    // The second line saves the same machine again: its snapshots must not be in the way of the first one's.
+    let lines = [cloud.command("vm=web-01"), cloud.command("include=web.*")];
+    let mut job = start(V14, &cloud, 1);
+    job.event_number(12, 'F' as usize);
+    for line in &lines {
+        job.event_text(20, line);
+    }
+    job.event(19, std::ptr::null_mut());
+    job.event(3, std::ptr::null_mut());
+    let mut stored = Vec::new();
+    for line in &lines {
+        assert_eq!(job.event_text(9, line), RC_OK, "{:?}", job.messages());
+        stored.push(store_files(&mut job, 65528));
+    }
+    end_backup(&mut job, 'T');
+    let messages = job.messages();
+    assert!(messages.iter().all(|(class, _)| *class > 1), "{messages:?}");
+    job.end();
+    let [first, second] = [&stored[0], &stored[1]].map(|files| {
+        let blocks = files.iter().skip(3).map(|file| file.blocks.clone());
+        (files.len(), blocks.collect::<Vec<_>>())
+    });
+    assert_eq!(first.0, 6);
+    assert_eq!(first, second);
+    cloud.assert_clean(6);
+}
+
 /// A backup up to the first block of the OS disk.
 fn reading(cloud: &Cloud, numbers: &'static Numbers) -> Job {
     let mut job = start(numbers, cloud, 1);

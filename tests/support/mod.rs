@@ -105,6 +105,7 @@ pub(crate) fn limits() -> Limits {
 pub(crate) fn run(number: u32) -> Run {
     Run {
         job: format!("AzureVMs.2026-11-23_09.05.00_{number:02}"),
+        line: 0,
         client: "prod-fd".into(),
         level: Level::Full,
         previous: None,

@@ -110,6 +110,7 @@ pub(crate) fn state() -> Result<TempDir, Failure> {
 pub(crate) fn this_run() -> Run {
     Run {
         job: format!("azure-vm.{}", Uuid::new_v4().simple()),
+        line: 0,
         client: gethostname().map_or_else(
             |_| "azure-vm".to_owned(),
             |name| name.to_string_lossy().into_owned(),
