@@ -208,9 +208,15 @@ pub(super) unsafe extern "C" fn handle_plugin_event(
     }
     // SAFETY: not null; the host's event.
     let kind = unsafe { (*event).eventType };
+    // To any other answer than OK to this command, the host would write the files to its own disk.
+    let failed = if kind == bEventRestoreCommand {
+        bRC_OK
+    } else {
+        bRC_Error
+    };
     // SAFETY: the contract above.
     let call = unsafe { Call::new(ctx) };
-    guard(call, bRC_Error, |call| {
+    guard(call, failed, |call| {
         if kind == bEventCancelCommand {
             // Perhaps on another thread: no message, no lock.
             call.context.plugin.cancel();
@@ -221,12 +227,7 @@ pub(super) unsafe extern "C" fn handle_plugin_event(
             Ok(event) => code(call.context.plugin.event(&call.host, event)),
             Err(what) => {
                 call.reject(what);
-                // Other than OK, the host would write the files to its own disk.
-                if kind == bEventRestoreCommand {
-                    bRC_OK
-                } else {
-                    bRC_Error
-                }
+                failed
             }
         }
     })
@@ -428,4 +429,23 @@ pub(super) unsafe extern "C" fn query_parameter(ctx: *mut bpContext, query: *mut
         packet.answer(&answer, &mut call.context.lent());
         bRC_OK
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ptr::null_mut;
+
+    use super::*;
+
+    /// As after a panic: there is no context to ask.
+    #[test]
+    fn a_restore_command_is_never_refused() {
+        let answer = |kind| {
+            let mut event = bEvent { eventType: kind };
+            // SAFETY: without a context nothing else is touched.
+            unsafe { handle_plugin_event(null_mut(), &raw mut event, null_mut()) }
+        };
+        assert_eq!(answer(bEventRestoreCommand), bRC_OK);
+        assert_eq!(answer(bEventBackupCommand), bRC_Error);
+    }
 }

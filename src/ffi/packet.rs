@@ -240,12 +240,12 @@ impl RestorePacket<'_> {
     }
 }
 
-/// Streams of interface 14 say for certain whether blocks carry offsets: sparse plain, GZIP and LZO do. Later versions
-/// have further ways to store an offset.
+/// Streams of interface 14 say for certain whether blocks carry offsets: sparse plain, GZIP and LZO do, no other does.
+/// Later versions have further ways to store an offset.
 fn data_stream(version: u32, stream: i32) -> DataStream {
     match (version, stream) {
         (_, 6 | 7 | 30) => DataStream::Offsets,
-        (14, 2 | 4 | 29) => DataStream::Plain,
+        (14, _) => DataStream::Plain,
         _ => DataStream::Other(stream),
     }
 }
