@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::arm::Subject;
 use super::generated::compute::{self, VirtualMachine};
+use super::readiness::{Readiness, provisioning_failure, provisioning_state};
 use super::{Azure, Error, ResourceId};
 
 impl Azure {
@@ -81,30 +82,46 @@ impl Azure {
             .await
     }
 
-    /// Creates a virtual machine and waits until it is there; returns it as read afterwards. Repeating it with the same
-    /// body is harmless; one that exists already is changed.
+    /// Creates a virtual machine of existing disks and waits until it is there; returns it as read last. One that exists
+    /// already is left alone (`If-None-Match: *`).
     ///
     /// # Errors
     ///
-    /// Azure's refusal, of the request or of the operation.
+    /// Azure's refusal, of the request or of the operation; status 412 if the name is taken.
     pub async fn create_virtual_machine(
         &self,
         id: &ResourceId,
-        body: &Value,
+        wanted: &Value,
     ) -> Result<Value, Error> {
         let subject = Subject::new("create virtual machine", id);
-        let body: VirtualMachine = subject.encode(body)?;
+        let body: VirtualMachine = subject.encode(wanted)?;
         let call = compute::virtual_machines_create_or_update(
             self.endpoint(),
             &self.versions,
             id.subscription(),
             id.resource_group(),
             id.name(),
-            None,
+            Some("*"),
             &body,
         );
-        self.run(subject, call).await?;
-        self.virtual_machine(id).await
+        match self.run(subject, call).await {
+            Ok(_finished) => {}
+            // Perhaps made by an earlier attempt whose answer was lost: then it has the disk that it was to have.
+            Err(error) if error.status() == Some(412) && error.attempts() > 1 => {
+                let found = self.virtual_machine(id).await?;
+                if os_disk(&found).is_none_or(|disk| Some(disk) != os_disk(wanted)) {
+                    return Err(error);
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        self.wait_until_ready(
+            subject,
+            || self.virtual_machine(id),
+            provisioning,
+            &mut |_percent| {},
+        )
+        .await
     }
 
     /// Deletes a virtual machine and waits until it is gone; one that does not exist is gone already.
@@ -122,5 +139,25 @@ impl Azure {
         );
         self.delete(Subject::new("delete virtual machine", id), call)
             .await
+    }
+}
+
+/// The id of the managed OS disk, in lower case.
+fn os_disk(vm: &Value) -> Option<String> {
+    let id = vm.pointer("/properties/storageProfile/osDisk/managedDisk/id")?;
+    Some(id.as_str()?.to_ascii_lowercase())
+}
+
+/// A new machine may be changed at once, by a policy of the subscription; that passes.
+fn provisioning(vm: &Value) -> Readiness {
+    if let Some(failure) = provisioning_failure(vm) {
+        return failure;
+    }
+    match provisioning_state(vm) {
+        Some(state) if state.eq_ignore_ascii_case("succeeded") => Readiness::Ready,
+        state => Readiness::Pending {
+            state: format!("in provisioning state {}", state.unwrap_or("(none)")),
+            percent: None,
+        },
     }
 }
