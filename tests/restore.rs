@@ -364,4 +364,56 @@ async fn foreign_files_and_misplaced_data_are_refused() {
     assert!(restore.write(image.size, b"x").is_err());
     restore.abandon().await;
     assert!(!world.staging_dir().exists());
+
+    let before = inventory(&world);
+    let newer = files[1].path.replacen("_conf", "9_conf", 1);
+    let options = world.restore_options("copy");
+    let mut restore = Restore::new(world.azure(), options, world.notices.clone());
+    support::receive(&mut restore, &files).await.unwrap();
+    restore.begin_entry(&newer, 10).await.unwrap();
+    let error = restore.complete().await.unwrap_err();
+    assert!(error.to_string().contains("not ended"), "{error}");
+    assert_eq!(inventory(&world), before);
+}
+
+/// The name is taken between the last look and the request: the machine of somebody else is not touched.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_that_takes_the_name_meanwhile_is_left_alone() {
+    let (world, files) = saved(scenario().vm(small("ledger01")).vm(small("copy"))).await;
+    let files: Vec<_> = files
+        .into_iter()
+        .filter(|file| {
+            file.path
+                .contains(&world.state().vm("ledger01").unwrap().vm_id)
+        })
+        .collect();
+    // Both looks find nothing.
+    world.emulator.fault(Fault {
+        path_contains: Some("/virtualMachines/copy".into()),
+        ..Fault::new(
+            "VirtualMachines_Get",
+            Action::error(404, "ResourceNotFound"),
+        )
+        .first(2)
+    });
+    let error = assert_leaves_nothing(&world, &files).await;
+    assert!(matches!(error, Error::NameTaken { .. }), "{error}");
+}
+
+/// The answer to the request that made the machine is lost, and the repeated one finds it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_answer_does_not_cost_the_machine() {
+    let (world, files) = saved(scenario().vm(small("ledger01"))).await;
+    world
+        .emulator
+        .fault(Fault::new("VirtualMachines_CreateOrUpdate", Action::LostAnswer).nth(1));
+    let restored = world.restore(&files, "copy").await.unwrap();
+    assert_eq!(world.state().vm("copy").unwrap().id, restored.id);
+    assert_eq!(
+        world
+            .emulator
+            .counters()
+            .requests("VirtualMachines_CreateOrUpdate"),
+        2
+    );
 }

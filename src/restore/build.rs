@@ -26,9 +26,10 @@ pub(super) async fn vm(
     limits: Limits,
     notices: &Notices,
 ) -> Result<RestoredVm, Error> {
-    let undo = Undo::default();
+    let undo = Undo::new(notices.clone());
     match make(azure, plan, staging, limits, notices, &undo).await {
         Ok(()) => {
+            undo.forget();
             for note in &plan.notes {
                 notices.warning(note);
             }
@@ -43,7 +44,7 @@ pub(super) async fn vm(
             })
         }
         Err(error) => {
-            undo.run(&azure.for_cleanup(), notices).await;
+            undo.run(&azure.for_cleanup()).await;
             Err(error)
         }
     }
@@ -62,10 +63,14 @@ pub(super) async fn check_name(azure: &Azure, plan: &Plan) -> Result<(), Error> 
         })?;
     match existing {
         None => Ok(()),
-        Some(_) => Err(Error::NameTaken {
-            name: name.to_owned(),
-            resource_group: group.to_owned(),
-        }),
+        Some(_) => Err(name_taken(plan)),
+    }
+}
+
+fn name_taken(plan: &Plan) -> Error {
+    Error::NameTaken {
+        name: plan.vm.name().to_owned(),
+        resource_group: plan.vm.resource_group().to_owned(),
     }
 }
 
@@ -89,7 +94,7 @@ async fn make(
                 )
             })?;
     }
-    // Hours may have passed since the first look, and a request for a name that exists would change that machine.
+    // Hours may have passed since the first look.
     check_name(azure, plan).await?;
     if let Some(os_disk) = plan.disks.first() {
         undo.note_vm(&plan.vm, &os_disk.id);
@@ -97,8 +102,10 @@ async fn make(
     let made = azure
         .create_virtual_machine(&plan.vm, &plan.vm_body())
         .await
-        .map_err(|source| {
-            Error::azure(format!("create virtual machine {}", plan.vm.name()), source)
+        .map_err(|source| match source.status() {
+            // Somebody was faster.
+            Some(412) => name_taken(plan),
+            _ => Error::azure(format!("create virtual machine {}", plan.vm.name()), source),
         })?;
     plan.check_vm(&made)
 }

@@ -25,16 +25,13 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(5 * 60);
 
 /// Members of a saved disk's `properties` that are settings, not read-backs, and can be given at creation. The new disk
 /// is made in another way than the saved one, so this is a list of what to take, not of what to leave.
-const SETTINGS: [&str; 13] = [
+const SETTINGS: [&str; 10] = [
     "osType",
     "hyperVGeneration",
     "purchasePlan",
     "supportedCapabilities",
     "encryption",
     "encryptionSettingsCollection",
-    "networkAccessPolicy",
-    "diskAccessId",
-    "publicNetworkAccess",
     "dataAccessAuthMode",
     "maxShares",
     "supportsHibernation",
@@ -78,6 +75,7 @@ pub(super) fn body(record: &ImageRecord, notes: &mut Vec<String>) -> Result<Valu
             properties.insert(member.into(), value.clone());
         }
     }
+    network_access(saved, &what(), &mut properties, notes);
     match json::text(saved, "/properties/securityProfile/securityType") {
         None | Some("Standard") => {}
         Some("TrustedLaunch") => {
@@ -129,6 +127,33 @@ pub(super) fn body(record: &ImageRecord, notes: &mut Vec<String>) -> Result<Valu
         body["sku"] = json!({ "name": sku });
     }
     Ok(body)
+}
+
+/// Who may reach the disk's bytes. A disk that nobody may reach could not be uploaded either ("Restrict managed disks
+/// from being imported or exported"), so that setting is left to the user; private endpoints are kept.
+fn network_access(
+    saved: &Value,
+    what: &str,
+    properties: &mut Map<String, Value>,
+    notes: &mut Vec<String>,
+) {
+    let setting = |member: &str| saved.pointer(&format!("/properties/{member}"));
+    let policy = setting("networkAccessPolicy").and_then(Value::as_str);
+    let is_private = policy == Some("AllowPrivate");
+    for member in ["networkAccessPolicy", "diskAccessId", "publicNetworkAccess"] {
+        let Some(value) = setting(member).filter(|value| !value.is_null()) else {
+            continue;
+        };
+        let closes = matches!(value.as_str(), Some("DenyAll" | "Disabled"));
+        if is_private || !closes {
+            properties.insert(member.into(), value.clone());
+        } else {
+            notes.push(format!(
+                "{what}: {member} is not set to {} on the new disk, which could not be uploaded then; set it yourself",
+                value.as_str().unwrap_or_default()
+            ));
+        }
+    }
 }
 
 /// Makes the disk and fills it with `image`; `stop` ends the transfer early. Access is given back in every outcome; the
@@ -300,6 +325,27 @@ mod tests {
         );
         assert_eq!(notes.len(), 1);
         assert!(body(&record(typed("ConfidentialVM_NonPersistedTPM")), &mut notes).is_err());
+    }
+
+    #[test]
+    fn a_disk_that_is_closed_to_everybody_is_opened_for_its_upload() {
+        let restored = |properties: Value| {
+            let mut notes = Vec::new();
+            let body = body(&record(json!({ "properties": properties })), &mut notes).unwrap();
+            let set = |member: &str| body["properties"].get(member).is_some();
+            (
+                set("networkAccessPolicy"),
+                set("publicNetworkAccess"),
+                notes.len(),
+            )
+        };
+        let access = |policy: &str, public: &str| {
+            restored(json!({ "networkAccessPolicy": policy, "publicNetworkAccess": public }))
+        };
+        assert_eq!(access("DenyAll", "Disabled"), (false, false, 2));
+        assert_eq!(access("AllowAll", "Disabled"), (true, false, 1));
+        assert_eq!(access("AllowAll", "Enabled"), (true, true, 0));
+        assert_eq!(access("AllowPrivate", "Disabled"), (true, true, 0));
     }
 
     #[test]

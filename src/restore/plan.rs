@@ -11,6 +11,9 @@ use crate::azure::{ResourceId, read_only};
 use crate::document::{Document, ImageContent, ImageRecord, Slot};
 use crate::json;
 
+/// 64 TiB, the largest Ultra disk ("Azure managed disk types").
+const LARGEST_DISK: u64 = 64 << 40;
+
 /// Everything that is to be made.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
@@ -254,6 +257,12 @@ pub(super) fn check_images(images: &[ImageRecord]) -> Result<(), String> {
         if image.size_bytes == 0 || !image.size_bytes.is_multiple_of(512) {
             return Err(format!(
                 "the size of {file} is {} bytes, not a multiple of 512",
+                image.size_bytes
+            ));
+        }
+        if image.size_bytes > LARGEST_DISK {
+            return Err(format!(
+                "the size of {file} is {} bytes, more than any managed disk has",
                 image.size_bytes
             ));
         }
@@ -539,6 +548,7 @@ mod tests {
         assert!(refused(&|images| images[1].file = "7_osdisk".into()).contains("twice"));
         assert!(refused(&|images| images[1].slot = Slot::Os).contains("two images"));
         assert!(refused(&|images| images[1].size_bytes = 1000).contains("512"));
+        assert!(refused(&|images| images[1].size_bytes = u64::MAX - 511).contains("more than any"));
         assert!(refused(&|images| images[1].sector_size = 4096).contains("4096"));
         let delta = ImageContent::Delta {
             base_epoch: 3,

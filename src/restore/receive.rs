@@ -235,6 +235,12 @@ impl Restore {
                     .into(),
             });
         };
+        if let Some(Current::Document { path, .. } | Current::Image { path, .. }) = &self.current {
+            return Err(Error::Entry {
+                path: path.clone(),
+                reason: "it was not ended".into(),
+            });
+        }
         let missing: Vec<_> = plan
             .disks
             .iter()

@@ -10,12 +10,15 @@ use crate::notice::{Notices, with_causes};
 
 /// Resources are noted before the request that makes them, since an answer may be lost. Their names are made up for this
 /// restore, so none of them can be anybody else's; for the VM, whose name is the user's choice, its OS disk tells.
-#[derive(Debug, Default)]
+///
+/// Ends with [`Undo::run`] or [`Undo::forget`]; dropped before, it names what may be left.
+#[derive(Debug)]
 pub(super) struct Undo {
     made: Mutex<Made>,
+    notices: Notices,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Made {
     disks: Vec<ResourceId>,
     nics: Vec<ResourceId>,
@@ -24,6 +27,13 @@ struct Made {
 }
 
 impl Undo {
+    pub(super) fn new(notices: Notices) -> Self {
+        Self {
+            made: Mutex::default(),
+            notices,
+        }
+    }
+
     pub(super) fn note_disk(&self, id: &ResourceId) {
         self.with(|made| made.disks.push(id.clone()));
     }
@@ -36,22 +46,26 @@ impl Undo {
         self.with(|made| made.vm = Some((id.clone(), os_disk.clone())));
     }
 
+    /// The restore is good: everything stays.
+    pub(super) fn forget(self) {
+        self.with(|made| *made = Made::default());
+    }
+
     /// Removes everything that was noted: the VM first, since it holds the others. What cannot be removed is an error
     /// notice that names it. `azure` must be a view for clean-up: the job's own may be cancelled.
-    pub(super) async fn run(self, azure: &Azure, notices: &Notices) {
-        let made = self
-            .made
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some((id, os_disk)) = &made.vm {
+    pub(super) async fn run(self, azure: &Azure) {
+        let notices = &self.notices;
+        let Made { disks, nics, vm } = self.with(|made| made.clone());
+        if let Some((id, os_disk)) = &vm {
             report(
                 "virtual machine",
                 id,
                 delete_vm(azure, id, os_disk).await,
                 notices,
             );
+            self.with(|made| made.vm = None);
         }
-        join_all(made.nics.iter().map(|id| async move {
+        join_all(nics.iter().map(|id| async move {
             report(
                 "network interface",
                 id,
@@ -60,14 +74,33 @@ impl Undo {
             );
         }))
         .await;
-        join_all(made.disks.iter().map(|id| async move {
+        self.with(|made| made.nics.clear());
+        join_all(disks.iter().map(|id| async move {
             report("disk", id, delete_disk(azure, id).await, notices);
         }))
         .await;
+        self.with(|made| made.disks.clear());
     }
 
-    fn with(&self, change: impl FnOnce(&mut Made)) {
-        change(&mut self.made.lock().unwrap_or_else(PoisonError::into_inner));
+    fn with<T>(&self, change: impl FnOnce(&mut Made) -> T) -> T {
+        change(&mut self.made.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Drop for Undo {
+    fn drop(&mut self) {
+        let Made { disks, nics, vm } = self.with(std::mem::take);
+        let vms = vm.iter().map(|(id, _)| ("virtual machine", id));
+        let nics = nics.iter().map(|id| ("network interface", id));
+        let disks = disks.iter().map(|id| ("disk", id));
+        for (kind, id) in vms.chain(nics).chain(disks) {
+            self.notices.error(format!(
+                "remove {kind} {} of the failed restore from resource group {}: gave up waiting; delete it yourself if \
+                 it is there",
+                id.name(),
+                id.resource_group(),
+            ));
+        }
     }
 }
 
@@ -98,5 +131,28 @@ fn report(kind: &str, id: &ResourceId, result: Result<(), AzureError>, notices: 
             id.resource_group(),
             with_causes(&error)
         ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_removed_is_named() {
+        let id = |name: &str| ResourceId::new("s", "g", "Microsoft.Compute/disks", name);
+        let notices = Notices::default();
+        let kept = Undo::new(notices.clone());
+        kept.note_disk(&id("kept"));
+        kept.forget();
+        let interrupted = Undo::new(notices.clone());
+        interrupted.note_disk(&id("left"));
+        drop(interrupted);
+        assert!(
+            notices
+                .pop()
+                .is_some_and(|notice| notice.text.contains("disk left"))
+        );
+        assert_eq!(notices.pop(), None);
     }
 }

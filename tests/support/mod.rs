@@ -240,7 +240,10 @@ impl World {
     }
 }
 
-async fn receive(restore: &mut Restore, files: &[SavedFile]) -> Result<(), restore::Error> {
+pub(crate) async fn receive(
+    restore: &mut Restore,
+    files: &[SavedFile],
+) -> Result<(), restore::Error> {
     for file in files {
         if restore.begin_entry(&file.path, file.size).await? == Disposition::Receive {
             for (offset, bytes) in &file.blocks {
