@@ -231,8 +231,11 @@ pub(super) async fn delete(azure: &Azure, ids: &[ResourceId], notices: &Notices)
     deleted.into_iter().all(|gone| gone)
 }
 
+/// Closing may be refused for a snapshot that is not whole, so only the deletion counts.
 async fn delete_one(azure: &Azure, id: &ResourceId) -> Result<(), crate::azure::Error> {
-    azure.revoke(id).await?;
+    if let Err(error) = azure.revoke(id).await {
+        tracing::debug!("close snapshot {} before its deletion: {error}", id.name());
+    }
     azure.delete_snapshot(id).await
 }
 
