@@ -88,10 +88,10 @@ async fn a_full_run_saves_every_byte_and_leaves_its_snapshots_only() {
     assert_eq!(notices.get(&Severity::Error), None, "{notices:?}");
     assert_eq!(
         notices[&Severity::Info].len(),
-        3,
-        "a line per disk: {notices:?}"
+        4,
+        "what is saved, and a line per disk: {notices:?}"
     );
-    assert!(notices[&Severity::Info][1].contains("ledger-data-a (LUN 0)"));
+    assert!(notices[&Severity::Info][2].contains("ledger-data-a (LUN 0)"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
