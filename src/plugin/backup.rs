@@ -172,9 +172,14 @@ impl BackupJob {
         session: &mut Session,
         host: &dyn Host,
     ) -> Result<bool, Error> {
-        self.file
+        let file = self
+            .file
             .take()
             .ok_or(Error::Sequence("end a file that was not started"))?;
+        // In a job that ends well it would stand in the catalog, and the job would be a base.
+        if !matches!(file.source, Source::Nothing) {
+            return Err(Error::Sequence("end a file that was not closed"));
+        }
         let line = self
             .line
             .as_mut()

@@ -19,14 +19,11 @@ use tracing::dispatcher::{DefaultGuard, set_default};
 /// Enough for TLS beside the job's own thread; all else is waiting.
 const WORKERS: usize = 2;
 
-/// How long work that holds something may go on after a cancel, to give it back. Its own waits end at once; this
-/// bounds the giving back, which has deadlines of its own, too.
-const CANCEL_GRACE: Duration = Duration::from_secs(120);
-
 /// How long a wait keeps the job's thread from doing anything else, such as sending messages.
 const MEANWHILE: Duration = Duration::from_secs(1);
 
-/// Bounds the end of a job: recording, giving back, deleting. Requests inside have shorter deadlines.
+/// Bounds the end of a job, also after a cancel: recording, giving back, deleting. All other waits end at once then, and
+/// requests have shorter deadlines.
 const CLEAN_UP_LIMIT: Duration = Duration::from_secs(900);
 
 /// How long the end of the runtime may wait for a name look-up that hangs.
@@ -114,7 +111,7 @@ impl Bridge {
             }
             meanwhile();
         }
-        self.block_on(async { tokio::time::timeout(CANCEL_GRACE, work).await.ok() })
+        self.block_on(async { tokio::time::timeout(CLEAN_UP_LIMIT, work).await.ok() })
     }
 
     /// Waits for `work` that gives back what the job held, cancelled or not; `None` if it takes too long.

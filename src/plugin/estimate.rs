@@ -15,12 +15,11 @@ pub(super) struct Estimate {
     rest: Vec<PlannedEntry>,
 }
 
-/// The command without what `.ls` appends to it.
+/// The command without what `.ls` appends to it: ` listing=` and the path that was asked for, which may have blanks.
 pub(super) fn strip_listing(command: &str) -> &str {
     command
-        .trim_end()
-        .strip_suffix(" listing=/")
-        .unwrap_or(command)
+        .rsplit_once(" listing=/")
+        .map_or(command, |(command, _path)| command)
 }
 
 impl Estimate {
@@ -74,6 +73,10 @@ mod tests {
     #[test]
     fn the_listing_parameter_goes() {
         assert_eq!(strip_listing("azure-vm: vm=a listing=/"), "azure-vm: vm=a");
+        assert_eq!(
+            strip_listing("azure-vm: vm=a listing=/@azure-vm/a b"),
+            "azure-vm: vm=a"
+        );
         assert_eq!(strip_listing("azure-vm: vm=a"), "azure-vm: vm=a");
     }
 }

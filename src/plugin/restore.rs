@@ -99,7 +99,14 @@ impl RestoreJob {
         host: &dyn Host,
         failed: bool,
     ) -> Result<(), Error> {
-        if failed || session.is_cancelled() || job_status(host) != Some('T') {
+        let status = job_status(host);
+        if failed || session.is_cancelled() || status != Some('T') {
+            if self.restore.is_some() {
+                session.notices.warning(format!(
+                    "no virtual machine is created, since the job has not gone well (status {})",
+                    status.unwrap_or('?')
+                ));
+            }
             self.abandon(session);
             return Ok(());
         }

@@ -202,6 +202,18 @@ fn an_image_that_stops_half_way_ends_the_job() {
 }
 
 #[test]
+fn an_image_that_the_host_skips_ends_the_job() {
+    let cloud = Cloud::start();
+    let mut job = reading(&cloud, V14);
+    job.start_backup_file().expect("the OS disk");
+    assert_eq!(job.end_backup_file(), RC_ERROR);
+    assert_eq!(job.messages_of(FATAL).len(), 1);
+    end_backup(&mut job, 'f');
+    job.end();
+    cloud.assert_clean(0);
+}
+
+#[test]
 fn a_job_that_vanishes_leaves_nothing() {
     let cloud = Cloud::start();
     let mut job = reading(&cloud, V14);
@@ -244,6 +256,12 @@ fn a_restore_that_is_not_good_makes_nothing() {
         let mut job = start(V14, &cloud, 2);
         restore_files(&mut job, &command, &stored);
         end_restore(&mut job, status);
+        let said = job.messages();
+        assert!(
+            said.iter()
+                .any(|(_, text)| text.contains("no virtual machine is created")),
+            "{said:?}"
+        );
         job.end();
         let state = cloud.emulator.state();
         assert_eq!((state.virtual_machines.len(), state.disks.len()), (1, 3));
