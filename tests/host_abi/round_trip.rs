@@ -84,7 +84,7 @@ fn a_vm_comes_back_on_every_interface() {
     }
 }
 
-/// The Director sends all Plugin lines of a FileSet first, then asks for the files of one after the other.
+/// The Director sends all Plugin lines of a file set first, then asks for the files of one after the other.
 #[test]
 fn every_plugin_line_of_a_job_is_saved() {
     let cloud = Cloud::start();
