@@ -71,6 +71,10 @@ pub(crate) enum Error {
     #[error("cancelled")]
     Cancelled,
 
+    /// Something gave up as if the job were cancelled, which it is not: nothing of it can be relied on.
+    #[error("the work was given up although nobody cancelled the job; run it again")]
+    GivenUp,
+
     /// The job has failed before; that has been reported.
     #[error("the job has failed before")]
     Failed,

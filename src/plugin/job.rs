@@ -259,6 +259,11 @@ impl Job {
     /// Reports `error`, once, after what led to it.
     fn fail(&mut self, host: &dyn Host, error: &Error) -> Outcome {
         self.drain(host);
+        let error = match error {
+            // Only an image of a job that really was cancelled may be left half read without failing the job.
+            Error::Cancelled if !self.session.is_cancelled() => &Error::GivenUp,
+            error => error,
+        };
         let outcome = Outcome::of(error);
         let is_new =
             !(matches!(error, Error::Cancelled) && std::mem::replace(&mut self.cancel_told, true));
@@ -329,6 +334,19 @@ mod tests {
         host.set_status('f');
         assert_eq!(job.event(&host, Event::EndBackupJob), Status::Ok);
         assert!(host.messages().is_empty(), "said once");
+    }
+
+    #[test]
+    fn giving_up_without_a_cancel_is_fatal() {
+        let host = FakeHost::default();
+        let mut job = Job::default();
+        assert_eq!(job.fail(&host, &Error::Cancelled).errno, libc::EIO);
+        assert!(fatal(&host)[0].contains("nobody cancelled"));
+
+        let mut job = Job::default();
+        job.session.cancel.cancel();
+        assert_eq!(job.fail(&host, &Error::Cancelled).errno, libc::ECANCELED);
+        assert!(fatal(&host).is_empty());
     }
 
     /// One wrong line is found before anything is done for the good one in front of it.

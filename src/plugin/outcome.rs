@@ -36,7 +36,8 @@ impl Outcome {
             | Error::Restore(_)
             | Error::HostValue(_)
             | Error::Sequence(_)
-            | Error::Runtime(_) => fatal(libc::EIO),
+            | Error::Runtime(_)
+            | Error::GivenUp => fatal(libc::EIO),
             Error::Cancelled => Self {
                 status: Status::Error,
                 message: Some(MessageClass::Info),
