@@ -246,7 +246,7 @@ impl Sender {
     ///
     /// # Cancellation
     ///
-    /// Ends at once with [`ErrorKind::Cancelled`]; the service may still carry the request out.
+    /// Ends at once with `ErrorKind::Cancelled`; the service may still carry the request out.
     pub(super) async fn send(&self, outgoing: Outgoing<'_>) -> Result<Received, Error> {
         let cancelled = || Error::cancelled(outgoing.operation, outgoing.resource);
         let started = Instant::now();
