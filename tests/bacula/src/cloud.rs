@@ -99,13 +99,15 @@ impl Cloud {
     pub fn write_config(&self, name: &str, changes: &[(&str, Option<&str>)]) -> Result<PathBuf> {
         let ca_file = self.directory.path().join("ca.pem");
         let ca_file = ca_file.to_string_lossy();
+        // By number, which the certificate covers too: not every small machine can resolve `localhost`.
+        let endpoint = self.emulator.https_url().replace("localhost", "127.0.0.1");
         let values = [
             ("tenant_id", DEFAULT_TENANT),
             ("subscription_id", DEFAULT_SUBSCRIPTION),
             ("application_id", DEFAULT_CLIENT_ID),
             ("application_secret", DEFAULT_CLIENT_SECRET),
-            ("authority", self.emulator.https_url()),
-            ("arm_endpoint", self.emulator.https_url()),
+            ("authority", &endpoint),
+            ("arm_endpoint", &endpoint),
             ("ca_file", &ca_file),
         ];
         let mut text = String::from("[emulator]\n");
