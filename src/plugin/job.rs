@@ -259,11 +259,9 @@ impl Job {
     /// Reports `error`, once, after what led to it.
     fn fail(&mut self, host: &dyn Host, error: &Error) -> Outcome {
         self.drain(host);
-        let error = match error {
-            // Only an image of a job that really was cancelled may be left half read without failing the job.
-            Error::Cancelled if !self.session.is_cancelled() => &Error::GivenUp,
-            error => error,
-        };
+        // Only an image of a job that really was cancelled may be left half read without failing the job.
+        let given_up = matches!(error, Error::Cancelled) && !self.session.is_cancelled();
+        let error = if given_up { &Error::GivenUp } else { error };
         let outcome = Outcome::of(error);
         let is_new =
             !(matches!(error, Error::Cancelled) && std::mem::replace(&mut self.cancel_told, true));
