@@ -285,7 +285,7 @@ impl<'a> Place<'a> {
         if error.is_connect() {
             let text = if find::<ConnectTimeout>(error).is_some() {
                 format!(
-                    "no connection to {at} within {} s",
+                    "no connection to {at} within {} s; check endpoint, routing and firewall",
                     CONNECT_TIMEOUT.as_secs()
                 )
             } else if let Some(ProxyError { proxy, .. }) = find(error) {
@@ -294,7 +294,10 @@ impl<'a> Place<'a> {
                     innermost(error)
                 )
             } else {
-                format!("no connection to {at}: {}", innermost(error))
+                format!(
+                    "no connection to {at}: {}; check endpoint, routing and firewall",
+                    innermost(error)
+                )
             };
             return self.error(NotConnected, text);
         }

@@ -100,7 +100,8 @@ fn resolve_name(
         .collect();
     match similar.as_slice() {
         [] => Err(Error::Selection(format!(
-            "no virtual machine is named {wanted}{}; {} were looked at",
+            "no virtual machine is named {wanted}{} ({} can be seen); check the name with 'azure-vm list', and that the \
+             service principal may read it",
             in_group(selection),
             candidates.len(),
         ))),

@@ -228,8 +228,9 @@ impl BackupJob {
             return self.end_runs(session, Outcome::Bad);
         }
         self.end_runs(session, Outcome::Good)?;
+        let plural = if self.vms == 1 { "" } else { "s" };
         session.notices.info(format!(
-            "backup ended: {} files of {} virtual machines handed over",
+            "backup ended: {} files of {} virtual machine{plural} handed over",
             self.files, self.vms
         ));
         Ok(())
