@@ -27,10 +27,10 @@
 //! 1. A [`pipeline::ReadPlan`] holds its range, because Azure lists it as allocated.
 //! 2. The [`pipeline::ReadQueue`] cuts ranges into chunks and takes each chunk's share of the [`pipeline::ByteBudget`], in
 //!    the order in which they will be consumed.
-//! 3. [`azure::PageBlob::read`] fetches the chunk; the one retry loop is there, and a body that is short, long or displaced
-//!    is an error.
+//! 3. [`azure::PageBlob::read`] fetches the chunk into a buffer of its size; the one retry loop is there, and a body that is
+//!    short, long or displaced is an error.
 //! 4. The [`pipeline::ChunkReader`] hands finished chunks over in disk order.
-//! 5. The [`pipeline::ImageReader`] copies them, once, into blocks that never span a gap and leaves zeros out, but for the
+//! 5. The [`pipeline::ImageReader`] copies them into blocks that never span a gap and leaves zeros out, but for the
 //!    image's last block.
 //! 6. [`backup::DiskImage::read_block`] fills the host's buffer; the block's offset goes with it. The budget's share is
 //!    free again.

@@ -1,7 +1,7 @@
 //! Blocks for the host, cut from chunks.
 //!
-//! This is where bytes are copied on our side, once: from the frames in which they arrived into the host's buffer. Where
-//! blocks begin and end depends on the plan's gaps and on the buffers only, never on chunks, frames or timing.
+//! Bytes are copied once here, from the frames of a chunk into the host's buffer. Where blocks begin and end depends on the
+//! plan's gaps and on the buffers only, never on chunks, frames or timing.
 
 use std::mem;
 use std::time::Duration;

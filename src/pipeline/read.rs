@@ -21,8 +21,8 @@ use super::budget::Permit;
 use super::{ByteBudget, Error, Limits, RangeSource, ReadPlan, unless_cancelled};
 use crate::range::ByteRange;
 
-/// What a chunk costs at least, in bytes: the read buffer of a connection, which a small body keeps alive as a whole
-/// (hyper begins with 8 KiB), and the request's own bookkeeping.
+/// What a chunk costs at least, in bytes: the read buffer of its connection while it is under way (hyper begins with
+/// 8 KiB), and the request's own bookkeeping.
 const LEAST_CHARGE: u64 = 8 * 1024;
 
 /// A filled chunk; holds its part of the budget until dropped.
