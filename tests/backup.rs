@@ -380,7 +380,7 @@ async fn an_incremental_without_a_base_saves_everything_and_says_so() {
     world.take_notices();
     let mut incremental = run(2);
     incremental.level = Level::Incremental;
-    incremental.previous = Some(run(1).job);
+    incremental.previous = Some(run(9).job);
     let files = world.back_up(incremental).await;
     let size = files[2].size;
     assert!(files[2].content() == world.emulator.disk_read("ledger-os", 0, size).unwrap());

@@ -56,6 +56,17 @@ pub(super) struct SnapshotRecord {
     pub(super) disk: String,
 }
 
+/// The earlier image of a disk that its changes are computed against.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Base {
+    /// Unique name of the run that made it.
+    pub(super) job: String,
+    /// Seconds since 1970 in the name of its file.
+    pub(super) epoch: u64,
+    /// The snapshot that it was read from.
+    pub(super) snapshot: ResourceId,
+}
+
 impl RunRecord {
     pub(super) fn holds(&self, snapshot: &ResourceId) -> bool {
         self.snapshots
@@ -70,6 +81,25 @@ impl Chain {
             key,
             runs: Vec::new(),
         }
+    }
+
+    /// The base of a disk in a run that builds on `previous`; why there is none.
+    pub(super) fn base(&self, previous: &str, disk: &str) -> Result<Base, String> {
+        let run = self
+            .runs
+            .iter()
+            .find(|run| run.job == previous)
+            .ok_or_else(|| format!("run {previous}, which it builds on, is not known here"))?;
+        run.snapshots
+            .iter()
+            .find(|snapshot| snapshot.disk.eq_ignore_ascii_case(disk))
+            .and_then(|snapshot| ResourceId::parse(&snapshot.id))
+            .map(|snapshot| Base {
+                job: run.job.clone(),
+                epoch: run.epoch,
+                snapshot,
+            })
+            .ok_or_else(|| format!("run {previous}, which it builds on, did not save this disk"))
     }
 
     /// Adds a run; one of the same name is replaced.

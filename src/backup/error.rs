@@ -43,6 +43,17 @@ pub enum Error {
         source: pipeline::Error,
     },
 
+    /// The changes of a disk cannot be had, and a full image is not wanted instead.
+    #[error(
+        "save changes of {disk}: {reason}; fallback=no, so it is not saved as a full image instead"
+    )]
+    NoChanges {
+        /// Which disk.
+        disk: String,
+        /// Why there are none.
+        reason: String,
+    },
+
     /// The tracker file cannot be used.
     #[error("{action} {}", path.display())]
     Tracker {
@@ -97,6 +108,7 @@ impl Error {
             Self::Image { source, .. } => source.is_cancelled(),
             Self::Selection(_)
             | Self::Unsavable { .. }
+            | Self::NoChanges { .. }
             | Self::Tracker { .. }
             | Self::NothingSaved { .. } => false,
         }

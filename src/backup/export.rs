@@ -3,11 +3,12 @@
 use futures_util::future::try_join_all;
 use serde_json::Value;
 
+use super::image::PlannedImage;
 use super::select::Candidate;
 use super::snapshot_set::OpenSnapshot;
 use super::{Error, Run};
 use crate::azure::{Azure, ResourceId};
-use crate::document::{Document, FORMAT, ImageContent, ImageRecord, Slot};
+use crate::document::{Document, FORMAT, ImageRecord, Slot};
 use crate::{catalog, json};
 
 /// A VM's configuration, complete and fit to be saved.
@@ -131,17 +132,19 @@ impl Export {
         run: &Run,
         epoch: u64,
         snapshots: &[OpenSnapshot],
+        planned: &[PlannedImage],
     ) -> Document {
         let images = snapshots
             .iter()
+            .zip(planned)
             .enumerate()
-            .map(|(position, saved)| ImageRecord {
+            .map(|(position, (saved, planned))| ImageRecord {
                 file: catalog::image_file(epoch, position.checked_sub(1)),
                 slot: saved.disk.slot,
                 disk_unique_id: saved.disk.unique_id.clone(),
                 size_bytes: saved.disk.size,
                 sector_size: saved.disk.sector_size,
-                content: ImageContent::Full,
+                content: planned.content.clone(),
                 snapshot: saved.id.name().to_owned(),
                 snapshot_time: saved.created.clone(),
                 disk: saved.disk.resource.clone(),

@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::chain::Base;
+use super::run::Context;
 use super::snapshot_set::{self, OpenSnapshot};
 use super::{Error, ExportedImage};
-use crate::azure::{AccessGrant, ResourceId};
-use crate::notice::Notices;
+use crate::azure::{Access, AccessGrant, ResourceId};
+use crate::document::ImageContent;
+use crate::notice::{Notices, with_causes};
 use crate::pipeline::{Block, ChunkReader, ImageReader, ReadPlan, ZeroBlocks};
 use crate::quantity::{ByteSize, Rate};
 
@@ -68,15 +71,27 @@ pub(super) struct Account {
     planned: u64,
 }
 
-/// Opens the snapshot's image, which must have the disk's size, and lists what is allocated in it.
+/// What to read of a snapshot, and what that makes of the disk's earlier image.
+#[derive(Debug)]
+pub(super) struct PlannedImage {
+    pub(super) plan: ReadPlan,
+    pub(super) account: Account,
+    pub(super) content: ImageContent,
+}
+
+/// Opens the snapshot's image, which must have the disk's size, and lists what changed in it since the base of the
+/// disk, or, without one, what is allocated.
 ///
 /// # Errors
 ///
-/// Azure's refusal, or an image that is not what it should be.
-pub(super) async fn plan(snapshot: &OpenSnapshot) -> Result<(ReadPlan, Account), Error> {
+/// Azure's refusal, an image that is not what it should be, or no changes to be had where nothing else will do.
+pub(super) async fn plan(
+    context: &Context,
+    vm: &str,
+    snapshot: &OpenSnapshot,
+) -> Result<PlannedImage, Error> {
     let disk = &snapshot.disk;
-    let what = format!("{}, snapshot {}", disk.label(), snapshot.id.name());
-    let image = ExportedImage::open(snapshot.grant.page_blob(), what).await?;
+    let image = open(&snapshot.grant, &disk.label()).await?;
     if image.size() != disk.size {
         return Err(Error::Unsavable {
             what: disk.label(),
@@ -87,12 +102,85 @@ pub(super) async fn plan(snapshot: &OpenSnapshot) -> Result<(ReadPlan, Account),
             ),
         });
     }
-    let plan = image.full_plan().await?;
-    let account = Account {
-        size: disk.size,
-        planned: plan.bytes(),
+    let reason = match context.base(vm, &disk.unique_id) {
+        Ok(None) => return full(&image).await,
+        Ok(Some(base)) => match delta(context, &disk.label(), &image, &base).await {
+            Ok(planned) => return Ok(planned),
+            Err(error) if error.is_cancelled() => return Err(Error::Cancelled),
+            Err(error) => with_causes(&error),
+        },
+        Err(reason) => reason,
     };
-    Ok((plan, account))
+    if !context.options.fallback {
+        return Err(Error::NoChanges {
+            disk: disk.label(),
+            reason,
+        });
+    }
+    context.notices.error(format!(
+        "{}: saved as a full image although the level is {}: {reason}",
+        disk.label(),
+        context.run.level.as_str()
+    ));
+    full(&image).await
+}
+
+async fn open(grant: &AccessGrant, label: &str) -> Result<ExportedImage, Error> {
+    let what = format!("{label}, snapshot {}", grant.target().name());
+    ExportedImage::open(grant.page_blob(), what).await
+}
+
+async fn full(image: &ExportedImage) -> Result<PlannedImage, Error> {
+    let plan = image.full_plan().await?;
+    Ok(PlannedImage {
+        account: Account {
+            size: image.size(),
+            planned: plan.bytes(),
+        },
+        plan,
+        content: ImageContent::Full,
+    })
+}
+
+/// Access to the base is held for the time of the listing only: Azure allows few per disk.
+async fn delta(
+    context: &Context,
+    label: &str,
+    image: &ExportedImage,
+    base: &Base,
+) -> Result<PlannedImage, Error> {
+    let grant = context
+        .azure
+        .grant(&base.snapshot, Access::Read, snapshot_set::ACCESS_DURATION)
+        .await
+        .map_err(|source| {
+            Error::azure(
+                format!("open snapshot {} of run {}", base.snapshot.name(), base.job),
+                source,
+            )
+        })?;
+    let changes = async {
+        let base = open(&grant, label).await?;
+        image.changes_since(&base).await
+    }
+    .await;
+    snapshot_set::revoke(grant, &base.snapshot, &context.notices).await;
+    let changes = changes?;
+    Ok(PlannedImage {
+        account: Account {
+            size: image.size(),
+            planned: changes.plan.bytes(),
+        },
+        content: ImageContent::Delta {
+            base_epoch: base.epoch,
+            cleared: changes
+                .cleared
+                .iter()
+                .map(|range| [range.start(), range.end()])
+                .collect(),
+        },
+        plan: changes.plan,
+    })
 }
 
 /// A disk being read.
@@ -113,10 +201,11 @@ impl DiskImage {
         held: Arc<HeldDisk>,
         chunks: ChunkReader,
         account: Account,
+        zeros: ZeroBlocks,
         notices: Notices,
     ) -> Self {
         Self {
-            reader: ImageReader::new(chunks, account.size, ZeroBlocks::Skip),
+            reader: ImageReader::new(chunks, account.size, zeros),
             held,
             account,
             notices,

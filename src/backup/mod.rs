@@ -95,6 +95,8 @@ pub struct Options {
     pub selection: Selection,
     /// Stop at the first failed VM.
     pub abort_on_error: bool,
+    /// Save a disk in full, with an error notice, when its changes cannot be had; else the run fails.
+    pub fallback: bool,
     /// Memory and parallelism.
     pub limits: Limits,
     /// Folder of the tracker file; created (mode 0700) if it does not exist.

@@ -9,10 +9,10 @@ use futures_util::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::chain::{ChainKey, RunRecord, SnapshotRecord};
+use super::chain::{Base, ChainKey, RunRecord, SnapshotRecord};
 use super::select::{Candidate, select};
 use super::tags::chain_name;
-use super::tracker::{RunMark, Tracker};
+use super::tracker::{RunMark, State, Tracker};
 use super::vm::{PreparedVm, SavedVm, VmBackup};
 use super::{
     Error, Level, Options, Outcome, PlannedDisk, PlannedEntry, Run, VmPlan, debris, export,
@@ -34,6 +34,8 @@ pub(super) struct Context {
     pub(super) options: Options,
     pub(super) notices: Notices,
     pub(super) tracker: Tracker,
+    /// What the tracker held when the run began, after the debris was cleared.
+    pub(super) known: State,
     /// All reading of the run: one budget, images in the order in which they are sent.
     pub(super) queue: ReadQueue,
     /// When the run began.
@@ -47,6 +49,29 @@ impl Context {
             job: chain_name(&self.run.job).to_owned(),
             vm: vm.to_owned(),
         }
+    }
+
+    /// What the changes of a disk are computed against: `None` at level Full.
+    ///
+    /// # Errors
+    ///
+    /// Why there is no base, for the notice: the disk is then saved in full, or the run fails.
+    pub(super) fn base(&self, vm: &str, disk: &str) -> Result<Option<Base>, String> {
+        if self.run.level == Level::Full {
+            return Ok(None);
+        }
+        let previous = self
+            .run
+            .previous
+            .as_deref()
+            .ok_or("the Director names no run that it builds on")?;
+        self.known
+            .chain(&self.chain_key(vm))
+            .ok_or_else(|| {
+                "no earlier run of this job is known to have saved this virtual machine".to_owned()
+            })?
+            .base(previous, disk)
+            .map(Some)
     }
 
     /// Seconds since 1970.
@@ -117,16 +142,19 @@ impl Backup {
         let mark = tracker.mark(&run).await?;
         let budget = ByteBudget::new(options.limits.memory);
         let queue = ReadQueue::new(&budget, options.limits, azure.cancellation());
-        let context = Arc::new(Context {
+        let mut context = Context {
             azure,
             run,
             options,
             notices,
             tracker,
+            known: State::default(),
             queue,
             started: SystemTime::now(),
-        });
+        };
         debris::clear(&context).await?;
+        context.known = context.tracker.read(&context.notices).await?;
+        let context = Arc::new(context);
         let names = selected.iter().map(|candidate| candidate.name.as_str());
         context.notices.info(announcement(context.run.level, names));
         Ok(Self {
@@ -176,6 +204,7 @@ impl Backup {
                     )));
                 }
                 Err(error) if error.is_cancelled() => return Err(Error::Cancelled),
+                Err(error @ Error::NoChanges { .. }) => return Err(error),
                 Err(error) if self.context.options.abort_on_error => return Err(error),
                 Err(error) => self.context.notices.error(format!(
                     "virtual machine {} (resource group {}) is not saved: {}",
@@ -406,7 +435,7 @@ async fn plan_vm(
             sku: disk.sku().to_owned(),
             reason: match level {
                 Level::Full => "level Full".to_owned(),
-                Level::Incremental | Level::Differential => super::vm::NO_BASE.to_owned(),
+                Level::Incremental | Level::Differential => "no base".to_owned(),
             },
         })
         .collect();

@@ -14,7 +14,7 @@ use crate::notice::{Notices, with_causes};
 
 /// How long access is asked for at a time. The access layer renews it before it runs out, so this bounds only how long
 /// access stays open after a crash. Azure allows 60 days.
-const ACCESS_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const ACCESS_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The snapshot of one disk, with access to its bytes.
 #[derive(Debug)]

@@ -13,13 +13,11 @@ use super::run::{Context, seconds};
 use super::select::Candidate;
 use super::snapshot_set::{self, OpenSnapshot, Wanted};
 use super::tags::SnapshotTags;
-use super::{Content, Entry, Error, Level};
+use super::{Content, Entry, Error};
 use crate::catalog;
+use crate::document::ImageContent;
 use crate::notice::Notices;
-use crate::pipeline::ChunkReader;
-
-/// Why a disk is saved in full although changes were asked for.
-pub(super) const NO_BASE: &str = "this release saves full images only";
+use crate::pipeline::{ChunkReader, ZeroBlocks};
 
 /// A VM of the run, as far as its end is concerned.
 #[derive(Debug)]
@@ -53,6 +51,7 @@ struct QueuedImage {
     held: Arc<HeldDisk>,
     chunks: ChunkReader,
     account: Account,
+    zeros: ZeroBlocks,
 }
 
 impl PreparedVm {
@@ -82,18 +81,7 @@ impl PreparedVm {
         let snapshots = snapshot_set::take(azure, wanted, notices).await?;
         let ids: Vec<_> = snapshots.iter().map(|open| open.id.clone()).collect();
         match Self::queue(context, candidate, &export, epoch, snapshots).await {
-            Ok(prepared) => {
-                if run.level != Level::Full {
-                    for disk in &prepared.vm.disks {
-                        notices.error(format!(
-                            "{}: saved as a full image although the level is {}: {NO_BASE}",
-                            disk.label,
-                            run.level.as_str(),
-                        ));
-                    }
-                }
-                Ok(prepared)
-            }
+            Ok(prepared) => Ok(prepared),
             Err(error) => {
                 snapshot_set::delete(&azure.for_cleanup(), &ids, notices).await;
                 Err(error)
@@ -109,13 +97,18 @@ impl PreparedVm {
         epoch: u64,
         snapshots: Vec<OpenSnapshot>,
     ) -> Result<Self, Error> {
-        let planned = join_all(snapshots.iter().map(image::plan)).await;
-        let planned = planned.into_iter().collect::<Result<Vec<_>, Error>>();
-        let document = export.document(candidate, &context.run, epoch, &snapshots);
-        let (planned, bytes) = match (planned, document.to_bytes()) {
-            (Ok(planned), Ok(bytes)) => (planned, bytes),
-            (Err(error), _) => return Err(close(snapshots, error, context).await),
-            (_, Err(reason)) => {
+        let plans = snapshots
+            .iter()
+            .map(|snapshot| image::plan(context, &candidate.uuid, snapshot));
+        let planned = join_all(plans).await;
+        let planned = match planned.into_iter().collect::<Result<Vec<_>, Error>>() {
+            Ok(planned) => planned,
+            Err(error) => return Err(close(snapshots, error, context).await),
+        };
+        let document = export.document(candidate, &context.run, epoch, &snapshots, &planned);
+        let bytes = match document.to_bytes() {
+            Ok(bytes) => bytes,
+            Err(reason) => {
                 let error = Error::Unsavable {
                     what: format!("virtual machine {}", candidate.name),
                     reason: format!("its configuration cannot be written: {reason}"),
@@ -127,11 +120,16 @@ impl PreparedVm {
             .into_iter()
             .zip(planned)
             .zip(document.images)
-            .map(|((open, (plan, account)), record)| QueuedImage {
+            .map(|((open, planned), record)| QueuedImage {
                 file: record.file,
                 held: Arc::new(HeldDisk::new(open)),
-                chunks: context.queue.push(plan),
-                account,
+                chunks: context.queue.push(planned.plan),
+                account: planned.account,
+                // What changed to zeros must be written at restore.
+                zeros: match planned.content {
+                    ImageContent::Full => ZeroBlocks::Skip,
+                    ImageContent::Delta { .. } => ZeroBlocks::Keep,
+                },
             })
             .collect::<Vec<_>>();
         Ok(Self {
@@ -202,6 +200,7 @@ impl VmBackup {
                     image.held,
                     image.chunks,
                     image.account,
+                    image.zeros,
                     context.notices.clone(),
                 ))),
             )

@@ -37,6 +37,8 @@ pub struct Settings {
     pub selection: Selection,
     /// Stop at the first failed VM.
     pub abort_on_error: bool,
+    /// Save a disk in full, with a notice, when its changes cannot be had; else the job fails.
+    pub fallback: bool,
     /// 0 to 9.
     pub debug: u8,
     /// Name of the restored VM.

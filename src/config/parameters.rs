@@ -24,6 +24,7 @@ pub(super) enum Parameter {
     ResourceGroup,
     NewHostname,
     Transfer,
+    Fallback,
     Memory,
     Concurrency,
     Cloud,
@@ -34,7 +35,7 @@ pub(super) enum Parameter {
 }
 
 /// Each parameter with its name and with names that other tools, and people, give to the same thing.
-const NAMES: [(Parameter, &str, &[&str]); 22] = [
+const NAMES: [(Parameter, &str, &[&str]); 23] = [
     (
         Parameter::TenantId,
         "tenant_id",
@@ -118,6 +119,7 @@ const NAMES: [(Parameter, &str, &[&str]); 22] = [
         &["hostname", "new_name", "new_host", "restore_name"],
     ),
     (Parameter::Transfer, "transfer", &["mode", "transport"]),
+    (Parameter::Fallback, "fallback", &["full_fallback"]),
     (Parameter::Memory, "memory", &["max_memory", "mem"]),
     (
         Parameter::Concurrency,

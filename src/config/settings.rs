@@ -202,6 +202,9 @@ impl Reader {
             abort_on_error: self
                 .value(Parameter::AbortOnError, values::zero_or_one)
                 .unwrap_or(false),
+            fallback: self
+                .value(Parameter::Fallback, values::yes_or_no)
+                .unwrap_or(true),
             debug: self
                 .value(Parameter::Debug, values::debug_level)
                 .unwrap_or(0),

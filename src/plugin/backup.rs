@@ -88,6 +88,7 @@ pub(super) fn run_options(host: &dyn Host, settings: &Settings) -> Result<Option
     Ok(Options {
         selection: settings.selection.clone(),
         abort_on_error: settings.abort_on_error,
+        fallback: settings.fallback,
         limits: settings.limits,
         state_dir: state_dir(host)?,
     })

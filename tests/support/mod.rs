@@ -158,6 +158,7 @@ impl World {
         backup::Options {
             selection: Selection::default(),
             abort_on_error: false,
+            fallback: true,
             limits: limits(),
             state_dir: self.folder.path().join("state"),
         }

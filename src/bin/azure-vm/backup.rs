@@ -96,6 +96,7 @@ pub(crate) fn options(settings: &Settings, state: &TempDir) -> Options {
     Options {
         selection: settings.selection.clone(),
         abort_on_error: settings.abort_on_error,
+        fallback: settings.fallback,
         limits: settings.limits,
         state_dir: state.path().to_owned(),
     }

@@ -115,6 +115,7 @@ impl From<backup::Error> for Failure {
             | backup::Error::Unsavable { .. }
             | backup::Error::Image { .. }
             | backup::Error::Tracker { .. }
+            | backup::Error::NoChanges { .. }
             | backup::Error::NothingSaved { .. }
             | backup::Error::Cancelled => Status::Failed,
         };
