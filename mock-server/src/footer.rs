@@ -9,6 +9,7 @@ const COOKIE: &[u8; 8] = b"conectix";
 const FEATURES_RESERVED: u32 = 2;
 const VERSION: u32 = 0x0001_0000;
 const TYPE_FIXED: u32 = 2;
+const LARGEST_GEOMETRY: (u16, u8, u8) = (65_535, 16, 255);
 
 /// A valid footer for a disk of `size` bytes. Its time stamp and id depend on nothing, so that equal disks end equally.
 pub(crate) fn build(size: u64) -> [u8; 512] {
@@ -36,8 +37,8 @@ pub(crate) fn check(footer: &[u8; 512], size: u64) -> Result<(), String> {
     let u32_at = |at: usize| {
         u32::from_be_bytes([footer[at], footer[at + 1], footer[at + 2], footer[at + 3]])
     };
+    let u16_at = |at: usize| u16::from_be_bytes([footer[at], footer[at + 1]]);
     let u64_at = |at: usize| u64::from(u32_at(at)) << 32 | u64::from(u32_at(at + 4));
-    let (cylinders, heads, sectors) = geometry(size);
     let expect = |what: &str, found: u64, wanted: u64| {
         if found == wanted {
             Ok(())
@@ -58,9 +59,15 @@ pub(crate) fn check(footer: &[u8; 512], size: u64) -> Result<(), String> {
     expect("data offset", u64_at(16), u64::MAX)?;
     expect("disk type", u32_at(60).into(), TYPE_FIXED.into())?;
     expect("current size", u64_at(48), size)?;
-    expect("cylinders", u64::from(u32_at(56) >> 16), cylinders.into())?;
-    expect("heads", footer[58].into(), heads.into())?;
-    expect("sectors per track", footer[59].into(), sectors.into())?;
+    // The largest geometry says that the current size alone counts: `qemu-img -o subformat=fixed,force_size`, which
+    // "Prepare a Windows VHD or VHDX to upload to Azure" and its Linux counterparts tell people to use.
+    let found = (u16_at(56), footer[58], footer[59]);
+    if found != geometry(size) && found != LARGEST_GEOMETRY {
+        return Err(format!(
+            "its geometry (cylinders, heads, sectors per track) is {found:?}, not {:?}",
+            geometry(size)
+        ));
+    }
     expect("checksum", u32_at(64).into(), checksum(footer).into())?;
     if footer[85..].iter().any(|byte| *byte != 0) {
         return Err("its reserved bytes are not zero".to_owned());

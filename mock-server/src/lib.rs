@@ -27,6 +27,7 @@ mod faults;
 mod footer;
 mod front;
 mod message;
+mod metadata;
 mod observer;
 pub mod pattern;
 mod scenario;

@@ -3,6 +3,7 @@ use crate::{
     arm::error::ArmError,
     clock,
     message::{Request, Response, percent_decode},
+    metadata,
     state::{World, grant::sign},
 };
 use base64::{
@@ -43,6 +44,7 @@ pub(crate) fn operation(request: &Request) -> Option<&'static str> {
     match (request.method.as_str(), &segments[..]) {
         ("POST", [_, "oauth2", "v2.0", "token"]) => Some("Token"),
         ("GET", [_, "v2.0", ".well-known", "openid-configuration"]) => Some("OpenIdConfiguration"),
+        ("GET", ["metadata", "endpoints"]) => Some("CloudMetadata"),
         _ => None,
     }
 }
@@ -55,6 +57,7 @@ pub(crate) fn respond(world: &World, request: &Request, operation: &str) -> Resp
         .unwrap_or_default();
     let answer = match operation {
         "Token" => issue(world, request, tenant),
+        "CloudMetadata" => Ok(metadata::endpoints(request)),
         _ => discover(world, request, tenant),
     };
     answer

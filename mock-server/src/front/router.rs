@@ -129,7 +129,10 @@ impl Match for InArea {
         let segments: Vec<&str> = path.split('/').skip(1).collect();
         match self.0 {
             Area::Control => false,
-            Area::Token => matches!(segments[..], [_, "oauth2", ..] | [_, "v2.0", ..]),
+            Area::Token => matches!(
+                segments[..],
+                [_, "oauth2", ..] | [_, "v2.0", ..] | ["metadata", ..]
+            ),
             Area::Blob => path.starts_with("/md-"),
             Area::Arm => segments.first() == Some(&"subscriptions"),
             Area::Unknown => true,
