@@ -1,6 +1,6 @@
 //! The control interface under `/_emulator/`, for people and for tests in other processes.
 use crate::{
-    Error, Fault, Link, Scenario,
+    Change, Error, Fault, Link, Scenario,
     message::{Body, Request, Response},
     service::Service,
     size::ByteSize,
@@ -41,12 +41,21 @@ struct LinkBody {
     bandwidth: Option<ByteSize>,
 }
 
-/// One fault or several.
+/// One value or several.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum FaultsBody {
-    Several(Vec<Fault>),
-    One(Box<Fault>),
+enum OneOrMore<T> {
+    More(Vec<T>),
+    One(Box<T>),
+}
+
+impl<T> OneOrMore<T> {
+    fn into_vec(self) -> Vec<T> {
+        match self {
+            Self::More(values) => values,
+            Self::One(value) => vec![*value],
+        }
+    }
 }
 
 /// What a control request came to.
@@ -75,7 +84,7 @@ pub(crate) fn respond(service: &Service, request: &Request) -> Response {
         ),
         Err(Refusal::Wrong(message)) => error(400, message),
         Err(Refusal::Failed(failure)) => {
-            let status = if matches!(failure, Error::NoSuchDisk(_)) {
+            let status = if matches!(failure, Error::NoSuchDisk(_) | Error::NoSuchVm(_)) {
                 404
             } else {
                 400
@@ -112,6 +121,13 @@ fn answer(service: &Service, request: &Request) -> Result<Response, Refusal> {
             service.load(&parse::<Scenario>(request)?)?;
             done()
         }
+        ("POST", ["changes"]) => {
+            let mut world = service.world();
+            for change in parse::<OneOrMore<Change>>(request)?.into_vec() {
+                world.change(&change)?;
+            }
+            done()
+        }
         ("GET", ["state"]) => show(&service.view()),
         ("GET", ["counters"]) => show(&service.counters()),
         ("DELETE", ["counters"]) => {
@@ -120,11 +136,8 @@ fn answer(service: &Service, request: &Request) -> Result<Response, Refusal> {
         }
         ("GET", ["faults"]) => show(&service.faults.list()),
         ("POST", ["faults"]) => {
-            match parse::<FaultsBody>(request)? {
-                FaultsBody::Several(faults) => {
-                    faults.into_iter().for_each(|fault| service.fault(fault))
-                }
-                FaultsBody::One(fault) => service.fault(*fault),
+            for fault in parse::<OneOrMore<Fault>>(request)?.into_vec() {
+                service.fault(fault);
             }
             done()
         }

@@ -1,6 +1,7 @@
 //! The running emulator and what its owner can do to it.
 use crate::{
-    Config, Counters, Error, Fault, Link, Scenario, StateView, front::Front, service::Service,
+    Change, Config, Counters, Error, Fault, Link, Scenario, StateView, front::Front,
+    service::Service,
 };
 use std::{net::IpAddr, ops::Range, sync::Arc, time::Duration};
 use tokio::runtime::Runtime;
@@ -102,6 +103,13 @@ impl Emulator {
     /// No such disk; a range outside of it.
     pub fn guest_discard(&self, disk: &str, offset: u64, len: u64) -> Result<(), Error> {
         self.service.guest_discard(disk, offset, len)
+    }
+
+    /// Does what an administrator could do meanwhile.
+    /// # Errors
+    /// What does not exist; what the service's rules forbid. Nothing is changed then.
+    pub fn change(&self, change: &Change) -> Result<(), Error> {
+        self.service.world().change(change)
     }
 
     /// The bytes that a guest would read; also of a snapshot.

@@ -40,6 +40,19 @@ pub enum Error {
         "find disk or snapshot {0}: there is none of this id or name, or the name is not unique"
     )]
     NoSuchDisk(String),
+    /// No VM has this id or name.
+    #[error(
+        "find virtual machine {0}: there is none of this id or name, or the name is not unique"
+    )]
+    NoSuchVm(String),
+    /// A change that the service's rules forbid.
+    #[error("{what}: {reason}")]
+    Change {
+        /// What was to be done.
+        what: String,
+        /// Why it was not.
+        reason: String,
+    },
     /// Generated content is written in whole pages.
     #[error("write {offset}+{len}: offset and length must be multiples of 512 bytes")]
     Unaligned {

@@ -18,6 +18,7 @@
 mod arm;
 mod blob;
 mod build;
+mod change;
 mod clock;
 mod config;
 mod control;
@@ -38,6 +39,7 @@ mod sync;
 mod token;
 mod view;
 
+pub use change::Change;
 pub use config::{
     Config, DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, DEFAULT_LOCATION, DEFAULT_RESOURCE_GROUP,
     DEFAULT_SUBSCRIPTION, DEFAULT_TENANT, Link, OperationPolicy,

@@ -293,7 +293,7 @@ impl World {
     }
 }
 
-fn grow(volume: &mut Volume, size: u64) -> Result<(), ArmError> {
+pub(super) fn grow(volume: &mut Volume, size: u64) -> Result<(), ArmError> {
     if size < volume.size() {
         return Err(ArmError::invalid(
             "disk.diskSizeGB",

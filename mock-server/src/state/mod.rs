@@ -1,4 +1,5 @@
 //! The pure state: what exists and which rules hold. It knows no HTTP; time and settings come from outside.
+mod change;
 pub(crate) mod content;
 mod disk;
 mod fill;

@@ -56,14 +56,7 @@ impl World {
         }
         self.seed_network(scenario)?;
         for disk in &scenario.disks {
-            let at = format!("disks[{}]", disk.name);
-            let place = self.place(
-                &at,
-                disk.subscription.as_deref(),
-                disk.resource_group.as_deref(),
-                disk.location.as_deref(),
-            )?;
-            self.seed_disk(&at, disk, &place, disk.zone.as_deref(), None)?;
+            self.seed_free_disk(&format!("disks[{}]", disk.name), disk)?;
         }
         for vm in &scenario.virtual_machines {
             self.seed_vm(vm)?;
@@ -329,6 +322,18 @@ impl World {
         Ok(key)
     }
 
+    /// A disk that belongs to no VM.
+    pub(super) fn seed_free_disk(&mut self, at: &str, disk: &Disk) -> Result<(), Error> {
+        let place = self.place(
+            at,
+            disk.subscription.as_deref(),
+            disk.resource_group.as_deref(),
+            disk.location.as_deref(),
+        )?;
+        self.seed_disk(at, disk, &place, disk.zone.as_deref(), None)?;
+        Ok(())
+    }
+
     fn seed_disk(
         &mut self,
         at: &str,
@@ -401,7 +406,7 @@ impl World {
         Ok(key)
     }
 
-    fn seed_vm(&mut self, vm: &scenario::Vm) -> Result<(), Error> {
+    pub(super) fn seed_vm(&mut self, vm: &scenario::Vm) -> Result<(), Error> {
         let at = format!("virtualMachines[{}]", vm.name);
         let place = self.place(
             &at,
@@ -543,7 +548,7 @@ impl World {
         })
     }
 
-    fn seed_snapshot(&mut self, snapshot: &scenario::Snapshot) -> Result<(), Error> {
+    pub(super) fn seed_snapshot(&mut self, snapshot: &scenario::Snapshot) -> Result<(), Error> {
         let at = format!("snapshots[{}]", snapshot.name);
         let source = self
             .find_volume(&snapshot.disk)
@@ -556,6 +561,9 @@ impl World {
         let place = self.place(&at, Some(&subscription), Some(&group), Some(&location))?;
         let id = place.id(Kind::Snapshot, &snapshot.name);
         let key = id.key();
+        if self.volumes.contains_key(&key) {
+            return Err(problem(at, "the name is used twice in this resource group"));
+        }
         let source = self.find_volume(&snapshot.disk)?;
         let made = self
             .snapshot_of(source, id, &location)
@@ -565,9 +573,7 @@ impl World {
             provisioning: "Succeeded",
             ..made
         };
-        if self.volumes.insert(key, made).is_some() {
-            return Err(problem(at, "the name is used twice in this resource group"));
-        }
+        self.volumes.insert(key, made);
         Ok(())
     }
 }

@@ -46,6 +46,19 @@ pub(crate) struct Slot {
     pub(crate) extra: Map<String, Value>,
 }
 
+impl Slot {
+    /// A data disk that exists, attached with the service's defaults.
+    pub(super) fn attached(disk: String) -> Self {
+        Self {
+            disk,
+            caching: "None".to_owned(),
+            delete_option: "Detach".to_owned(),
+            create_option: "Attach".to_owned(),
+            extra: Map::new(),
+        }
+    }
+}
+
 impl World {
     /// PUT of a VM: its new form, and whether it is new.
     pub(crate) fn put_vm(
@@ -287,7 +300,7 @@ impl World {
         }
     }
 
-    fn free_disk(&mut self, vm: &str, disk: &str) {
+    pub(super) fn free_disk(&mut self, vm: &str, disk: &str) {
         if let Some(volume) = self.volumes.get_mut(disk)
             && let Role::Disk { owner, .. } = &mut volume.role
             && owner.as_deref() == Some(vm)
@@ -404,7 +417,7 @@ impl World {
     }
 
     /// Whether a disk may be in a VM of this place.
-    fn check_attach(
+    pub(super) fn check_attach(
         &self,
         vm: &ResourceId,
         location: &str,
