@@ -177,6 +177,13 @@ impl Disk {
         self
     }
 
+    /// Sets the unique id.
+    #[must_use]
+    pub fn unique_id(mut self, id: &str) -> Self {
+        self.unique_id = Some(id.to_owned());
+        self
+    }
+
     /// Sets the SKU, e.g. `StandardSSD_LRS`.
     #[must_use]
     pub fn sku(mut self, sku: &str) -> Self {

@@ -28,9 +28,6 @@ pub(crate) struct Cloud {
 impl Cloud {
     /// One VM, `web-01`, with disks on LUNs 0 and 5.
     pub(crate) fn start() -> Self {
-        static ALONE: Mutex<()> = Mutex::new(());
-        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let runtime = Runtime::new().expect("runtime");
         let os = Disk::new(DISKS[0], OS_DISK_SIZE)
             .pattern(1, 0, MIB)
             .pattern(2, 40 * MIB + 512, 3 * MIB);
@@ -39,8 +36,16 @@ impl Cloud {
         let vm = Vm::new("rg1", "web-01", os)
             .data_disk(0, data)
             .data_disk(5, empty);
+        Self::with(Scenario::new().vm(vm))
+    }
+
+    /// What the scenario describes.
+    pub(crate) fn with(scenario: Scenario) -> Self {
+        static ALONE: Mutex<()> = Mutex::new(());
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let runtime = Runtime::new().expect("runtime");
         let config = Config {
-            scenario: Scenario::new().vm(vm),
+            scenario,
             ..Config::default()
         };
         let emulator = runtime.block_on(Emulator::start(config)).expect("emulator");
@@ -74,10 +79,16 @@ impl Cloud {
 
     /// Nothing is open, running or left behind, but for snapshots of good runs.
     pub(crate) fn assert_clean(&self, snapshots: usize) {
+        self.assert_idle();
+        let found = self.emulator.state().snapshots;
+        assert_eq!(found.len(), snapshots, "{found:?}");
+    }
+
+    /// Nothing is open, running or left behind locally.
+    pub(crate) fn assert_idle(&self) {
         let state = self.emulator.state();
         assert!(state.grants.is_empty(), "{:?}", state.grants);
         assert!(state.running_operations.is_empty());
-        assert_eq!(state.snapshots.len(), snapshots, "{:?}", state.snapshots);
         assert_eq!(self.emulator.unmodelled(), Vec::<String>::new());
         let staging = self.working_dir().join("azure-vm/restore");
         let left = std::fs::read_dir(staging).map_or(0, Iterator::count);

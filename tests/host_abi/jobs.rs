@@ -1,6 +1,7 @@
 //! Whole jobs in Bacula's order.
 
 use std::ffi::CString;
+use std::ops::ControlFlow;
 
 use crate::cloud::Cloud;
 use crate::host::{Job, Packet, RC_MORE, RC_OK, Saved};
@@ -38,22 +39,41 @@ impl Stored {
 
 /// A job whose host knows what every daemon knows.
 pub(crate) fn start(numbers: &'static Numbers, cloud: &Cloud, job_id: i32) -> Job {
+    start_as(
+        numbers,
+        cloud,
+        job_id,
+        &format!("test.2026-01-01_00.00.00_{job_id:02}"),
+    )
+}
+
+/// The same under this unique name.
+pub(crate) fn start_as(numbers: &'static Numbers, cloud: &Cloud, job_id: i32, name: &str) -> Job {
     let mut job = Job::start(Plugin::of(numbers), job_id);
     let working_dir = cloud.working_dir();
     std::fs::create_dir_all(&working_dir).expect("working directory");
     job.set_text(2, "test-fd");
-    job.set_text(6, &format!("test.2026-01-01_00.00.00_{job_id:02}"));
+    job.set_text(6, name);
     job.set_text(13, working_dir.to_str().expect("a plain name"));
     assert_eq!(
-        job.event_text(1, &format!("JobId={job_id} Job=test")),
+        job.event_text(1, &format!("JobId={job_id} Job={name}")),
         RC_OK
     );
     job
 }
 
-/// Up to the first backup command, whose return code it returns.
+/// A Full up to the first backup command, whose return code it returns.
 pub(crate) fn begin_backup(job: &mut Job, command: &str) -> i32 {
-    job.event_number(12, 'F' as usize);
+    begin_backup_at(job, 'F', command)
+}
+
+/// The same at this level.
+pub(crate) fn begin_backup_at(job: &mut Job, level: char, command: &str) -> i32 {
+    if level != 'F' {
+        // The time of the run before.
+        job.event_number(13, 1_767_571_200);
+    }
+    job.event_number(12, level as usize);
     job.event_text(20, command);
     job.event(19, std::ptr::null_mut());
     job.event(3, std::ptr::null_mut());
@@ -62,7 +82,19 @@ pub(crate) fn begin_backup(job: &mut Job, command: &str) -> i32 {
 
 /// What the daemon does between a backup command and the end of its files. Stops where the daemon stops.
 pub(crate) fn store_files(job: &mut Job, buffer: usize) -> Vec<Stored> {
+    store_files_while(job, buffer, |_, _| ControlFlow::Continue(()))
+}
+
+/// The same; `between` is called with the number of blocks of images so far, once for each number, and may end the
+/// reading, as the daemon does when it cannot send.
+pub(crate) fn store_files_while(
+    job: &mut Job,
+    buffer: usize,
+    mut between: impl FnMut(&mut Job, usize) -> ControlFlow<()>,
+) -> Vec<Stored> {
     let mut stored = Vec::new();
+    let mut count = 0;
+    let mut flow = ControlFlow::Continue(());
     let mut buffer = vec![0; buffer];
     while let Ok(saved) = job.start_backup_file() {
         let mut blocks = Vec::new();
@@ -77,11 +109,18 @@ pub(crate) fn store_files(job: &mut Job, buffer: usize) -> Vec<Stored> {
                 assert_eq!(answer.errno, 0);
                 let offset = u64::try_from(answer.offset).expect("an offset");
                 blocks.push((offset, buffer[..len].to_vec()));
+                if saved.offsets {
+                    count += 1;
+                    flow = between(job, count);
+                }
+                if flow.is_break() {
+                    break;
+                }
             }
             job.close();
         }
         stored.push(Stored { saved, blocks });
-        if job.end_backup_file() != RC_MORE {
+        if job.end_backup_file() != RC_MORE || flow.is_break() {
             break;
         }
     }
@@ -106,9 +145,7 @@ pub(crate) fn backup(numbers: &'static Numbers, cloud: &Cloud, command: &str) ->
         "{:?}",
         job.messages()
     );
-    // As on the daemons: 9.6 keeps 8 bytes of its buffer for the offset.
-    let buffer = if numbers.version == 14 { 65528 } else { 65536 };
-    let stored = store_files(&mut job, buffer);
+    let stored = store_files(&mut job, numbers.buffer());
     end_backup(&mut job, 'T');
     let messages = job.messages();
     assert!(messages.iter().all(|(class, _)| *class > 1), "{messages:?}");

@@ -11,7 +11,9 @@
     reason = "a host of a C interface; the plugin's own unsafe code is what is tested here"
 )]
 
+mod chain;
 mod cloud;
+mod director;
 mod disorder;
 mod host;
 mod jobs;
@@ -20,3 +22,4 @@ mod load;
 mod numbers;
 mod round_trip;
 mod symbols;
+mod world;

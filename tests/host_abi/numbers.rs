@@ -11,6 +11,15 @@ pub(crate) struct Numbers {
     /// Fatal, error, warning, info.
     pub(crate) message_types: [i32; 4],
     pub(crate) where_: i32,
+    /// Unique name of the run before.
+    pub(crate) previous: i32,
+}
+
+impl Numbers {
+    /// Size of the buffer for images: 9.6 keeps 8 bytes of its own for the offset.
+    pub(crate) fn buffer(&self) -> usize {
+        if self.version == 14 { 65528 } else { 65536 }
+    }
 }
 
 /// `save_pkt`.
@@ -121,6 +130,7 @@ pub(crate) static ALL: [Numbers; 4] = [
         },
         message_types: [3, 4, 5, 6],
         where_: 14,
+        previous: 20,
     },
     Numbers {
         version: 21,
@@ -142,6 +152,7 @@ pub(crate) static ALL: [Numbers; 4] = [
         restore: RESTORE_21,
         message_types: [3, 4, 5, 6],
         where_: 14,
+        previous: 19,
     },
     Numbers {
         version: 22,
@@ -151,6 +162,7 @@ pub(crate) static ALL: [Numbers; 4] = [
         restore: RESTORE_21,
         message_types: [4, 5, 6, 7],
         where_: 15,
+        previous: 20,
     },
     Numbers {
         version: 23,
@@ -160,9 +172,11 @@ pub(crate) static ALL: [Numbers; 4] = [
         restore: RESTORE_21,
         message_types: [4, 5, 6, 7],
         where_: 15,
+        previous: 20,
     },
 ];
 
 pub(crate) const FATAL: usize = 0;
+pub(crate) const ERROR: usize = 1;
 
 pub(crate) static V14: &Numbers = &ALL[0];
