@@ -24,6 +24,8 @@ pub struct Document {
     pub creator: String,
     /// Unique name of the Bacula job that made the images.
     pub job: String,
+    /// Level of that job: `Full`, `Incremental` or `Differential`. What an image holds, its `content` says.
+    pub level: String,
     /// Seconds since 1970 in the file names of this run.
     pub epoch: u64,
     /// The VM's own UUID (`properties.vmId`), lower case with dashes.
@@ -65,6 +67,9 @@ pub struct ImageRecord {
     pub size_bytes: u64,
     /// Logical sector size in bytes; images are made of 512-byte sectors.
     pub sector_size: u32,
+    /// Most bytes that the image file holds: what was to be read of the snapshot. All-zero blocks of a full image are
+    /// then left out.
+    pub data_bytes: u64,
     /// Whole image or changes.
     pub content: ImageContent,
     /// Name of the snapshot that was read.
@@ -100,34 +105,112 @@ impl fmt::Display for Slot {
 pub enum ImageContent {
     /// Everything that is not zero.
     Full,
-    /// What changed since an earlier image of the same disk.
+    /// What changed since an earlier image of the same disk: first clear, then write the blocks of the file.
     #[serde(rename_all = "camelCase")]
     Delta {
         /// Epoch of the image that the changes apply to.
         base_epoch: u64,
-        /// Ranges that read as zeros since then, `[start, end)` in bytes, ascending.
-        cleared: Vec<[u64; 2]>,
+        /// Unique name of the job that made that image, for people.
+        base_job: String,
+        /// Ranges that read as zeros since then; ascending and disjoint.
+        #[serde(with = "range_list")]
+        cleared: Vec<ByteRange>,
     },
 }
 
 impl ImageContent {
-    /// The cleared ranges of a delta, checked; empty for a full image.
-    ///
-    /// # Errors
-    ///
-    /// The offending pair, if one is empty, reversed, overlapping or out of order.
-    pub fn cleared(&self) -> Result<Vec<ByteRange>, [u64; 2]> {
-        let Self::Delta { cleared, .. } = self else {
-            return Ok(Vec::new());
-        };
+    /// The cleared ranges of a delta, ascending and disjoint; none for a full image.
+    #[must_use]
+    pub fn cleared(&self) -> &[ByteRange] {
+        match self {
+            Self::Full => &[],
+            Self::Delta { cleared, .. } => cleared,
+        }
+    }
+}
+
+/// Ranges as text, `0..512 4096..8192`: a disk may have many, and as JSON numbers they would take twice the room.
+mod range_list {
+    use std::fmt::Write;
+
+    use serde::de::{Deserialize, Deserializer, Error};
+    use serde::ser::Serializer;
+
+    use crate::range::ByteRange;
+
+    pub(super) fn serialize<S: Serializer>(
+        ranges: &[ByteRange],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let mut text = String::new();
+        for range in ranges {
+            let separator = if text.is_empty() { "" } else { " " };
+            write!(text, "{separator}{range}").map_err(serde::ser::Error::custom)?;
+        }
+        serializer.serialize_str(&text)
+    }
+
+    /// Refuses what is empty, reversed, overlapping or out of order.
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<ByteRange>, D::Error> {
+        let text = String::deserialize(deserializer)?;
         let mut position = 0;
-        cleared
-            .iter()
-            .map(|&[start, end]| {
-                let range = ByteRange::new(start, end).filter(|r| r.start() >= position);
-                position = end;
-                range.ok_or([start, end])
+        text.split_ascii_whitespace()
+            .map(|word| {
+                let range = word
+                    .split_once("..")
+                    .and_then(|(start, end)| ByteRange::new(start.parse().ok()?, end.parse().ok()?))
+                    .filter(|range| range.start() >= position)
+                    .ok_or_else(|| {
+                        D::Error::custom(format!("cleared range {word} behind {position}"))
+                    })?;
+                position = range.end();
+                Ok(range)
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cleared_ranges_round_trip_as_text() {
+        let range = |start, end| ByteRange::new(start, end).unwrap();
+        for (cleared, text) in [
+            (vec![], "\"\""),
+            (
+                vec![range(0, 512), range(512, 1024), range(4096, 1 << 40)],
+                "\"0..512 512..1024 4096..1099511627776\"",
+            ),
+        ] {
+            let content = ImageContent::Delta {
+                base_epoch: 7,
+                base_job: "j".into(),
+                cleared,
+            };
+            let json = serde_json::to_string(&content).unwrap();
+            assert!(json.contains(text), "{json}");
+            assert_eq!(
+                serde_json::from_str::<ImageContent>(&json).unwrap(),
+                content
+            );
+        }
+        for wrong in [
+            "512..512",
+            "1024..512",
+            "0..1024 512..2048",
+            "8..9 0..1",
+            "7",
+            "0..x",
+            "0-5",
+        ] {
+            let json = format!(
+                "{{\"delta\":{{\"baseEpoch\":7,\"baseJob\":\"j\",\"cleared\":\"{wrong}\"}}}}"
+            );
+            serde_json::from_str::<ImageContent>(&json).expect_err(wrong);
+        }
     }
 }

@@ -259,7 +259,8 @@ async fn a_difference_has_both_kinds_of_range() {
         .expect("granted");
     let changed = target
         .page_blob()
-        .page_ranges_diff(&base.page_blob())
+        .page_list_diff(&base.page_blob())
+        .collect()
         .await
         .expect("listed");
     let of_the_disk: Vec<PageRange> = changed
@@ -282,7 +283,8 @@ async fn a_difference_has_both_kinds_of_range() {
     // The wrong way round there is no difference to be had.
     let error = base
         .page_blob()
-        .page_ranges_diff(&target.page_blob())
+        .page_list_diff(&target.page_blob())
+        .collect()
         .await
         .expect_err("refused");
     assert_eq!(error.kind(), ErrorKind::DiffUnavailable, "{error}");

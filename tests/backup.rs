@@ -173,7 +173,7 @@ async fn a_vm_that_cannot_be_saved_does_not_stop_the_others() {
     world.emulator.fault(
         Fault::new(
             "Snapshots_GrantAccess",
-            Action::error(409, "OperationNotAllowed"),
+            Action::error(403, "AuthorizationFailed"),
         )
         .nth(2),
     );

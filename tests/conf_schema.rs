@@ -9,6 +9,7 @@ use std::fs;
 use std::path::Path;
 
 use azure_vm_fd::document::{Document, FORMAT, ImageContent, ImageRecord, Slot};
+use azure_vm_fd::range::ByteRange;
 use regex::Regex;
 use serde_json::{Value, json};
 
@@ -25,6 +26,7 @@ fn document() -> Document {
         disk_unique_id: "04edf645-da44-41ee-9920-b0677ec17605".into(),
         size_bytes: 35_184_372_088_832,
         sector_size: 512,
+        data_bytes: 1 << 30,
         content,
         snapshot: "snapshot-1".into(),
         snapshot_time: "2026-11-23T09:00:00.1234567+00:00".into(),
@@ -34,6 +36,7 @@ fn document() -> Document {
         format: FORMAT,
         creator: "azure-vm-fd 0.1.0".into(),
         job: "Nightly.2026-11-23_01.05.00_03".into(),
+        level: "Incremental".into(),
         epoch: 1_795_395_900,
         vm_uuid: "98f6aa47-7ef0-4a36-90bc-d8957c9f0033".into(),
         vm_name: "web".into(),
@@ -46,7 +49,11 @@ fn document() -> Document {
                 Slot::Data(5),
                 ImageContent::Delta {
                     base_epoch: 1_795_300_000,
-                    cleared: vec![[0, 512], [4096, 1 << 40]],
+                    base_job: "Nightly.2026-11-22_01.05.00_03".into(),
+                    cleared: [(0, 512), (4096, 1 << 40)]
+                        .into_iter()
+                        .filter_map(|(start, end)| ByteRange::new(start, end))
+                        .collect(),
                 },
             ),
         ],
@@ -205,9 +212,13 @@ fn wrong_values_are_refused() {
         ("/images/0/slot", json!("data")),
         ("/images/1/slot/data", json!(4_294_967_296_u64)),
         ("/images/0/content", json!("delta")),
-        ("/images/1/content/delta/cleared/0", json!([0])),
-        ("/images/1/content/delta/cleared/0", json!([0, 512, 1024])),
-        ("/images/1/content/delta/cleared/0", json!([0, 0])),
+        ("/level", json!("full")),
+        ("/images/1/content/delta/cleared", json!([[0, 512]])),
+        ("/images/1/content/delta/cleared", json!("0-512")),
+        (
+            "/images/1/content/delta/cleared",
+            json!("0..512,4096..8192"),
+        ),
     ] {
         let mut changed = written.clone();
         *changed.pointer_mut(pointer).unwrap() = wrong;

@@ -329,7 +329,7 @@ async fn documents_that_this_release_cannot_follow_are_refused() {
         ("\"format\": 1", "\"format\": 2", "format 2"),
         (
             "\"content\": \"full\"",
-            "\"content\": {\"delta\": {\"baseEpoch\": 5, \"cleared\": []}}",
+            "\"content\": {\"delta\": {\"baseEpoch\": 5, \"baseJob\": \"j\", \"cleared\": \"\"}}",
             "since 5",
         ),
         ("\"vmUuid\": \"", "\"vmUuid\": \"x", "virtual machine x"),

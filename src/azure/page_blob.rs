@@ -34,6 +34,9 @@ pub const MAX_WRITE: u64 = 4 << 20;
 /// Ranges per page of a list; the service's own limit ("Get Page Ranges").
 const LIST_PAGE: u32 = 10_000;
 
+/// Pages of a list without a single range, one after the other, that are still taken for a list that goes on.
+const EMPTY_PAGES: u32 = 1000;
+
 /// Room for the XML or HTML of a refusal, in bytes.
 const REFUSAL_LIMIT: u64 = 64 << 10;
 
@@ -198,23 +201,13 @@ impl PageBlob {
         self.page_list().collect().await
     }
 
-    /// What changed since `base`: both kinds of range, in address order.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::DiffUnavailable`] if the image has to be read in full instead; the service's refusal, or a list
-    /// that cannot be trusted.
-    pub async fn page_ranges_diff(&self, base: &Self) -> Result<Vec<PageRange>, Error> {
-        self.page_list_diff(base).collect().await
-    }
-
     /// The page ranges, page by page, for lists that shall not be in memory as a whole.
     #[must_use]
     pub fn page_list(&self) -> PageList {
         PageList::new(self.clone(), None)
     }
 
-    /// What changed since `base`, page by page.
+    /// What changed since `base`, page by page: both kinds of range, in address order.
     #[must_use]
     pub fn page_list_diff(&self, base: &Self) -> PageList {
         PageList::new(self.clone(), Some(base.clone()))
@@ -390,6 +383,8 @@ pub struct PageList {
     base: Option<PageBlob>,
     marker: Option<String>,
     position: u64,
+    /// Pages without a range since the last one with any.
+    empty: u32,
     done: bool,
 }
 
@@ -400,6 +395,7 @@ impl PageList {
             base,
             marker: None,
             position: 0,
+            empty: 0,
             done: false,
         }
     }
@@ -441,8 +437,18 @@ impl PageList {
         if page.marker.is_some() && page.marker == self.marker {
             return Err(subject.invalid("the list repeats a page: its marker was not heeded"));
         }
-        if let Some(last) = page.ranges.last() {
-            self.position = last.range.end();
+        match page.ranges.last() {
+            // Ranges only ascend, so these pages come to an end.
+            Some(last) => {
+                self.position = last.range.end();
+                self.empty = 0;
+            }
+            None => self.empty += 1,
+        }
+        if self.empty > EMPTY_PAGES {
+            return Err(subject.invalid(format!(
+                "the list does not come to its end: {EMPTY_PAGES} pages without a range"
+            )));
         }
         self.done = page.marker.is_none();
         self.marker = page.marker;
@@ -512,5 +518,54 @@ fn no_difference(error: Error) -> Error {
         error.reinterpret(ErrorKind::DiffUnavailable, error.message())
     } else {
         error
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Script, answer};
+    use super::*;
+
+    fn list(script: &Arc<Script>) -> PageList {
+        let sas = SasUrl::parse("https://md-1.blob.example/c/abcd?sig=s").expect("a SAS");
+        let sender = script.sender(RetryPolicy::JOB);
+        PageBlob::new(sender, Arc::default(), BlobCredential::Fixed(sas)).page_list()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_list_that_goes_round_in_circles_is_refused() {
+        let script = Script::new(|request, index| {
+            if request.method() == http::Method::HEAD {
+                return answer(200, &[("content-length", "1024")], "");
+            }
+            let marker = if index % 2 == 0 { "a" } else { "b" };
+            answer(
+                200,
+                &[],
+                format!("<PageList><NextMarker>{marker}</NextMarker></PageList>"),
+            )
+        });
+        let error = list(&script).collect().await.expect_err("refused");
+        assert_eq!(error.kind(), ErrorKind::InvalidAnswer);
+        assert!(
+            error.to_string().contains("does not come to its end"),
+            "{error}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn empty_pages_in_between_are_followed() {
+        let script = Script::new(|request, index| {
+            let page = match index {
+                0 => return answer(200, &[("content-length", "1024")], ""),
+                1..=500 => format!("<PageList><NextMarker>{index}</NextMarker></PageList>"),
+                _ => "<PageList><PageRange><Start>0</Start><End>511</End></PageRange></PageList>"
+                    .into(),
+            };
+            assert_eq!(request.uri().to_string().contains("marker="), index > 1);
+            answer(200, &[], page)
+        });
+        let ranges = list(&script).collect().await.expect("listed");
+        assert_eq!(ranges.len(), 1);
     }
 }

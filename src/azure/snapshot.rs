@@ -121,6 +121,16 @@ impl Azure {
     }
 }
 
+/// Why the bytes of a snapshot cannot be read now; `None` if they can.
+#[must_use]
+pub fn unreadable(snapshot: &Value) -> Option<String> {
+    match readability(snapshot) {
+        Readiness::Ready => None,
+        Readiness::Pending { state, .. } => Some(state),
+        Readiness::Never(reason) => Some(reason),
+    }
+}
+
 /// Readable means provisioned, copied, and not reserved for instant access, which allows no download ("Instant access
 /// snapshots for Azure managed disks").
 fn readability(snapshot: &Value) -> Readiness {

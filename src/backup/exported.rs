@@ -10,13 +10,11 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::Error;
+use super::changes::{RangeLists, SECTOR};
 use crate::azure::{self, PageBlob, PageRange, PageRangeKind};
 use crate::pipeline::{BoxError, RangeSource, ReadPlan};
 use crate::range::ByteRange;
 use crate::vhd;
-
-/// Images are made of sectors of this many bytes.
-const SECTOR: u64 = 512;
 
 /// A fixed VHD behind a SAS, its footer checked.
 #[derive(Clone, Debug)]
@@ -30,10 +28,14 @@ pub struct ExportedImage {
 /// What to do to an older image to make it the newer one: first clear, then write what is read.
 #[derive(Debug)]
 pub struct Changes {
-    /// Ranges that read as zeros now; ascending and disjoint.
+    /// Ranges that read as zeros now; ascending and disjoint. Some of them may be read as well.
     pub cleared: Vec<ByteRange>,
     /// What to read.
     pub plan: ReadPlan,
+    /// Bytes that Azure lists as written.
+    pub written_bytes: u64,
+    /// Bytes that Azure lists as cleared.
+    pub cleared_bytes: u64,
 }
 
 /// The bytes of an image, as the pipeline sees them.
@@ -47,47 +49,58 @@ impl RangeSource for ImageSource {
 }
 
 impl ExportedImage {
-    /// Checks that the blob is a fixed VHD: length, no VHDX, footer. `what` names it in messages.
+    /// Checks by the footer that the blob is a fixed VHD. `what` names it in messages. With the `size` in bytes that the
+    /// disk must have, this takes one request.
     ///
     /// # Errors
     ///
     /// Azure's refusal; [`Error::Unsavable`] if it is something else.
-    pub async fn open(blob: PageBlob, what: String) -> Result<Self, Error> {
+    pub async fn open(blob: PageBlob, what: String, size: Option<u64>) -> Result<Self, Error> {
         let failed = |action: &str, source| Error::azure(format!("{action} of {what}"), source);
         let refuse = |reason: String| Error::Unsavable {
             what: what.clone(),
             reason,
         };
-        let length = blob
-            .content_length()
-            .await
-            .map_err(|source| failed("read image length", source))?;
-        let (Some(head), Some(foot)) = (
-            ByteRange::new(0, length.min(SECTOR)),
-            length
-                .checked_sub(vhd::FOOTER_LEN)
-                .and_then(|size| ByteRange::new(size, length)),
-        ) else {
+        let length = match size {
+            Some(size) => size.saturating_add(vhd::FOOTER_LEN),
+            None => blob
+                .content_length()
+                .await
+                .map_err(|source| failed("read image length", source))?,
+        };
+        let size = length.saturating_sub(vhd::FOOTER_LEN);
+        let Some(foot) = ByteRange::new(size, length).filter(|foot| foot.start() > 0) else {
             return Err(refuse(format!("its image has {length} bytes only")));
         };
-        let head = read_sector(&blob, head)
-            .await
-            .map_err(|source| failed("read image head", source))?;
-        if head.starts_with(vhd::VHDX_SIGNATURE) {
-            return Err(refuse(
-                "Azure serves it as VHDX, as it does for disks with 4096-byte sectors; only fixed VHDs can be read"
-                    .into(),
-            ));
-        }
         let footer = read_sector(&blob, foot)
             .await
             .map_err(|source| failed("read image footer", source))?;
+        let actual = blob
+            .content_length()
+            .await
+            .map_err(|source| failed("read image length", source))?;
+        if actual != length {
+            return Err(refuse(format!(
+                "its image has {actual} bytes instead of {length}, the disk and a VHD footer"
+            )));
+        }
         match vhd::parse_fixed_footer(&footer) {
-            Ok(size) if size == foot.start() && size > 0 => Ok(Self { blob, what, size }),
-            Ok(size) => Err(refuse(format!(
-                "its image says that it holds {size} bytes, and has {length} with the footer"
+            Ok(named) if named == size => Ok(Self { blob, what, size }),
+            Ok(named) => Err(refuse(format!(
+                "its image says that it holds {named} bytes, and has {length} with the footer"
             ))),
-            Err(error) => Err(refuse(format!("its image is no fixed VHD: {error}"))),
+            Err(error) => {
+                let head = match ByteRange::new(0, SECTOR) {
+                    Some(head) => read_sector(&blob, head).await.unwrap_or([0; 512]),
+                    None => [0; 512],
+                };
+                Err(refuse(if head.starts_with(vhd::VHDX_SIGNATURE) {
+                    "Azure serves it as VHDX, as it does for disks with 4096-byte sectors; only fixed VHDs can be read"
+                        .into()
+                } else {
+                    format!("its image is no fixed VHD: {error}")
+                }))
+            }
         }
     }
 
@@ -104,36 +117,45 @@ impl ExportedImage {
     ///
     /// Azure's refusal; a list that cannot be trusted.
     pub async fn full_plan(&self) -> Result<ReadPlan, Error> {
-        let listed = self.blob.page_ranges().await.map_err(|source| {
-            Error::azure(format!("list allocated ranges of {}", self.what), source)
-        })?;
-        self.plan(of_kind(&listed, PageRangeKind::Written, self.size))
+        let failed =
+            |source| Error::azure(format!("list allocated ranges of {}", self.what), source);
+        let mut lists = RangeLists::new(self.size, 0);
+        let mut list = self.blob.page_list();
+        while let Some(page) = list.next_page().await.map_err(failed)? {
+            let written = |page: &PageRange| page.kind == PageRangeKind::Written;
+            page.into_iter()
+                .filter(written)
+                .for_each(|page| lists.add(page));
+        }
+        self.plan(lists.finish().read)
     }
 
-    /// What to do to the image of `base`, an earlier snapshot of the same disk.
+    /// What to do to the image of `base`, an earlier snapshot of the same disk. Beyond `most_cleared` ranges, the
+    /// smallest cleared ones are read instead of being named.
     ///
     /// # Errors
     ///
     /// Azure's refusal, also where no difference is to be had; a list that cannot be trusted.
-    pub async fn changes_since(&self, base: &Self) -> Result<Changes, Error> {
-        let listed = self
-            .blob
-            .page_ranges_diff(&base.blob)
-            .await
-            .map_err(|source| {
-                Error::azure(
-                    format!("list changes of {} since {}", self.what, base.what),
-                    source,
-                )
-            })?;
+    pub async fn changes_since(&self, base: &Self, most_cleared: usize) -> Result<Changes, Error> {
+        let failed = |source| {
+            let action = format!("list changes of {} since {}", self.what, base.what);
+            Error::azure(action, source)
+        };
+        let mut lists = RangeLists::new(self.size, most_cleared);
+        let mut list = self.blob.page_list_diff(&base.blob);
+        while let Some(page) = list.next_page().await.map_err(failed)? {
+            page.into_iter().for_each(|page| lists.add(page));
+        }
+        let lists = lists.finish();
         Ok(Changes {
-            cleared: of_kind(&listed, PageRangeKind::Cleared, self.size),
-            plan: self.plan(of_kind(&listed, PageRangeKind::Written, self.size))?,
+            plan: self.plan(lists.read)?,
+            cleared: lists.cleared,
+            written_bytes: lists.written_bytes,
+            cleared_bytes: lists.cleared_bytes,
         })
     }
 
     fn plan(&self, ranges: Vec<ByteRange>) -> Result<ReadPlan, Error> {
-        let ranges = up_to_the_end(ranges, self.size);
         ReadPlan::new(Arc::new(ImageSource(self.blob.clone())), ranges).map_err(|error| {
             Error::Unsavable {
                 what: self.what.clone(),
@@ -141,24 +163,6 @@ impl ExportedImage {
             }
         })
     }
-}
-
-/// The ranges of one kind, without the footer.
-fn of_kind(listed: &[PageRange], kind: PageRangeKind, size: u64) -> Vec<ByteRange> {
-    listed
-        .iter()
-        .filter(|page| page.kind == kind)
-        .filter_map(|page| ByteRange::new(page.range.start(), page.range.end().min(size)))
-        .collect()
-}
-
-/// Adds the last sector, if it is not among `ranges` already.
-fn up_to_the_end(mut ranges: Vec<ByteRange>, size: u64) -> Vec<ByteRange> {
-    if ranges.last().is_none_or(|last| last.end() < size) {
-        // Smaller than a sector only if the footer lies; then the plan is the whole image.
-        ranges.extend(ByteRange::new(size.saturating_sub(SECTOR), size));
-    }
-    ranges
 }
 
 async fn read_sector(blob: &PageBlob, range: ByteRange) -> Result<[u8; 512], azure::Error> {
@@ -169,71 +173,4 @@ async fn read_sector(blob: &PageBlob, range: ByteRange) -> Result<[u8; 512], azu
         *to = *from;
     }
     Ok(sector)
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn page(start: u64, end: u64, kind: PageRangeKind) -> PageRange {
-        PageRange {
-            range: ByteRange::new(start, end).unwrap(),
-            kind,
-        }
-    }
-
-    fn planned(listed: Vec<PageRange>, size: u64) -> Vec<(u64, u64)> {
-        up_to_the_end(of_kind(&listed, PageRangeKind::Written, size), size)
-            .into_iter()
-            .map(|range| (range.start(), range.end()))
-            .collect()
-    }
-
-    #[test]
-    fn the_footer_is_cut_off_and_the_last_sector_is_always_read() {
-        use PageRangeKind::{Cleared, Written};
-        let size = 8192;
-        assert_eq!(planned(vec![], size), [(7680, 8192)]);
-        assert_eq!(
-            planned(vec![page(8192, 8704, Written)], size),
-            [(7680, 8192)]
-        );
-        assert_eq!(
-            planned(vec![page(7168, 8704, Written)], size),
-            [(7168, 8192)]
-        );
-        assert_eq!(
-            planned(vec![page(0, 512, Written), page(512, 1024, Cleared)], size),
-            [(0, 512), (7680, 8192)]
-        );
-    }
-
-    proptest! {
-        #[test]
-        fn a_plan_covers_what_is_written_and_nothing_beyond_the_disk(
-            mut edges in proptest::collection::btree_set(0u64..=65, 0..20),
-            size in 1u64..=64,
-        ) {
-            if edges.len() % 2 == 1 {
-                edges.pop_last();
-            }
-            let edges: Vec<u64> = edges.into_iter().map(|page| page * 512).collect();
-            let size = size * 512;
-            let listed: Vec<_> = edges.chunks(2).map(|e| page(e[0], e[1], PageRangeKind::Written)).collect();
-            let plan = up_to_the_end(of_kind(&listed, PageRangeKind::Written, size), size);
-            prop_assert_eq!(plan.last().unwrap().end(), size);
-            let mut position = 0;
-            for range in &plan {
-                prop_assert!(range.start() >= position);
-                position = range.end();
-            }
-            for sector in (0..size).step_by(512) {
-                let written = listed.iter().any(|p| p.range.start() <= sector && sector < p.range.end());
-                let read = plan.iter().any(|r| r.start() <= sector && sector < r.end());
-                prop_assert_eq!(read, written || sector == size - 512);
-            }
-        }
-    }
 }

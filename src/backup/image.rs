@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::Error;
 use super::chain::Base;
+use super::difference::{self, NoDifference};
+use super::exported::{Changes, ExportedImage};
 use super::run::Context;
 use super::snapshot_set::{self, OpenSnapshot};
-use super::{Error, ExportedImage};
-use crate::azure::{Access, AccessGrant, ResourceId};
+use crate::azure::{AccessGrant, ResourceId};
 use crate::document::ImageContent;
-use crate::notice::{Notices, with_causes};
+use crate::notice::Notices;
 use crate::pipeline::{Block, ChunkReader, ImageReader, ReadPlan, ZeroBlocks};
 use crate::quantity::{ByteSize, Rate};
 
@@ -63,12 +65,14 @@ impl HeldDisk {
 }
 
 /// Facts for the disk's line in the job log.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Account {
     /// Bytes of the disk.
     pub(super) size: u64,
     /// Bytes of the read plan.
-    planned: u64,
+    pub(super) planned: u64,
+    /// What Azure listed, for people.
+    listed: String,
 }
 
 /// What to read of a snapshot, and what that makes of the disk's earlier image.
@@ -80,7 +84,7 @@ pub(super) struct PlannedImage {
 }
 
 /// Opens the snapshot's image, which must have the disk's size, and lists what changed in it since the base of the
-/// disk, or, without one, what is allocated.
+/// disk, or, without one, what is allocated. Changes name at most `most_cleared` cleared ranges.
 ///
 /// # Errors
 ///
@@ -89,26 +93,20 @@ pub(super) async fn plan(
     context: &Context,
     vm: &str,
     snapshot: &OpenSnapshot,
+    most_cleared: usize,
 ) -> Result<PlannedImage, Error> {
     let disk = &snapshot.disk;
-    let image = open(&snapshot.grant, &disk.label()).await?;
-    if image.size() != disk.size {
-        return Err(Error::Unsavable {
-            what: disk.label(),
-            reason: format!(
-                "the image of its snapshot has {} bytes, the disk has {}",
-                image.size(),
-                disk.size
-            ),
-        });
-    }
+    let what = format!("{}, snapshot {}", disk.label(), snapshot.id.name());
+    let image = ExportedImage::open(snapshot.grant.page_blob(), what, Some(disk.size)).await?;
     let reason = match context.base(vm, &disk.unique_id) {
         Ok(None) => return full(&image).await,
-        Ok(Some(base)) => match delta(context, &disk.label(), &image, &base).await {
-            Ok(planned) => return Ok(planned),
-            Err(error) if error.is_cancelled() => return Err(Error::Cancelled),
-            Err(error) => with_causes(&error),
-        },
+        Ok(Some(base)) => {
+            match difference::list(context, snapshot, &image, &base, most_cleared).await {
+                Ok(changes) => return Ok(delta(&image, base, changes)),
+                Err(NoDifference::Cancelled) => return Err(Error::Cancelled),
+                Err(NoDifference::Because(reason)) => reason,
+            }
+        }
         Err(reason) => reason,
     };
     if !context.options.fallback {
@@ -117,17 +115,14 @@ pub(super) async fn plan(
             reason,
         });
     }
+    let planned = full(&image).await?;
     context.notices.error(format!(
-        "{}: saved as a full image although the level is {}: {reason}",
+        "{} is saved as a full image at level {}, because {reason}. The next incremental builds on this image. At restore \
+         nothing has to be left out: the plugin follows the links between the images by itself",
         disk.label(),
         context.run.level.as_str()
     ));
-    full(&image).await
-}
-
-async fn open(grant: &AccessGrant, label: &str) -> Result<ExportedImage, Error> {
-    let what = format!("{label}, snapshot {}", grant.target().name());
-    ExportedImage::open(grant.page_blob(), what).await
+    Ok(planned)
 }
 
 async fn full(image: &ExportedImage) -> Result<PlannedImage, Error> {
@@ -136,51 +131,32 @@ async fn full(image: &ExportedImage) -> Result<PlannedImage, Error> {
         account: Account {
             size: image.size(),
             planned: plan.bytes(),
+            listed: format!("allocated {}", ByteSize(plan.bytes())),
         },
         plan,
         content: ImageContent::Full,
     })
 }
 
-/// Access to the base is held for the time of the listing only: Azure allows few per disk.
-async fn delta(
-    context: &Context,
-    label: &str,
-    image: &ExportedImage,
-    base: &Base,
-) -> Result<PlannedImage, Error> {
-    let grant = context
-        .azure
-        .grant(&base.snapshot, Access::Read, snapshot_set::ACCESS_DURATION)
-        .await
-        .map_err(|source| {
-            Error::azure(
-                format!("open snapshot {} of run {}", base.snapshot.name(), base.job),
-                source,
-            )
-        })?;
-    let changes = async {
-        let base = open(&grant, label).await?;
-        image.changes_since(&base).await
-    }
-    .await;
-    snapshot_set::revoke(grant, &base.snapshot, &context.notices).await;
-    let changes = changes?;
-    Ok(PlannedImage {
+fn delta(image: &ExportedImage, base: Base, changes: Changes) -> PlannedImage {
+    PlannedImage {
         account: Account {
             size: image.size(),
             planned: changes.plan.bytes(),
-        },
-        content: ImageContent::Delta {
-            base_epoch: base.epoch,
-            cleared: changes
-                .cleared
-                .iter()
-                .map(|range| [range.start(), range.end()])
-                .collect(),
+            listed: format!(
+                "changes since {}: written {}, cleared {}",
+                base.job,
+                ByteSize(changes.written_bytes),
+                ByteSize(changes.cleared_bytes)
+            ),
         },
         plan: changes.plan,
-    })
+        content: ImageContent::Delta {
+            base_epoch: base.epoch,
+            base_job: base.job,
+            cleared: changes.cleared,
+        },
+    }
 }
 
 /// A disk being read.
@@ -263,11 +239,11 @@ impl DiskImage {
         self.held.revoke(&self.notices).await;
         let stats = self.reader.stats();
         self.notices.info(format!(
-            "{}: size {}, allocated {}, read {}, sent {}, zeros left out {}; {:.1} s, {}, waited {:.1} s \
+            "{}: size {}, {}, read {}, sent {}, zeros left out {}; {:.1} s, {}, waited {:.1} s \
              for Azure",
             self.held.label,
             ByteSize(self.account.size),
-            ByteSize(self.account.planned),
+            self.account.listed,
             ByteSize(stats.read),
             ByteSize(stats.delivered),
             ByteSize(stats.zeros),

@@ -17,7 +17,9 @@
 //! Nothing here prints or calls the host: what a person should read is left in [`Notices`](crate::notice::Notices).
 
 mod chain;
+mod changes;
 mod debris;
+mod difference;
 mod error;
 mod export;
 mod exported;
@@ -34,6 +36,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::changes::MOST_CLEARED;
 pub use self::error::Error;
 pub use self::exported::{Changes, ExportedImage};
 pub use self::image::DiskImage;

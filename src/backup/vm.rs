@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
+use super::changes::MOST_CLEARED;
 use super::export::{self, Export};
 use super::image::{self, Account, DiskImage, HeldDisk};
 use super::run::{Context, seconds};
@@ -97,9 +98,11 @@ impl PreparedVm {
         epoch: u64,
         snapshots: Vec<OpenSnapshot>,
     ) -> Result<Self, Error> {
+        // The document has room for so many in all.
+        let most_cleared = MOST_CLEARED / snapshots.len().max(1);
         let plans = snapshots
             .iter()
-            .map(|snapshot| image::plan(context, &candidate.uuid, snapshot));
+            .map(|snapshot| image::plan(context, &candidate.uuid, snapshot, most_cleared));
         let planned = join_all(plans).await;
         let planned = match planned.into_iter().collect::<Result<Vec<_>, Error>>() {
             Ok(planned) => planned,

@@ -270,6 +270,7 @@ mod tests {
             disk_unique_id: "u".into(),
             size_bytes: 30 << 30,
             sector_size: 512,
+            data_bytes: 0,
             content: ImageContent::Full,
             snapshot: "s".into(),
             snapshot_time: "t".into(),

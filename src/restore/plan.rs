@@ -374,7 +374,7 @@ mod tests {
     fn image(file: &str, slot: Value) -> Value {
         json!({
             "file": file, "slot": slot, "diskUniqueId": "u", "sizeBytes": 1 << 30, "sectorSize": 512,
-            "content": "full", "snapshot": "s", "snapshotTime": "t",
+            "dataBytes": 1 << 20, "content": "full", "snapshot": "s", "snapshotTime": "t",
             "disk": { "name": "saved", "location": "westeurope", "sku": { "name": "Premium_LRS" } },
         })
     }
@@ -412,7 +412,7 @@ mod tests {
 
     fn document() -> Document {
         from_value(json!({
-            "format": 1, "creator": "c", "job": "j", "epoch": 7,
+            "format": 1, "creator": "c", "job": "j", "level": "Full", "epoch": 7,
             "vmUuid": "3d1f0c52-7a44-4e0e-9a53-8b1d6c2f9e10", "vmName": "ledger01",
             "networkInterfaces": [{ "name": "n0" }, { "name": "n1" }],
             "images": [image("7_osdisk", json!("os")), image("7_0", json!({ "data": 5 }))],
@@ -552,6 +552,7 @@ mod tests {
         assert!(refused(&|images| images[1].sector_size = 4096).contains("4096"));
         let delta = ImageContent::Delta {
             base_epoch: 3,
+            base_job: "j".into(),
             cleared: Vec::new(),
         };
         assert!(refused(&move |images| images[1].content = delta.clone()).contains("since 3"));

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
-use azure_vm_fd::backup::{Changes, ExportedImage};
+use azure_vm_fd::backup::{Changes, ExportedImage, MOST_CLEARED};
 use azure_vm_fd::notice::Severity;
 use azure_vm_fd::pipeline::{ByteBudget, ImageReader, Limits, ReadPlan, ReadQueue, ZeroBlocks};
 use azure_vm_fd::range::ByteRange;
@@ -66,7 +66,7 @@ pub(crate) async fn run(
         }
         (Some(_), None) | (None, Some(_)) | (None, None) => None,
     };
-    let image = ExportedImage::open(blob, what).await?;
+    let image = ExportedImage::open(blob, what, None).await?;
 
     let mut files = IncomingFiles::new();
     let (plan, zeros, target) = match base {
@@ -80,8 +80,8 @@ pub(crate) async fn run(
             (plan, ZeroBlocks::Skip, Target::File(target))
         }
         Some((blob, what, older)) => {
-            let base = ExportedImage::open(blob, what).await?;
-            let Changes { cleared, plan } = image.changes_since(&base).await?;
+            let base = ExportedImage::open(blob, what, None).await?;
+            let Changes { cleared, plan, .. } = image.changes_since(&base, MOST_CLEARED).await?;
             let target = files.create(args.to.clone(), image.size())?;
             copy_older(&older, &base, &image, &cleared, &target, &cancel).await?;
             // A changed block of zeros must cover what the older image has there.

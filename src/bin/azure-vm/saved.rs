@@ -240,11 +240,11 @@ mod tests {
         let image = File::create(folder.join(format!("{epoch}_osdisk"))).unwrap();
         image.set_len(3 << 20).unwrap();
         let document = serde_json::json!({
-            "format": FORMAT, "creator": "test", "job": "j", "epoch": epoch, "vmUuid": uuid, "vmName": name,
+            "format": FORMAT, "creator": "test", "job": "j", "level": "Full", "epoch": epoch, "vmUuid": uuid, "vmName": name,
             "virtualMachine": {}, "networkInterfaces": [],
             "images": [{
                 "file": format!("{epoch}_osdisk"), "slot": "os", "diskUniqueId": "u", "sizeBytes": 3 << 20,
-                "sectorSize": 512, "content": content, "snapshot": "s", "snapshotTime": "t", "disk": {},
+                "sectorSize": 512, "dataBytes": 0, "content": content, "snapshot": "s", "snapshotTime": "t", "disk": {},
             }],
         });
         fs::write(folder.join(format!("{epoch}_conf")), document.to_string()).unwrap();
@@ -310,6 +310,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let delta = ImageContent::Delta {
             base_epoch: 1,
+            base_job: "j".into(),
             cleared: Vec::new(),
         };
         saved(root.path(), UUID, 2, "ledger01", &delta);

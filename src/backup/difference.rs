@@ -1,0 +1,240 @@
+//! What changed in a disk since its base, or why that cannot be told.
+//!
+//! Everything that is known beforehand is checked before Azure is asked: a base of another disk, an unfinished one, a
+//! newer one. Whatever the reason, the caller saves this one disk in full.
+
+use serde_json::Value;
+
+use super::chain::Base;
+use super::export::Disk;
+use super::exported::{Changes, ExportedImage};
+use super::run::Context;
+use super::snapshot_set::{self, OpenSnapshot};
+use crate::azure::snapshot::unreadable;
+use crate::json;
+use crate::notice::with_causes;
+use crate::quantity::ByteSize;
+
+/// Azure computes no difference between snapshots if the disk was resized across this size in between ("Create an
+/// incremental snapshot for managed disks": 4 TB, by which it means TiB). On which side a disk of exactly this size
+/// stands is not documented, so it is taken to stand on the other side of both its neighbours.
+const LINE: u64 = 4 << 40;
+
+/// Why there is no difference.
+#[derive(Debug)]
+pub(super) enum NoDifference {
+    Cancelled,
+    /// Continues a sentence after "because".
+    Because(String),
+}
+
+/// The changes of the opened `image` of `snapshot` since `base`; names at most `most_cleared` cleared ranges. Access to
+/// the base is held for the time of the listing only: Azure allows few per disk.
+pub(super) async fn list(
+    context: &Context,
+    snapshot: &OpenSnapshot,
+    image: &ExportedImage,
+    base: &Base,
+    most_cleared: usize,
+) -> Result<Changes, NoDifference> {
+    let because = |reason: String| {
+        NoDifference::Because(format!(
+            "snapshot {} of job {}, on which it builds, {reason}",
+            base.snapshot.name(),
+            base.job
+        ))
+    };
+    let refused = |what: &str, error: &crate::azure::Error| {
+        if error.is_cancelled() {
+            NoDifference::Cancelled
+        } else if error.is_not_found() {
+            because("is gone".into())
+        } else {
+            because(format!("cannot be {what}: {}", with_causes(error)))
+        }
+    };
+    let resource = context
+        .azure
+        .snapshot(&base.snapshot)
+        .await
+        .map_err(|error| refused("read", &error))?;
+    let size = check(&resource, &snapshot.disk, &snapshot.created).map_err(because)?;
+    let grant = snapshot_set::open(&context.azure, &base.snapshot, &context.notices)
+        .await
+        .map_err(|error| refused("opened", &error))?;
+    let changes = async {
+        let what = format!("snapshot {}", base.snapshot.name());
+        let base = ExportedImage::open(grant.page_blob(), what, Some(size)).await?;
+        image.changes_since(&base, most_cleared).await
+    }
+    .await;
+    snapshot_set::revoke(grant, &base.snapshot, &context.notices).await;
+    changes.map_err(|error| {
+        if error.is_cancelled() {
+            NoDifference::Cancelled
+        } else {
+            because(format!(
+                "cannot be compared with it: {}",
+                with_causes(&error)
+            ))
+        }
+    })
+}
+
+/// Whether the snapshot `base` can be the base of one of `disk` that was `created` then; its size in bytes.
+fn check(base: &Value, disk: &Disk, created: &str) -> Result<u64, String> {
+    let source = json::text(base, "/properties/creationData/sourceUniqueId");
+    if source.is_none_or(|source| !source.eq_ignore_ascii_case(&disk.unique_id)) {
+        return Err(format!(
+            "was taken of another disk, with unique id {} instead of {}",
+            source.unwrap_or("(none)"),
+            disk.unique_id
+        ));
+    }
+    if !json::is_true(base, "/properties/incremental") {
+        return Err("is not an incremental one".into());
+    }
+    if let Some(state) = unreadable(base) {
+        return Err(format!("is not complete: {state}"));
+    }
+    if json::text(base, "/properties/networkAccessPolicy") == Some("DenyAll") {
+        return Err("has the network access policy DenyAll, so it cannot be opened".into());
+    }
+    let base_created = json::text(base, "/properties/timeCreated").unwrap_or_default();
+    if is_older(base_created, created) == Some(false) {
+        return Err(format!(
+            "is not older than the present one: {base_created} and {created}"
+        ));
+    }
+    let Some(size) = json::integer(base, "/properties/diskSizeBytes") else {
+        return Err("has no properties.diskSizeBytes".into());
+    };
+    if size > disk.size {
+        return Err(format!(
+            "is larger than the disk: {size} and {} bytes",
+            disk.size
+        ));
+    }
+    if size < disk.size && (size..=disk.size).contains(&LINE) {
+        return Err(format!(
+            "is from before the disk grew over 4 TiB, from {} to {}: Azure computes no difference across that size",
+            ByteSize(size),
+            ByteSize(disk.size)
+        ));
+    }
+    Ok(size)
+}
+
+/// Whether the first of two ISO 8601 times is before the second; `None` if they have different offsets, which Azure is
+/// not known to do for snapshots of one region. It has the last word anyway.
+fn is_older(first: &str, second: &str) -> Option<bool> {
+    let split = |time: &str| {
+        let at = time.find('T')?;
+        let offset = at + time[at..].find(['Z', '+', '-'])?;
+        Some((time[..offset].to_owned(), time[offset..].to_owned()))
+    };
+    let ((first, first_offset), (second, second_offset)) = (split(first)?, split(second)?);
+    // Without the offset, text order is time order, whatever the number of fraction digits.
+    (first_offset == second_offset).then(|| first < second)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::azure::ResourceId;
+    use crate::document::Slot;
+
+    const NOW: &str = "2026-11-23T10:00:00.0000001+00:00";
+    const TIB: u64 = 1 << 40;
+
+    fn disk(size: u64) -> Disk {
+        Disk {
+            id: ResourceId::new("s", "g", "Microsoft.Compute/disks", "d"),
+            slot: Slot::Data(3),
+            unique_id: "aaaa".into(),
+            size,
+            sector_size: 512,
+            resource: Value::Null,
+        }
+    }
+
+    fn base(size: u64) -> Value {
+        json!({ "properties": {
+            "incremental": true, "provisioningState": "Succeeded", "diskSizeBytes": size,
+            "timeCreated": "2026-11-23T10:00:00+00:00", "networkAccessPolicy": "AllowAll",
+            "creationData": { "sourceUniqueId": "AAAA" },
+        } })
+    }
+
+    #[test]
+    fn what_cannot_be_a_base_is_refused_before_azure_is_asked() {
+        assert_eq!(check(&base(TIB), &disk(TIB), NOW), Ok(TIB));
+        for (member, value, reason) in [
+            (
+                "creationData",
+                json!({ "sourceUniqueId": "bbbb" }),
+                "another disk",
+            ),
+            ("creationData", json!({}), "another disk"),
+            ("incremental", json!(false), "not an incremental"),
+            ("provisioningState", json!("Failed"), "not complete"),
+            ("completionPercent", json!(99.0), "copied to 99 %"),
+            ("networkAccessPolicy", json!("DenyAll"), "DenyAll"),
+            ("timeCreated", json!(NOW), "not older"),
+            (
+                "timeCreated",
+                json!("2026-11-23T10:00:01+00:00"),
+                "not older",
+            ),
+            ("diskSizeBytes", Value::Null, "diskSizeBytes"),
+            ("diskSizeBytes", json!(TIB + 512), "larger than the disk"),
+        ] {
+            let mut base = base(TIB);
+            base["properties"][member] = value;
+            let refusal = check(&base, &disk(TIB), NOW).unwrap_err();
+            assert!(refusal.contains(reason), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn a_disk_may_grow_but_not_over_4_tib() {
+        for (from, to, allowed) in [
+            (TIB, 2 * TIB, true),
+            (4 * TIB, 4 * TIB, true),
+            (4 * TIB + 512, 8 * TIB, true),
+            (TIB, 4 * TIB, false),
+            (4 * TIB, 5 * TIB, false),
+            (4 * TIB - 512, 4 * TIB + 512, false),
+        ] {
+            let checked = check(&base(from), &disk(to), NOW);
+            assert_eq!(checked.is_ok(), allowed, "{from} to {to}: {checked:?}");
+        }
+    }
+
+    #[test]
+    fn times_of_one_offset_compare() {
+        for (first, second, older) in [
+            (
+                "2026-11-23T09:00:00.1234567+00:00",
+                "2026-11-23T09:00:00.123457+00:00",
+                Some(true),
+            ),
+            ("2026-11-23T09:00:00Z", "2026-11-23T09:00:00.1Z", Some(true)),
+            (
+                "2026-11-23T09:00:00-07:00",
+                "2026-11-22T09:00:00-07:00",
+                Some(false),
+            ),
+            (
+                "2026-11-23T09:00:00-07:00",
+                "2026-11-23T09:00:00+00:00",
+                None,
+            ),
+            ("", "2026-11-23T09:00:00+00:00", None),
+        ] {
+            assert_eq!(is_older(first, second), older, "{first} {second}");
+        }
+    }
+}
