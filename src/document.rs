@@ -213,4 +213,27 @@ mod tests {
             serde_json::from_str::<ImageContent>(&json).expect_err(wrong);
         }
     }
+
+    #[test]
+    fn the_most_cleared_ranges_of_a_run_fit_into_half_of_what_a_restore_accepts() {
+        let disk_end = 32 << 40;
+        let most = crate::backup::MOST_CLEARED as u64;
+        let cleared: Vec<_> = (1..=most)
+            .rev()
+            .map(|number| {
+                ByteRange::new(disk_end - number * 1024, disk_end - number * 1024 + 512).unwrap()
+            })
+            .collect();
+        let content = ImageContent::Delta {
+            base_epoch: 7,
+            base_job: "j".into(),
+            cleared,
+        };
+        let text = serde_json::to_vec_pretty(&content).unwrap();
+        assert!(text.len() < 8 << 20, "{}", text.len());
+        assert_eq!(
+            serde_json::from_slice::<ImageContent>(&text).unwrap(),
+            content
+        );
+    }
 }

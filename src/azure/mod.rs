@@ -44,6 +44,7 @@ mod testing;
 mod tls;
 mod token;
 mod transport;
+mod turn;
 pub mod vm;
 mod xml;
 

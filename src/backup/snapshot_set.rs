@@ -4,21 +4,17 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::{Map, Value, json};
-use tokio::time::{Instant, sleep_until};
 
 use super::Error;
 use super::export::Disk;
 use super::tags::SnapshotTags;
-use crate::azure::{Access, AccessGrant, Azure, ErrorKind, ResourceId};
+use crate::azure::{AccessGrant, Azure, ResourceId};
 use crate::json;
 use crate::notice::{Notices, with_causes};
 
 /// How long access is asked for at a time. The access layer renews it before it runs out, so this bounds only how long
 /// access stays open after a crash. Azure allows 60 days.
 pub(super) const ACCESS_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// How long to wait for access that others have to give back first.
-const ACCESS_PATIENCE: Duration = Duration::from_secs(5 * 60);
 
 /// The snapshot of one disk, with access to its bytes.
 #[derive(Debug)]
@@ -199,40 +195,20 @@ async fn try_take(
     Err(failure)
 }
 
-/// Opens a snapshot for reading. As long as Azure reports a conflict this waits for its turn: at most five snapshots of
-/// a disk may be open at the same time, and another job may hold them.
+/// Opens a snapshot for reading, as soon as it is its turn.
 pub(super) async fn open(
     azure: &Azure,
     id: &ResourceId,
     notices: &Notices,
 ) -> Result<AccessGrant, crate::azure::Error> {
-    let give_up = Instant::now() + ACCESS_PATIENCE;
-    let mut delay = Duration::from_secs(1);
-    loop {
-        let error = match azure.grant(id, Access::Read, ACCESS_DURATION).await {
-            Err(error) if error.kind() == ErrorKind::Conflict => error,
-            other => return other,
-        };
-        if delay.as_secs() == 1 {
-            notices.info(format!(
-                "waits up to {} minutes for access to snapshot {}: {}",
-                ACCESS_PATIENCE.as_secs() / 60,
-                id.name(),
-                with_causes(&error)
-            ));
-        }
-        if Instant::now() >= give_up {
-            return Err(error);
-        }
-        // After a cancellation the next attempt fails by itself.
-        let pause = sleep_until(give_up.min(Instant::now() + delay));
-        azure
-            .cancellation()
-            .run_until_cancelled(pause)
-            .await
-            .unwrap_or_default();
-        delay = (delay * 2).min(Duration::from_secs(30));
-    }
+    let waiting = |busy: &crate::azure::Error| {
+        notices.info(format!(
+            "waits up to 5 minutes for access to snapshot {}: {}",
+            id.name(),
+            with_causes(busy)
+        ));
+    };
+    azure.grant_in_turn(id, ACCESS_DURATION, waiting).await
 }
 
 /// Gives access back; a failure is an error notice, since access that stays open blocks other work on the disk.
