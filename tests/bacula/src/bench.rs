@@ -5,6 +5,7 @@ use mock_server::Scenario;
 
 use crate::cloud::Cloud;
 use crate::console::JobReport;
+use crate::daemon::Generation;
 use crate::plugin::plugin;
 use crate::sandbox::{JobDefinition, Sandbox, SandboxConfig};
 
@@ -26,8 +27,8 @@ impl Bench {
     /// # Errors
     ///
     /// See [`Cloud::start`] and [`Sandbox::start`].
-    pub fn start(scenario: Scenario, parameters: &str) -> Result<Self> {
-        Self::start_with(scenario, parameters, |_| {})
+    pub fn start(generation: Generation, scenario: Scenario, parameters: &str) -> Result<Self> {
+        Self::start_with(generation, scenario, parameters, |_| {})
     }
 
     /// Like [`Bench::start`], with changes to the daemons' configuration.
@@ -36,12 +37,14 @@ impl Bench {
     ///
     /// See [`Cloud::start`] and [`Sandbox::start`].
     pub fn start_with(
+        generation: Generation,
         scenario: Scenario,
         parameters: &str,
         change: impl FnOnce(&mut SandboxConfig),
     ) -> Result<Self> {
         let cloud = Cloud::start(scenario)?;
         let mut config = SandboxConfig {
+            generation,
             jobs: vec![JobDefinition::plugin(
                 JOB,
                 &cloud.plugin_command(parameters),

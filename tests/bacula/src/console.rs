@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+use crate::daemon::Generation;
 use crate::sandbox::{CLIENT, RESTORE_JOB, Sandbox};
 
 /// Longest time a job may take, unless the caller sets another: a hang must end a test, not the day.
@@ -71,13 +72,7 @@ impl Sandbox {
         let mut command = Command::new("timeout");
         // `timeout` ends a console that waits for an answer that never comes.
         command.arg(limit.as_secs().max(1).to_string());
-        let console = self.programs.command("bconsole");
-        command.arg(console.get_program());
-        command.envs(
-            console
-                .get_envs()
-                .filter_map(|(name, value)| Some((name, value?))),
-        );
+        command.arg(self.programs.path("bconsole"));
         let mut child = command
             .arg("-n")
             .arg("-c")
@@ -263,10 +258,16 @@ impl Sandbox {
     ///
     /// The catalog cannot be read.
     pub fn files(&self, id: u32) -> Result<Vec<String>> {
+        let (name, join) = match self.programs.generation() {
+            Generation::V9_6 => (
+                "Filename.Name",
+                "JOIN Filename ON Filename.FilenameId = File.FilenameId",
+            ),
+            Generation::V15_0 => ("File.Filename", ""),
+        };
         let rows = self.query(&format!(
-            "SELECT Path.Path || Filename.Name AS Name FROM File \
-             JOIN Path ON Path.PathId = File.PathId \
-             JOIN Filename ON Filename.FilenameId = File.FilenameId \
+            "SELECT Path.Path || {name} AS Name FROM File \
+             JOIN Path ON Path.PathId = File.PathId {join} \
              WHERE File.JobId = {id} ORDER BY File.FileIndex"
         ))?;
         Ok(rows

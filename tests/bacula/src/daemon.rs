@@ -9,8 +9,28 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// Bacula release that the bench is written for (Debian 12).
-pub const BACULA_VERSION: &str = "9.6.7";
+/// A series of Bacula. Each is unpacked below `target/` by `make deps`, with the libraries of its release of Debian.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Generation {
+    /// 9.6 of Debian 12: plugin interface 14.
+    #[default]
+    V9_6,
+    /// 15.0 of Debian 13: plugin interface 23.
+    V15_0,
+}
+
+/// Makes a test for each generation of each `fn(Generation) -> Result<()>`: `bacula_9_6::name`, `bacula_15_0::name`.
+#[macro_export]
+macro_rules! on_both_generations {
+    ($($name:ident),+ $(,)?) => {
+        mod bacula_9_6 {
+            $(#[test] fn $name() -> anyhow::Result<()> { super::$name($crate::Generation::V9_6) })+
+        }
+        mod bacula_15_0 {
+            $(#[test] fn $name() -> anyhow::Result<()> { super::$name($crate::Generation::V15_0) })+
+        }
+    };
+}
 
 /// How long a daemon may take to listen. Measured: 0.3 s; the rest is for a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(20);
@@ -18,46 +38,38 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 /// How long a daemon may take to end after SIGTERM before it is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
-/// Bacula's programs: unpacked by `make deps` below `target/`, or installed on the machine.
+/// Bacula's programs of one generation.
 #[derive(Clone, Debug)]
 pub(crate) struct Programs {
+    generation: Generation,
     prefix: PathBuf,
 }
 
 impl Programs {
-    /// Looks for a complete set: `target/bacula-9.6.7` first, then the system's.
-    ///
     /// # Errors
     ///
-    /// Neither place has all programs.
-    pub(crate) fn find() -> Result<Self> {
-        let private = workspace()
-            .join("target")
-            .join(format!("bacula-{BACULA_VERSION}"));
-        [private, PathBuf::from("/")]
-            .into_iter()
-            .map(|prefix| Self { prefix })
-            .find(|programs| {
-                [
-                    "bacula-dir",
-                    "bacula-sd",
-                    "bacula-fd",
-                    "bconsole",
-                    "bextract",
-                ]
-                .iter()
-                .all(|name| programs.path(name).is_file())
-                    && programs.schema().is_file()
-            })
-            .context("find Bacula's programs: neither unpacked nor installed; run `make deps`")
+    /// They are not there.
+    pub(crate) fn find(generation: Generation) -> Result<Self> {
+        let series = match generation {
+            Generation::V9_6 => "9.6",
+            Generation::V15_0 => "15.0",
+        };
+        let prefix = workspace().join("target").join(format!("bacula-{series}"));
+        ensure!(
+            prefix.join("complete").is_file(),
+            "find Bacula {series}: it is not unpacked; run `make deps`"
+        );
+        Ok(Self { generation, prefix })
     }
 
-    /// A command that runs one of the programs.
+    pub(crate) fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// Path of one of the programs. They find their libraries by themselves.
     #[must_use]
-    pub(crate) fn command(&self, name: &str) -> Command {
-        let mut command = Command::new(self.path(name));
-        self.use_libraries(&mut command);
-        command
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.prefix.join("usr/sbin").join(name)
     }
 
     /// The catalog's schema for SQLite.
@@ -65,17 +77,6 @@ impl Programs {
     pub(crate) fn schema(&self) -> PathBuf {
         self.prefix
             .join("usr/share/dbconfig-common/data/bacula-director-sqlite3/install/sqlite3")
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.prefix.join("usr/sbin").join(name)
-    }
-
-    /// Debian's programs look for their libraries in `/usr/lib/bacula`; unpacked ones have them elsewhere.
-    fn use_libraries(&self, command: &mut Command) {
-        if self.prefix != Path::new("/") {
-            command.env("LD_LIBRARY_PATH", self.prefix.join("usr/lib/bacula"));
-        }
     }
 }
 
@@ -118,7 +119,6 @@ impl Daemon {
             .arg("-f")
             .arg("-c")
             .arg(config);
-        programs.use_libraries(&mut command);
         let child = command
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)

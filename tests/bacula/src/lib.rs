@@ -16,7 +16,7 @@ pub use bench::{Bench, JOB};
 pub use cloud::Cloud;
 pub use compare::{CloudDisk, Image, compare};
 pub use console::{JobReport, RestoreRequest};
-pub use daemon::{BACULA_VERSION, Memory, workspace};
+pub use daemon::{Generation, Memory, workspace};
 pub use guest_disk::{GuestDisk, check_file_system, check_vhd_footer, compare_images};
 pub use ledger::{Finding, Ledger, VmShape, compare_vms, leftovers, mebibytes};
 pub use plugin::plugin;

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
-use crate::daemon::{self, Daemon, Memory, Programs};
+use crate::daemon::{self, Daemon, Generation, Memory, Programs};
 
 /// Names in the generated configuration.
 pub(crate) const CLIENT: &str = "bench-fd";
@@ -19,6 +19,7 @@ pub(crate) const RESTORE_JOB: &str = "restore";
 const DIRECTOR: &str = "bench-dir";
 const STORAGE: &str = "bench-sd";
 const DEVICE: &str = "disk";
+const SECOND_DEVICE: &str = "second";
 
 /// A backup job and what it saves.
 #[derive(Clone, Debug)]
@@ -29,6 +30,8 @@ pub struct JobDefinition {
     pub options: String,
     /// The `File = …` or `Plugin = …` line.
     pub include: String,
+    /// Further directives of the Job resource, such as `Accurate = yes`.
+    pub directives: String,
 }
 
 impl JobDefinition {
@@ -40,6 +43,7 @@ impl JobDefinition {
             name: name.into(),
             options: "signature = MD5".into(),
             include: format!("Plugin = \"{quoted}\""),
+            directives: String::new(),
         }
     }
 
@@ -50,19 +54,32 @@ impl JobDefinition {
             name: name.into(),
             options: "signature = MD5".into(),
             include: format!("File = \"{}\"", path.display()),
+            directives: String::new(),
         }
+    }
+
+    /// The same job with further directives of the Job resource.
+    #[must_use]
+    pub fn with(mut self, directives: &str) -> Self {
+        self.directives = directives.into();
+        self
     }
 }
 
 /// How a sandbox is set up.
 #[derive(Clone, Debug, Default)]
 pub struct SandboxConfig {
+    /// Which daemons.
+    pub generation: Generation,
     /// Backup jobs.
     pub jobs: Vec<JobDefinition>,
     /// Shared object to load as `azure-vm-fd.so`; none: a File Daemon without plugins.
     pub plugin: Option<PathBuf>,
-    /// `Maximum Network Buffer Size` of the File Daemon in bytes.
-    pub network_buffer: Option<u32>,
+    /// Further directives of the FileDaemon resource.
+    pub file_daemon: String,
+    /// Further resources of the Director. `JobDefs = common` gives a Job what all jobs here have; the pools are `pool`
+    /// and `copies`, which is where the jobs of `pool` are copied or migrated to.
+    pub director: String,
     /// Size in MiB of a RAM file system for the File Daemon's working directory (needs root).
     pub small_working_directory: Option<u32>,
 }
@@ -89,7 +106,7 @@ impl Sandbox {
     ///
     /// A program is missing, or a daemon does not come up; with its output.
     pub fn start(config: &SandboxConfig) -> Result<Self> {
-        let programs = Programs::find()?;
+        let programs = Programs::find(config.generation)?;
         let directory = tempfile::Builder::new().prefix("bacula-bench-").tempdir()?;
         let root = directory.path().to_path_buf();
         for name in ["dir", "sd", "fd", "volumes", "plugins", "restored", "log"] {
@@ -187,9 +204,7 @@ impl Sandbox {
         drop(self.storage.take());
         let list = self.root.join("bextract.list");
         fs::write(&list, format!("{file}\n"))?;
-        let output = self
-            .programs
-            .command("bextract")
+        let output = Command::new(self.programs.path("bextract"))
             .arg("-c")
             .arg(self.root.join("bacula-sd.conf"))
             .arg("-i")
@@ -335,18 +350,19 @@ fn write_configuration(root: &Path, config: &SandboxConfig, ports: Ports) -> Res
             "Storage {{ Name = {STORAGE}; SDPort = {port}; SDAddress = 127.0.0.1
   WorkingDirectory = \"{root}/sd\"; Pid Directory = \"{root}/sd\"; Maximum Concurrent Jobs = 10 }}
 Director {{ Name = {DIRECTOR}; Password = \"{storage}\" }}
-Device {{ Name = {DEVICE}; Media Type = File; Archive Device = \"{root}/volumes\"; Device Type = File
-  LabelMedia = yes; Random Access = yes; AutomaticMount = yes; RemovableMedia = no; AlwaysOpen = no }}
+Device {{ Name = {DEVICE}; Media Type = File; {device} }}
+Device {{ Name = {SECOND_DEVICE}; Media Type = Second; {device} }}
 Messages {{ Name = std; director = {DIRECTOR} = all }}
 ",
             port = ports.storage,
             root = root.display(),
+            device = format_args!(
+                "Archive Device = \"{}/volumes\"; Device Type = File; LabelMedia = yes; Random Access = yes
+  AutomaticMount = yes; RemovableMedia = no; AlwaysOpen = no",
+                root.display()
+            ),
         ),
     )?;
-    let buffer = config
-        .network_buffer
-        .map(|bytes| format!("Maximum Network Buffer Size = {bytes}"))
-        .unwrap_or_default();
     let plugins = config
         .plugin
         .as_ref()
@@ -358,13 +374,14 @@ Messages {{ Name = std; director = {DIRECTOR} = all }}
             "FileDaemon {{ Name = {CLIENT}; FDPort = {port}; FDAddress = 127.0.0.1
   WorkingDirectory = \"{root}/fd\"; Pid Directory = \"{root}/log\"; Maximum Concurrent Jobs = 10
   {plugins}
-  {buffer}
+  {more}
 }}
 Director {{ Name = {DIRECTOR}; Password = \"{file_daemon}\" }}
 Messages {{ Name = std; director = {DIRECTOR} = all, !skipped, !restored }}
 ",
             port = ports.file_daemon,
             root = root.display(),
+            more = config.file_daemon,
         ),
     )?;
     Ok(())
@@ -377,7 +394,14 @@ fn director_configuration(
     [console, file_daemon, storage]: [&str; 3],
 ) -> String {
     let root = root.display();
-    let common = format!("Client = {CLIENT}; Storage = {STORAGE}; Pool = pool; Messages = std");
+    let [first, second] = [DEVICE, SECOND_DEVICE].map(|device| {
+        format!(
+            "Address = 127.0.0.1; SDPort = {}; Password = \"{storage}\"; Device = {device}
+  Maximum Concurrent Jobs = 10",
+            ports.storage
+        )
+    });
+    let pool = "Pool Type = Backup; Maximum Volume Jobs = 1; AutoPrune = no; Recycle = no";
     let mut text = format!(
         "Director {{ Name = {DIRECTOR}; DIRport = {director_port}; DirAddress = 127.0.0.1
   QueryFile = \"{root}/query.sql\"; WorkingDirectory = \"{root}/dir\"; PidDirectory = \"{root}/dir\"
@@ -385,22 +409,25 @@ fn director_configuration(
 Catalog {{ Name = catalog; dbname = \"bacula\"; dbuser = \"\"; dbpassword = \"\" }}
 Client {{ Name = {CLIENT}; Address = 127.0.0.1; FDPort = {file_daemon_port}; Catalog = catalog
   Password = \"{file_daemon}\"; AutoPrune = no; Maximum Concurrent Jobs = 10 }}
-Storage {{ Name = {STORAGE}; Address = 127.0.0.1; SDPort = {storage_port}; Password = \"{storage}\"
-  Device = {DEVICE}; Media Type = File; Maximum Concurrent Jobs = 10 }}
-Pool {{ Name = pool; Pool Type = Backup; Label Format = \"volume-\"; Maximum Volume Jobs = 1; AutoPrune = no
-  Recycle = no }}
+Storage {{ Name = {STORAGE}; Media Type = File; {first} }}
+Storage {{ Name = second; Media Type = Second; {second} }}
+Pool {{ Name = pool; Storage = {STORAGE}; Next Pool = copies; Label Format = \"volume-\"; {pool} }}
+Pool {{ Name = copies; Storage = second; Label Format = \"second-\"; {pool} }}
 Messages {{ Name = std; console = all, !skipped, !saved; append = \"{root}/log/messages\" = all; catalog = all }}
 FileSet {{ Name = nothing; Include {{ Options {{ signature = MD5 }} }} }}
-Job {{ Name = {RESTORE_JOB}; Type = Restore; FileSet = nothing; Where = \"{root}/restored\"; {common} }}
+JobDefs {{ Name = common; Client = {CLIENT}; Pool = pool; Messages = std; Maximum Concurrent Jobs = 10 }}
+Job {{ Name = {RESTORE_JOB}; Type = Restore; FileSet = nothing; Where = \"{root}/restored\"; JobDefs = common }}
+{more}
 ",
         director_port = ports.director,
         file_daemon_port = ports.file_daemon,
-        storage_port = ports.storage,
+        more = config.director,
     );
     for JobDefinition {
         name,
         options,
         include,
+        directives,
     } in &config.jobs
     {
         text += &format!(
@@ -408,7 +435,9 @@ Job {{ Name = {RESTORE_JOB}; Type = Restore; FileSet = nothing; Where = \"{root}
   Include {{ Options {{ {options} }}
     {include}
   }} }}
-Job {{ Name = \"{name}\"; Type = Backup; Level = Full; FileSet = \"{name}\"; {common} }}
+Job {{ Name = \"{name}\"; Type = Backup; Level = Full; FileSet = \"{name}\"; JobDefs = common
+  {directives}
+}}
 "
         );
     }

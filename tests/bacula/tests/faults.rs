@@ -5,10 +5,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use bacula_bench::{
-    Bench, Cloud, JOB, JobDefinition, JobReport, RestoreRequest, Sandbox, SandboxConfig, can_mount,
-    leftovers, plugin,
+    Bench, Cloud, Generation, JOB, JobDefinition, JobReport, RestoreRequest, Sandbox,
+    SandboxConfig, can_mount, leftovers, on_both_generations, plugin,
 };
 use mock_server::{Action, Disk, Fault, GIB, Link, MIB, Scenario, Vm};
+
+on_both_generations!(
+    a_hopeless_backup_fails_with_one_clear_line,
+    a_disk_that_azure_refuses_fails_the_restore,
+    a_full_local_disk_fails_the_restore_before_azure_is_touched,
+    a_read_that_fails_for_good_in_mid_image_is_fatal,
+    a_cancelled_backup_ends_promptly_and_leaves_nothing
+);
 
 /// Longest time that a hopeless job may take: the retries of an endpoint that may come back are part of it.
 const FAILURE_LIMIT: Duration = Duration::from_secs(180);
@@ -75,8 +83,7 @@ const CASES: &[Case] = &[
     },
 ];
 
-#[test]
-fn a_hopeless_backup_fails_with_one_clear_line() -> Result<()> {
+fn a_hopeless_backup_fails_with_one_clear_line(generation: Generation) -> Result<()> {
     let cloud = Cloud::start(world())?;
     let jobs = CASES
         .iter()
@@ -87,6 +94,7 @@ fn a_hopeless_backup_fails_with_one_clear_line() -> Result<()> {
         })
         .collect::<Result<Vec<_>>>()?;
     let sandbox = Sandbox::start(&SandboxConfig {
+        generation,
         jobs,
         plugin: Some(plugin()?),
         ..SandboxConfig::default()
@@ -99,9 +107,8 @@ fn a_hopeless_backup_fails_with_one_clear_line() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_disk_that_azure_refuses_fails_the_restore() -> Result<()> {
-    let bench = Bench::start(world(), "vm=web")?;
+fn a_disk_that_azure_refuses_fails_the_restore(generation: Generation) -> Result<()> {
+    let bench = Bench::start(generation, world(), "vm=web")?;
     let backup = bench.full()?;
     bench.cloud.delete_vm("web")?;
     let request = RestoreRequest {
@@ -133,13 +140,14 @@ fn a_disk_that_azure_refuses_fails_the_restore() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_full_local_disk_fails_the_restore_before_azure_is_touched() -> Result<()> {
+fn a_full_local_disk_fails_the_restore_before_azure_is_touched(
+    generation: Generation,
+) -> Result<()> {
     if !can_mount() {
         println!("skipped: this user may not mount a small file system");
         return Ok(());
     }
-    let bench = Bench::start_with(world(), "vm=web", |config| {
+    let bench = Bench::start_with(generation, world(), "vm=web", |config| {
         config.small_working_directory = Some(64);
     })?;
     let backup = bench.full()?;
@@ -160,10 +168,13 @@ fn a_full_local_disk_fails_the_restore_before_azure_is_touched() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_read_that_fails_for_good_in_mid_image_is_fatal() -> Result<()> {
+fn a_read_that_fails_for_good_in_mid_image_is_fatal(generation: Generation) -> Result<()> {
     let os = Disk::new("web-os", GIB).pattern(1, 0, 256 * MIB);
-    let bench = Bench::start(Scenario::new().vm(Vm::new("rg", "web", os)), "vm=web")?;
+    let bench = Bench::start(
+        generation,
+        Scenario::new().vm(Vm::new("rg", "web", os)),
+        "vm=web",
+    )?;
     let emulator = bench.cloud.emulator();
     emulator.fault(Fault::new("Blob_Get", Action::error(404, "BlobNotFound")).from(30));
     let report = bench.sandbox.backup(JOB, "Full")?;
@@ -176,10 +187,13 @@ fn a_read_that_fails_for_good_in_mid_image_is_fatal() -> Result<()> {
     expect_nothing_left(&bench.cloud, &bench.sandbox, 0)
 }
 
-#[test]
-fn a_cancelled_backup_ends_promptly_and_leaves_nothing() -> Result<()> {
+fn a_cancelled_backup_ends_promptly_and_leaves_nothing(generation: Generation) -> Result<()> {
     let os = Disk::new("web-os", GIB).pattern(1, 0, 512 * MIB);
-    let bench = Bench::start(Scenario::new().vm(Vm::new("rg", "web", os)), "vm=web")?;
+    let bench = Bench::start(
+        generation,
+        Scenario::new().vm(Vm::new("rg", "web", os)),
+        "vm=web",
+    )?;
     let emulator = bench.cloud.emulator();
     // Slow enough that the job is surely in mid-image when it is cancelled.
     emulator.set_link(Link {

@@ -2,13 +2,20 @@
 #![allow(clippy::print_stdout, reason = "tests show what they measured")]
 
 use anyhow::{Context, Result, ensure};
-use bacula_bench::{Bench, Ledger, check_file_system, compare_images};
+use bacula_bench::{
+    Bench, Generation, Ledger, check_file_system, compare_images, on_both_generations,
+};
 
-#[test]
-fn bextract_gives_the_guests_disk() -> Result<()> {
+on_both_generations!(bextract_gives_the_guests_disk);
+
+fn bextract_gives_the_guests_disk(generation: Generation) -> Result<()> {
     let directory = tempfile::tempdir()?;
     let ledger = Ledger::create(directory.path(), 1)?;
-    let mut bench = Bench::start(ledger.scenario(), &format!("vm={}", Ledger::NAME))?;
+    let mut bench = Bench::start(
+        generation,
+        ledger.scenario(),
+        &format!("vm={}", Ledger::NAME),
+    )?;
     let backup = bench.full()?;
     let volume = bench.sandbox.volume(backup.id)?;
     let guests = [

@@ -3,32 +3,35 @@
 
 use anyhow::{Context, Result, ensure};
 use bacula_bench::{
-    Bench, Cloud, Finding, Ledger, RestoreRequest, SandboxConfig, VmShape, check_vhd_footer,
-    compare_vms, leftovers,
+    Bench, Cloud, Finding, Generation, Ledger, RestoreRequest, SandboxConfig, VmShape,
+    check_vhd_footer, compare_vms, leftovers, on_both_generations,
 };
+
+on_both_generations!(
+    a_vm_comes_back_under_a_new_name,
+    compression_and_large_blocks_change_nothing
+);
 
 const NEW_NAME: &str = "ledger02";
 
-#[test]
-fn a_vm_comes_back_under_a_new_name() -> Result<()> {
-    round_trip(|_| {})
+fn a_vm_comes_back_under_a_new_name(generation: Generation) -> Result<()> {
+    round_trip(generation, |_| {})
 }
 
-#[test]
-fn compression_and_large_blocks_change_nothing() -> Result<()> {
-    round_trip(|config| {
-        config.network_buffer = Some(524_288);
+fn compression_and_large_blocks_change_nothing(generation: Generation) -> Result<()> {
+    round_trip(generation, |config| {
+        config.file_daemon = "Maximum Network Buffer Size = 524288".into();
         for job in &mut config.jobs {
             job.options = "signature = SHA1; compression = LZO".into();
         }
     })
 }
 
-fn round_trip(change: impl FnOnce(&mut SandboxConfig)) -> Result<()> {
+fn round_trip(generation: Generation, change: impl FnOnce(&mut SandboxConfig)) -> Result<()> {
     let directory = tempfile::tempdir()?;
     let ledger = Ledger::create(directory.path(), 1)?;
     let vm = format!("vm={}", Ledger::NAME);
-    let bench = Bench::start_with(ledger.scenario(), &vm, change)?;
+    let bench = Bench::start_with(generation, ledger.scenario(), &vm, change)?;
     let Bench { sandbox, cloud } = &bench;
     let saved = VmShape::of(cloud, Ledger::NAME)?;
 

@@ -3,14 +3,18 @@
 use std::fs;
 
 use anyhow::Result;
-use bacula_bench::{JobDefinition, RestoreRequest, Sandbox, SandboxConfig};
+use bacula_bench::{
+    Generation, JobDefinition, RestoreRequest, Sandbox, SandboxConfig, on_both_generations,
+};
 
-#[test]
-fn ordinary_files_make_the_round_trip() -> Result<()> {
+on_both_generations!(ordinary_files_make_the_round_trip);
+
+fn ordinary_files_make_the_round_trip(generation: Generation) -> Result<()> {
     let source = tempfile::tempdir()?;
     let file = source.path().join("file");
     fs::write(&file, "content")?;
     let mut sandbox = Sandbox::start(&SandboxConfig {
+        generation,
         jobs: vec![JobDefinition::files("files", source.path())],
         ..SandboxConfig::default()
     })?;

@@ -4,14 +4,15 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use bacula_bench::{Bench, RestoreRequest};
+use bacula_bench::{Bench, Generation, RestoreRequest, on_both_generations};
 use mock_server::{DEFAULT_CLIENT_SECRET, Disk, GIB, MIB, Scenario, Vm};
 
-#[test]
-fn nothing_that_is_kept_holds_a_secret() -> Result<()> {
+on_both_generations!(nothing_that_is_kept_holds_a_secret);
+
+fn nothing_that_is_kept_holds_a_secret(generation: Generation) -> Result<()> {
     let os = Disk::new("web-os", GIB).pattern(1, 0, 4 * MIB);
     let world = Scenario::new().vm(Vm::new("rg", "web", os));
-    let bench = Bench::start(world, "vm=web debug=9")?;
+    let bench = Bench::start(generation, world, "vm=web debug=9")?;
     let backup = bench.full()?;
     bench.cloud.delete_vm("web")?;
     let restore = bench.sandbox.restore(&RestoreRequest {
