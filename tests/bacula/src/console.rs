@@ -159,7 +159,7 @@ impl Sandbox {
     fn plugin_options(&self, dialogue: &str) -> Result<BTreeMap<String, Option<u32>>> {
         let text = self.console(dialogue, Duration::from_secs(30))?;
         let (_, menu) = text
-            .rsplit_once("Use above plugin configuration? (yes/mod/no): mod")
+            .rsplit_once("Use above plugin configuration?")
             .with_context(|| format!("no plugin options offered:\n{text}"))?;
         let first_word = |text: &str| text.split_whitespace().next().map(str::to_owned);
         Ok(menu
