@@ -252,7 +252,7 @@ mod tests {
             ),
             (b"bacula-fd\0-c/x/fd.conf\0", Some("/x/fd.conf")),
             (b"bacula-fd\0-fPc\0/x/fd.conf\0", Some("/x/fd.conf")),
-            (b"bacula-fd\0-fc/x/fd.conf\0-d\0100\0", Some("/x/fd.conf")),
+            (b"bacula-fd\0-fc/x/fd.conf\0-d\0high\0", Some("/x/fd.conf")),
             (b"bacula-fd\0-uc\0-gc\0-c\0/x/fd.conf\0", Some("/x/fd.conf")),
             (b"bacula-fd\0-c\0/x/a.conf\0/x/b.conf\0", Some("/x/b.conf")),
             (b"bacula-fd\0-f\0--\0/x/b.conf\0", Some("/x/b.conf")),

@@ -75,7 +75,7 @@ pub struct SandboxConfig {
     pub jobs: Vec<JobDefinition>,
     /// Shared object to load as `azure-vm-fd.so`; none: a File Daemon without plugins.
     pub plugin: Option<PathBuf>,
-    /// Further directives of the FileDaemon resource.
+    /// Further directives of the `FileDaemon` resource.
     pub file_daemon: String,
     /// Further resources of the Director. `JobDefs = common` gives a Job what all jobs here have; the pools are `pool`
     /// and `copies`, which is where the jobs of `pool` are copied or migrated to.
