@@ -156,6 +156,15 @@ impl Azure {
         }
     }
 
+    /// The same client, whose waits also end when `cancel`, a child of [`Azure::cancellation`], is triggered.
+    #[must_use]
+    pub fn with_cancellation(&self, cancel: CancellationToken) -> Self {
+        Self {
+            sender: self.sender.with_cancel(cancel),
+            ..self.clone()
+        }
+    }
+
     /// Obtains a token, to learn early and soon whether the credentials are good.
     ///
     /// # Errors

@@ -220,6 +220,14 @@ impl Sender {
         }
     }
 
+    /// The same under another cancellation.
+    pub(super) fn with_cancel(&self, cancel: CancellationToken) -> Self {
+        Self {
+            cancel,
+            ..self.clone()
+        }
+    }
+
     /// The same connections under another policy and cancellation.
     pub(super) fn detached(&self, policy: RetryPolicy) -> Self {
         Self::new(Arc::clone(&self.exchange), policy, CancellationToken::new())

@@ -1,16 +1,22 @@
-//! What is remembered of the runs of one job on one VM, and which of their snapshots can go.
+//! What is remembered of the runs of one job, and which of them is the base of a disk.
 //!
-//! Every good run is recorded with its level and the run that it names as its predecessor, so that a base can be found
-//! for any level. No event proves a run final: the Director may still call a run failed that ended well here. A run is
-//! proven only when a later run names it as the one it builds on.
-
-use std::collections::HashSet;
+//! Every good run is recorded with its level and the run that the Director had it build on. From the run that the
+//! Director names, these links lead back over exactly the runs that it restores together: the Incrementals, the last
+//! Differential before them, the last Full. That is the *lineage*. A base is taken from it and from nowhere else, so it
+//! is always restored together with what builds on it, and it is never newer than the run that the Director names.
+//!
+//! A name that is not recorded has no lineage. It may be that of a copy, or of a Virtual Full, which the Director names
+//! instead of the run that was copied. The time that comes with the name (`since`) would be no help: nothing proves that
+//! no Full lies between a recorded run and that time (another File Daemon may have run the job meanwhile), clocks are
+//! set, and runs of one job may overlap. What is built on a wrong guess cannot be restored; a full image always can.
 
 use serde::{Deserialize, Serialize};
 
 use super::Level;
-use super::tags::OurSnapshot;
+use super::snapshot_set::OpenSnapshot;
+use super::tags::{OurSnapshot, seconds_of};
 use crate::azure::ResourceId;
+use crate::document::Slot;
 
 /// Whose runs follow each other.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,11 +25,9 @@ pub(super) struct ChainKey {
     pub(super) client: String,
     /// The job's name.
     pub(super) job: String,
-    /// UUID of the VM.
-    pub(super) vm: String,
 }
 
-/// The recorded runs of one job on one VM, oldest first.
+/// The recorded runs of one job, oldest first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Chain {
     #[serde(flatten)]
@@ -37,11 +41,24 @@ pub(super) struct RunRecord {
     /// Unique name.
     pub(super) job: String,
     pub(super) level: Level,
-    /// Seconds since 1970.
+    /// Seconds since 1970; later than those of all runs that were recorded when it began.
     pub(super) started: u64,
     /// Unique name of the run that it builds on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) previous: Option<String>,
+    /// Unique name of the Full at the end of its lineage, if that was known; of a Full itself `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) full: Option<String>,
+    /// What it saved and has still snapshots of. Two Plugin lines may save one VM, under two epochs.
+    pub(super) vms: Vec<VmRecord>,
+}
+
+/// The snapshots of one VM in one run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct VmRecord {
+    pub(super) uuid: String,
+    /// Its name at that time.
+    pub(super) name: String,
     /// Seconds since 1970 in the names of the VM's files.
     pub(super) epoch: u64,
     pub(super) snapshots: Vec<SnapshotRecord>,
@@ -54,6 +71,13 @@ pub(super) struct SnapshotRecord {
     pub(super) id: String,
     /// `properties.uniqueId` of the disk.
     pub(super) disk: String,
+    /// The disk's name.
+    pub(super) name: String,
+    pub(super) slot: Slot,
+    /// Size of the disk in bytes.
+    pub(super) size: u64,
+    /// Seconds since 1970, by Azure's clock.
+    pub(super) created: u64,
 }
 
 /// The earlier image of a disk that its changes are computed against.
@@ -67,11 +91,54 @@ pub(super) struct Base {
     pub(super) snapshot: ResourceId,
 }
 
+impl SnapshotRecord {
+    /// Of a run whose files of the VM have `epoch` in their names.
+    pub(super) fn new(open: &OpenSnapshot, epoch: u64) -> Self {
+        Self {
+            id: open.id.as_str().to_owned(),
+            disk: open.disk.unique_id.clone(),
+            name: open.disk.name().to_owned(),
+            slot: open.disk.slot,
+            size: open.disk.size,
+            created: seconds_of(&open.created).unwrap_or(epoch),
+        }
+    }
+}
+
 impl RunRecord {
-    pub(super) fn holds(&self, snapshot: &ResourceId) -> bool {
-        self.snapshots
+    /// All its snapshots.
+    pub(super) fn snapshots(&self) -> impl Iterator<Item = &SnapshotRecord> {
+        self.vms.iter().flat_map(|vm| &vm.snapshots)
+    }
+
+    /// Its newest snapshot of a disk of a VM.
+    fn base(&self, vm: &str, disk: &str) -> Option<Base> {
+        self.vms
             .iter()
-            .any(|known| known.id.eq_ignore_ascii_case(snapshot.as_str()))
+            .filter(|saved| saved.uuid == vm)
+            .filter_map(|saved| {
+                let snapshot = saved
+                    .snapshots
+                    .iter()
+                    .find(|snapshot| snapshot.disk.eq_ignore_ascii_case(disk))?;
+                Some(Base {
+                    job: self.job.clone(),
+                    epoch: saved.epoch,
+                    snapshot: ResourceId::parse(&snapshot.id)?,
+                })
+            })
+            .max_by_key(|base| base.epoch)
+    }
+
+    fn add(&mut self, vm: VmRecord) {
+        let known = self
+            .vms
+            .iter_mut()
+            .find(|known| known.uuid == vm.uuid && known.epoch == vm.epoch);
+        match known {
+            Some(known) => known.snapshots.extend(vm.snapshots),
+            None => self.vms.push(vm),
+        }
     }
 }
 
@@ -83,180 +150,280 @@ impl Chain {
         }
     }
 
-    /// The base of a disk in a run that builds on `previous`; why there is none.
-    pub(super) fn base(&self, previous: &str, disk: &str) -> Result<Base, String> {
-        let run = self
-            .runs
-            .iter()
-            .find(|run| run.job == previous)
-            .ok_or_else(|| format!("run {previous}, which it builds on, is not known here"))?;
-        run.snapshots
-            .iter()
-            .find(|snapshot| snapshot.disk.eq_ignore_ascii_case(disk))
-            .and_then(|snapshot| ResourceId::parse(&snapshot.id))
-            .map(|snapshot| Base {
-                job: run.job.clone(),
-                epoch: run.epoch,
-                snapshot,
-            })
-            .ok_or_else(|| format!("run {previous}, which it builds on, did not save this disk"))
+    pub(super) fn run(&self, job: &str) -> Option<&RunRecord> {
+        self.runs.iter().find(|run| run.job == job)
     }
 
-    /// Adds a run; one of the same name is replaced.
+    /// The run named, and the recorded runs that the Director restores together with it, newest first. Runs that are
+    /// not recorded any more are skipped, for each run tells its Full. Empty if the run is not known.
+    fn lineage(&self, job: &str) -> Vec<&RunRecord> {
+        let recorded = |name: &Option<String>| name.as_deref().and_then(|name| self.run(name));
+        let mut lineage: Vec<&RunRecord> = Vec::new();
+        let mut next = self.run(job);
+        while let Some(run) = next {
+            lineage.push(run);
+            next = match run.level {
+                Level::Full => None,
+                Level::Incremental => recorded(&run.previous).or_else(|| recorded(&run.full)),
+                Level::Differential => recorded(&run.full),
+            }
+            // A link leads back in time: else the file is damaged, and this would not end.
+            .filter(|next| next.started < run.started);
+        }
+        lineage
+    }
+
+    /// The Full at the end of the lineage of a run that builds on `previous`; `None` if it is not known.
+    ///
+    /// The run that the Director names for a Differential need not be a Full: an Incremental that it made a Differential
+    /// (Max Diff Interval) still names the last Incremental.
+    pub(super) fn full_of(&self, level: Level, previous: Option<&str>) -> Option<&str> {
+        if level == Level::Full {
+            return None;
+        }
+        let named = self.run(previous?)?;
+        match named.level {
+            Level::Full => Some(&named.job),
+            Level::Incremental | Level::Differential => named.full.as_deref(),
+        }
+    }
+
+    /// The base of a disk in a run of `level` that builds on `previous`: its newest snapshot in the lineage; at level
+    /// Differential, that of the Full alone.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none.
+    pub(super) fn base(
+        &self,
+        level: Level,
+        previous: &str,
+        vm: &str,
+        disk: &str,
+    ) -> Result<Base, String> {
+        let lineage = self.lineage(previous);
+        if lineage.is_empty() {
+            return Err(format!(
+                "run {previous}, which it builds on, is not known here"
+            ));
+        }
+        let usable = |run: &&&RunRecord| level == Level::Incremental || run.level == Level::Full;
+        lineage
+            .iter()
+            .filter(usable)
+            .find_map(|run| run.base(vm, disk))
+            .ok_or_else(|| match (level, self.full_of(level, Some(previous))) {
+                (Level::Differential, None) => {
+                    format!("the Full that run {previous} builds on is not known here")
+                }
+                (Level::Differential, Some(full)) => {
+                    format!("there is no snapshot of it of the last Full, run {full}")
+                }
+                (Level::Full | Level::Incremental, _) => {
+                    format!("there is no snapshot of it of run {previous} or of those before it")
+                }
+            })
+    }
+
+    /// Adds a run, or to a run what another of its Plugin lines saved.
     pub(super) fn record(&mut self, run: RunRecord) {
-        self.runs.retain(|known| known.job != run.job);
+        if let Some(known) = self.runs.iter_mut().find(|known| known.job == run.job) {
+            run.vms.into_iter().for_each(|vm| known.add(vm));
+            return;
+        }
         let at = self
             .runs
-            .partition_point(|known| (known.started, known.epoch) <= (run.started, run.epoch));
+            .partition_point(|known| known.started <= run.started);
         self.runs.insert(at, run);
     }
 
     /// Adds a snapshot that is known by its tags only (the tracker file was lost, or the job comes from another
-    /// daemon). Whether its run ended well is unknown; it counts as a recorded run that nothing has proven.
+    /// daemon). Whether its run ended well is unknown: as for every run, the Director's naming it decides.
     pub(super) fn adopt(&mut self, snapshot: &OurSnapshot) {
         let tags = &snapshot.tags;
-        let record = SnapshotRecord {
-            id: snapshot.id.as_str().to_owned(),
-            disk: tags.disk.clone(),
-        };
-        match self.runs.iter_mut().find(|run| run.job == tags.job) {
-            Some(run) => run.snapshots.push(record),
-            None => self.record(RunRecord {
-                job: tags.job.clone(),
-                level: tags.level,
-                started: tags.started,
-                previous: tags.previous.clone(),
+        self.record(RunRecord {
+            job: tags.job.clone(),
+            level: tags.level,
+            started: tags.started,
+            previous: tags.previous.clone(),
+            full: tags.full.clone(),
+            vms: vec![VmRecord {
+                uuid: tags.vm.clone(),
+                name: tags.vm_name.clone(),
                 epoch: tags.epoch,
-                snapshots: vec![record],
-            }),
-        }
+                snapshots: vec![SnapshotRecord {
+                    id: snapshot.id.as_str().to_owned(),
+                    disk: tags.disk.clone(),
+                    name: snapshot.disk_name.clone(),
+                    slot: tags.slot,
+                    size: snapshot.size,
+                    created: snapshot.created,
+                }],
+            }],
+        });
     }
 
-    /// The runs whose snapshots no later run can need. `named` is the run that the present one builds on, by the
-    /// Director's word.
-    ///
-    /// Kept are
-    /// * the newest run and the one before it: the newest may still be called failed, and then the Director builds on
-    ///   the one before;
-    /// * the newest Full and the Full before it, for the same reason: a Differential builds on a Full;
-    /// * the newest run that a later one has proven.
-    ///
-    /// A chain of Fulls names no predecessors, so nothing in it is ever proven and the first two rules decide. Should
-    /// more runs in a row be called failed than these rules foresee, the next run finds no base and saves the disk in
-    /// full: more bytes, never wrong ones.
-    pub(super) fn surplus(&self, named: Option<&str>) -> Vec<RunRecord> {
-        let proven: HashSet<&str> = self
-            .runs
-            .iter()
-            .filter_map(|run| run.previous.as_deref())
-            .chain(named)
-            .collect();
-        let newest_first = || self.runs.iter().rev();
-        let keep: HashSet<&str> = newest_first()
-            .take(2)
-            .chain(
-                newest_first()
-                    .filter(|run| run.level == Level::Full)
-                    .take(2),
-            )
-            .chain(
-                newest_first()
-                    .filter(|run| proven.contains(run.job.as_str()))
-                    .take(1),
-            )
-            .map(|run| run.job.as_str())
-            .collect();
+    pub(super) fn holds(&self, snapshot: &ResourceId) -> bool {
         self.runs
             .iter()
-            .filter(|run| !keep.contains(run.job.as_str()))
-            .cloned()
-            .collect()
+            .flat_map(RunRecord::snapshots)
+            .any(|known| known.id.eq_ignore_ascii_case(snapshot.as_str()))
+    }
+
+    /// Forgets snapshots that are gone. Their runs stay as links.
+    pub(super) fn forget(&mut self, gone: &[ResourceId]) {
+        for run in &mut self.runs {
+            for vm in &mut run.vms {
+                vm.snapshots.retain(|known| {
+                    !gone
+                        .iter()
+                        .any(|id| known.id.eq_ignore_ascii_case(id.as_str()))
+                });
+            }
+            run.vms.retain(|vm| !vm.snapshots.is_empty());
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use super::Level::{Differential as D, Full as F, Incremental as I};
     use super::*;
 
-    fn chain(runs: &[(&str, Level, Option<&str>)]) -> Chain {
-        let mut chain = Chain::new(ChainKey {
+    /// A run that saved `disks` of the VM `vm`.
+    pub(in crate::backup) fn record(
+        chain: &mut Chain,
+        job: &str,
+        level: Level,
+        previous: Option<&str>,
+        disks: &[&str],
+    ) {
+        let started = chain.runs.last().map_or(1, |run| run.started + 1);
+        let snapshots = disks.iter().map(|disk| SnapshotRecord {
+            id: id(job, disk).as_str().to_owned(),
+            disk: (*disk).to_owned(),
+            name: format!("disk-{disk}"),
+            slot: Slot::Os,
+            size: 512,
+            created: started,
+        });
+        chain.record(RunRecord {
+            job: job.into(),
+            level,
+            started,
+            previous: previous.map(str::to_owned),
+            full: chain.full_of(level, previous).map(str::to_owned),
+            vms: vec![VmRecord {
+                uuid: "vm".into(),
+                name: "name".into(),
+                epoch: started,
+                snapshots: snapshots.collect(),
+            }],
+        });
+    }
+
+    pub(in crate::backup) fn id(job: &str, disk: &str) -> ResourceId {
+        ResourceId::new(
+            "s",
+            "g",
+            "Microsoft.Compute/snapshots",
+            &format!("{job}-{disk}"),
+        )
+    }
+
+    pub(in crate::backup) fn empty() -> Chain {
+        Chain::new(ChainKey {
             client: "fd".into(),
             job: "job".into(),
-            vm: "vm".into(),
-        });
-        for (at, &(job, level, previous)) in (1..).zip(runs) {
-            chain.record(RunRecord {
-                job: job.into(),
-                level,
-                started: at,
-                previous: previous.map(str::to_owned),
-                epoch: at,
-                snapshots: Vec::new(),
-            });
+        })
+    }
+
+    fn chain(runs: &[(&str, Level, Option<&str>)]) -> Chain {
+        let mut chain = empty();
+        for &(job, level, previous) in runs {
+            record(&mut chain, job, level, previous, &["a"]);
         }
         chain
     }
 
-    fn surplus(chain: &Chain, named: Option<&str>) -> Vec<String> {
-        chain
-            .surplus(named)
-            .into_iter()
-            .map(|run| run.job)
-            .collect()
+    fn base(chain: &Chain, level: Level, previous: &str) -> Option<String> {
+        Some(chain.base(level, previous, "vm", "A").ok()?.job)
     }
 
-    use Level::{Differential as D, Full as F, Incremental as I};
+    const LONG: &[(&str, Level, Option<&str>)] = &[
+        ("f", F, None),
+        ("i1", I, Some("f")),
+        ("i2", I, Some("i1")),
+        ("d", D, Some("f")),
+        ("i3", I, Some("d")),
+        // An Incremental that the Director made a Differential.
+        ("e", D, Some("i3")),
+        ("i4", I, Some("e")),
+    ];
 
     #[test]
-    fn of_fulls_the_newest_two_stay() {
-        assert!(surplus(&chain(&[("a", F, None)]), None).is_empty());
-        assert!(surplus(&chain(&[("a", F, None), ("b", F, None)]), None).is_empty());
-        assert_eq!(
-            surplus(
-                &chain(&[("a", F, None), ("b", F, None), ("c", F, None)]),
-                None
-            ),
-            ["a"]
-        );
-    }
-
-    #[test]
-    fn the_full_of_a_long_chain_stays() {
-        let chain = chain(&[
-            ("a", F, None),
-            ("b", I, Some("a")),
-            ("c", I, Some("b")),
-            ("d", D, Some("c")),
-            ("e", I, Some("d")),
-        ]);
-        // e and d are the newest, a is the only Full; d is proven.
-        assert_eq!(surplus(&chain, None), ["b", "c"]);
+    fn the_base_is_the_run_that_the_director_names() {
+        let chain = chain(LONG);
+        for (job, ..) in LONG {
+            assert_eq!(base(&chain, I, job).as_deref(), Some(*job));
+            assert_eq!(base(&chain, D, job).as_deref(), Some("f"));
+        }
+        let unknown = chain.base(I, "copy", "vm", "a").unwrap_err();
+        assert!(unknown.contains("copy"), "{unknown}");
     }
 
     #[test]
-    fn the_run_that_the_director_names_stays() {
-        let chain = chain(&[
-            ("a", F, None),
-            ("b", I, Some("a")),
-            ("c", I, Some("b")),
-            ("d", I, Some("b")),
-            ("e", I, Some("b")),
-        ]);
-        // c and d were called failed: the Director keeps naming b.
-        assert_eq!(surplus(&chain, Some("b")), ["c"]);
+    fn the_lineage_is_what_the_director_restores() {
+        let chain = chain(LONG);
+        let lineage = |job| -> Vec<_> {
+            let runs = chain.lineage(job);
+            runs.iter().map(|run| run.job.as_str()).collect()
+        };
+        assert_eq!(lineage("i2"), ["i2", "i1", "f"]);
+        assert_eq!(lineage("i3"), ["i3", "d", "f"]);
+        assert_eq!(lineage("i4"), ["i4", "e", "f"]);
+        assert_eq!(lineage("f"), ["f"]);
     }
 
     #[test]
-    fn a_run_is_recorded_once_and_in_order() {
-        let mut chain = chain(&[("a", F, None), ("b", F, None)]);
-        let mut late = chain.runs[0].clone();
-        late.epoch = 9;
-        chain.record(late);
-        let order: Vec<_> = chain
-            .runs
-            .iter()
-            .map(|run| (run.job.as_str(), run.epoch))
-            .collect();
-        assert_eq!(order, [("a", 9), ("b", 2)]);
+    fn a_run_that_did_not_save_a_disk_still_links() {
+        let mut chain = chain(&[("f", F, None), ("i1", I, Some("f"))]);
+        record(&mut chain, "i2", I, Some("i1"), &["b"]);
+        assert_eq!(base(&chain, I, "i2").as_deref(), Some("i1"));
+        // It is not recorded any more: its Full is.
+        chain.runs.retain(|run| run.job != "i1");
+        assert_eq!(base(&chain, I, "i2").as_deref(), Some("f"));
+        chain.forget(&[id("f", "a")]);
+        assert_eq!(base(&chain, I, "i2"), None);
+        assert!(chain.base(I, "i2", "other", "b").is_err());
+    }
+
+    #[test]
+    fn a_differential_needs_a_known_full() {
+        let mut chain = empty();
+        record(&mut chain, "i", I, Some("unknown"), &["a"]);
+        assert_eq!(base(&chain, I, "i").as_deref(), Some("i"));
+        let reason = chain.base(D, "i", "vm", "a").unwrap_err();
+        assert!(reason.contains("Full"), "{reason}");
+    }
+
+    #[test]
+    fn of_two_lines_the_newest_epoch_is_the_base_and_both_are_kept() {
+        let mut chain = chain(&[("f", F, None)]);
+        let mut second = chain.runs[0].clone();
+        second.vms[0].epoch = 9;
+        second.vms[0].snapshots[0].id = id("f", "second").as_str().to_owned();
+        chain.record(second);
+        assert_eq!(chain.runs.len(), 1);
+        let base = chain.base(I, "f", "vm", "a").unwrap();
+        assert_eq!((base.epoch, base.snapshot), (9, id("f", "second")));
+        assert!(chain.holds(&id("f", "a")) && chain.holds(&id("f", "second")));
+    }
+
+    #[test]
+    fn a_damaged_file_ends_no_walk() {
+        let mut chain = chain(&[("f", F, None), ("i", I, Some("f"))]);
+        chain.runs[1].previous = Some("i".into());
+        assert_eq!(chain.lineage("i").len(), 1);
     }
 }

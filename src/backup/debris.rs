@@ -1,10 +1,15 @@
-//! What dead predecessors of a run left behind: found by tags and marks, and cleared before the run begins.
+//! What earlier runs left behind: found by tags and marks, and cleared before the run begins.
 
-use super::chain::ChainKey;
+use std::collections::{BTreeSet, HashSet};
+
+use serde_json::Value;
+
+use super::chain::{Chain, RunRecord};
 use super::run::Context;
-use super::tags::{OurSnapshot, chain_name};
-use super::{Error, snapshot_set};
+use super::tags::OurSnapshot;
+use super::{Error, Run, snapshot_set};
 use crate::azure::ResourceId;
+use crate::json;
 use crate::notice::with_causes;
 
 /// What becomes of a snapshot of this chain that is there when a run begins.
@@ -12,7 +17,7 @@ use crate::notice::with_causes;
 enum Fate {
     /// Of a recorded run: a later one may need it.
     Keep,
-    /// Of a run that died, or of an earlier attempt at this very run.
+    /// Of a run that died, of an earlier attempt at this very run, or of a VM that is not there any more.
     Clear,
     /// Of a run that is under way, perhaps another Plugin line of this job.
     Leave,
@@ -20,29 +25,96 @@ enum Fate {
     Adopt,
 }
 
-fn fate(job: &str, present: &str, recorded: bool, dead: bool, alive: bool) -> Fate {
-    if alive {
-        Fate::Leave
-    } else if job == present {
-        // The mark of this run is ours, and no other Plugin line is at work under its name.
-        Fate::Clear
-    } else if recorded {
-        Fate::Keep
-    } else if dead {
-        Fate::Clear
-    } else {
-        Fate::Adopt
+/// What is known of a snapshot.
+#[derive(Clone, Copy, Debug, Default)]
+struct Facts {
+    /// Its run is under way.
+    alive: bool,
+    /// Its run has the name of the present one.
+    present: bool,
+    /// Its VM is not in the subscription any more: nothing will ever be built on it.
+    orphan: bool,
+    recorded: bool,
+    /// Its run died or could not give it back.
+    dead: bool,
+}
+
+impl Facts {
+    fn fate(self) -> Fate {
+        if self.alive {
+            Fate::Leave
+        } else if self.present || self.orphan {
+            // The mark of the present run is ours, and no other Plugin line is at work under its name.
+            Fate::Clear
+        } else if self.recorded {
+            Fate::Keep
+        } else if self.dead {
+            Fate::Clear
+        } else {
+            Fate::Adopt
+        }
     }
 }
 
-/// Deletes what dead runs of this chain left, gives back access that nobody uses, and takes into the tracker what it
-/// does not know. Snapshots of other jobs, other daemons and other people are not touched.
+/// Of listed snapshots those of `chain`: made by this daemon, or recorded here, or made by a daemon that had the job
+/// before. That is one under whose tags alone the run that the Director names is found, or the Full of that run. What is
+/// open there may belong to a run under way; a later run looks again.
+pub(super) fn of_chain(listed: &[Value], chain: &Chain, run: &Run) -> Vec<OurSnapshot> {
+    let mut snapshots: Vec<_> = listed
+        .iter()
+        .filter_map(OurSnapshot::from_listed)
+        .filter(|snapshot| snapshot.tags.chain == chain.key.job)
+        .collect();
+    let former = former_client(&snapshots, chain, run.previous.as_deref());
+    snapshots.retain(|snapshot| {
+        let client = &snapshot.tags.client;
+        *client == chain.key.client
+            || chain.holds(&snapshot.id)
+            || (former.as_ref() == Some(client)
+                && !snapshot.has_access
+                && snapshot.tags.job != run.job)
+    });
+    snapshots
+}
+
+/// The other daemon that had the job before. Two Directors may use the same names, so what is known here comes first,
+/// and what is found under the tags of several daemons is nobody's.
+fn former_client(
+    snapshots: &[OurSnapshot],
+    chain: &Chain,
+    previous: Option<&str>,
+) -> Option<String> {
+    let mut name = previous?.to_owned();
+    // The run, then its Full.
+    for _ in 0..2 {
+        let of_run = || snapshots.iter().filter(|known| known.tags.job == name);
+        let clients: BTreeSet<_> = of_run().map(|known| &known.tags.client).collect();
+        let full = if let Some(known) = chain.run(&name) {
+            known.full.clone()
+        } else if clients.contains(&chain.key.client) {
+            of_run().find_map(|known| known.tags.full.clone())
+        } else {
+            return match clients.len() {
+                1 => clients.first().map(|&client| client.clone()),
+                _ => None,
+            };
+        };
+        name = full?;
+    }
+    None
+}
+
+/// Deletes what dead runs of this chain left, and what is left of VMs that are not among `vms`, the UUIDs of all VMs of
+/// the subscription; gives back access that nobody uses; takes into the tracker what it does not know, and out of it
+/// what is not there any more. Snapshots of other jobs, other daemons and other people are not touched.
+///
+/// Returns whether all that had to go is gone.
 ///
 /// # Errors
 ///
 /// Cancelled, or the tracker cannot be used. That Azure cannot be asked or refuses is a notice: it does not keep the
 /// run from saving.
-pub(super) async fn clear(context: &Context) -> Result<(), Error> {
+pub(super) async fn clear(context: &Context, vms: &HashSet<&str>) -> Result<bool, Error> {
     let Context {
         azure,
         run,
@@ -51,47 +123,32 @@ pub(super) async fn clear(context: &Context) -> Result<(), Error> {
         ..
     } = context;
     let others = tracker.other_runs(run).await?;
+    let chain = context.recorded().await?;
     let listed = match azure.snapshots().await {
-        Ok(listed) => listed,
+        Ok(listed) => Some(listed),
         Err(error) if error.is_cancelled() => return Err(Error::Cancelled),
         Err(error) => {
             notices.warning(format!(
                 "list snapshots to clear what earlier runs may have left: {}",
                 with_causes(&error)
             ));
-            return Ok(());
+            None
         }
     };
-    let ours: Vec<OurSnapshot> = listed
-        .iter()
-        .filter_map(OurSnapshot::from_listed)
-        .filter(|snapshot| {
-            snapshot.tags.client == run.client && snapshot.tags.chain == chain_name(&run.job)
-        })
-        .collect();
-    let state = tracker.read(notices).await?;
 
     let mut clear: Vec<ResourceId> = Vec::new();
     let mut close: Vec<ResourceId> = Vec::new();
     let mut adopt: Vec<OurSnapshot> = Vec::new();
-    for snapshot in ours {
+    for snapshot in of_chain(listed.as_deref().unwrap_or_default(), &chain, run) {
         let tags = &snapshot.tags;
-        let recorded = state
-            .chain(&context.chain_key(&tags.vm))
-            .is_some_and(|chain| {
-                chain
-                    .runs
-                    .iter()
-                    .any(|known| known.job == tags.job && known.holds(&snapshot.id))
-            });
-        let dead = others.dead.iter().any(|mark| mark.job == tags.job);
-        let fate = fate(
-            &tags.job,
-            &run.job,
-            recorded,
-            dead,
-            others.alive.contains(&tags.job),
-        );
+        let facts = Facts {
+            alive: others.alive.contains(&tags.job),
+            present: tags.job == run.job,
+            orphan: !vms.contains(tags.vm.as_str()),
+            recorded: chain.holds(&snapshot.id),
+            dead: others.dead.iter().any(|mark| mark.job == tags.job),
+        };
+        let fate = facts.fate();
         match fate {
             Fate::Clear => clear.push(snapshot.id),
             Fate::Leave => {}
@@ -105,17 +162,44 @@ pub(super) async fn clear(context: &Context) -> Result<(), Error> {
             }
         }
     }
+    // An earlier attempt at this very run that ended well here, and not for the Director.
+    let earlier = chain
+        .run(&run.job)
+        .filter(|_| !others.alive.contains(&run.job));
+    if let Some(earlier) = earlier {
+        clear.extend(
+            ids(earlier)
+                .filter(|id| !clear.contains(id))
+                .collect::<Vec<_>>(),
+        );
+    }
+    let vanished = listed.as_deref().map_or_else(Vec::new, |listed| {
+        vanished(&chain, listed, azure.subscription_id())
+    });
 
     if !adopt.is_empty() {
         notices.info(format!(
             "{} snapshots of earlier runs of this job were not in the tracker and are taken into it by their tags",
             adopt.len()
         ));
+    }
+    if !vanished.is_empty() {
+        notices.warning(format!(
+            "{} snapshots of earlier runs of this job are not there any more; they were not deleted by this job",
+            vanished.len()
+        ));
+    }
+    if earlier.is_some() || !(adopt.is_empty() && vanished.is_empty() && clear.is_empty()) {
         tracker
             .update(notices, |state| {
+                let recorded = state.chain_mut(&chain.key);
+                if earlier.is_some() {
+                    recorded.runs.retain(|known| known.job != run.job);
+                }
+                recorded.forget(&clear);
+                recorded.forget(&vanished);
                 for snapshot in &adopt {
-                    let key: ChainKey = context.chain_key(&snapshot.tags.vm);
-                    state.chain_mut(&key).adopt(snapshot);
+                    recorded.adopt(snapshot);
                 }
             })
             .await?;
@@ -131,11 +215,13 @@ pub(super) async fn clear(context: &Context) -> Result<(), Error> {
     }
     if !clear.is_empty() {
         notices.info(format!(
-            "deleting {} snapshots of earlier runs of this job that did not end",
+            "deleting {} snapshots of earlier runs of this job: of runs that did not end, or of virtual machines that are \
+             not there any more",
             clear.len()
         ));
     }
-    if snapshot_set::delete(azure, &clear, notices).await {
+    let is_clean = snapshot_set::delete(azure, &clear, notices).await;
+    if is_clean {
         for mark in others.dead {
             mark.remove()?;
         }
@@ -143,21 +229,131 @@ pub(super) async fn clear(context: &Context) -> Result<(), Error> {
     if azure.cancellation().is_cancelled() {
         return Err(Error::Cancelled);
     }
-    Ok(())
+    Ok(is_clean)
+}
+
+fn ids(run: &RunRecord) -> impl Iterator<Item = ResourceId> {
+    run.snapshots()
+        .filter_map(|snapshot| ResourceId::parse(&snapshot.id))
+}
+
+/// Recorded snapshots of this subscription that are not listed.
+fn vanished(chain: &Chain, listed: &[Value], subscription: &str) -> Vec<ResourceId> {
+    let there: HashSet<_> = listed
+        .iter()
+        .filter_map(|snapshot| Some(json::text(snapshot, "/id")?.to_ascii_lowercase()))
+        .collect();
+    chain
+        .runs
+        .iter()
+        .flat_map(ids)
+        .filter(|id| id.subscription().eq_ignore_ascii_case(subscription))
+        .filter(|id| !there.contains(&id.as_str().to_ascii_lowercase()))
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::chain::tests::{empty, record};
+    use super::super::tags::SnapshotTags;
+    use super::super::tags::tests::tags;
     use super::*;
+    use crate::backup::Level;
 
     #[test]
-    fn only_what_is_surely_dead_is_cleared() {
-        assert_eq!(fate("now", "now", false, false, false), Fate::Clear);
-        assert_eq!(fate("now", "now", false, false, true), Fate::Leave);
-        assert_eq!(fate("now", "now", true, false, true), Fate::Leave);
-        assert_eq!(fate("a", "now", true, true, false), Fate::Keep);
-        assert_eq!(fate("a", "now", false, true, false), Fate::Clear);
-        assert_eq!(fate("a", "now", false, false, true), Fate::Leave);
-        assert_eq!(fate("a", "now", false, false, false), Fate::Adopt);
+    fn only_what_is_surely_of_no_use_is_cleared() {
+        let facts = Facts::default();
+        let (alive, recorded, dead) = (true, true, true);
+        let (present, orphan) = (true, true);
+        let fate = |facts: Facts| facts.fate();
+        assert_eq!(fate(Facts { present, ..facts }), Fate::Clear);
+        assert_eq!(
+            fate(Facts {
+                present,
+                recorded,
+                ..facts
+            }),
+            Fate::Clear
+        );
+        assert_eq!(
+            fate(Facts {
+                present,
+                alive,
+                ..facts
+            }),
+            Fate::Leave
+        );
+        assert_eq!(
+            fate(Facts {
+                present,
+                alive,
+                recorded,
+                ..facts
+            }),
+            Fate::Leave
+        );
+        assert_eq!(
+            fate(Facts {
+                recorded,
+                dead,
+                ..facts
+            }),
+            Fate::Keep
+        );
+        assert_eq!(
+            fate(Facts {
+                recorded,
+                orphan,
+                ..facts
+            }),
+            Fate::Clear
+        );
+        assert_eq!(
+            fate(Facts {
+                alive,
+                orphan,
+                ..facts
+            }),
+            Fate::Leave
+        );
+        assert_eq!(fate(Facts { dead, ..facts }), Fate::Clear);
+        assert_eq!(fate(Facts { alive, ..facts }), Fate::Leave);
+        assert_eq!(fate(facts), Fate::Adopt);
+    }
+
+    fn snapshot(client: &str, job: &str, full: Option<&str>) -> OurSnapshot {
+        OurSnapshot {
+            id: super::super::chain::tests::id(job, client),
+            tags: SnapshotTags {
+                client: client.into(),
+                job: job.into(),
+                full: full.map(str::to_owned),
+                ..tags()
+            },
+            disk_name: "d".into(),
+            size: 512,
+            created: 1,
+            has_access: false,
+        }
+    }
+
+    #[test]
+    fn a_job_takes_its_chain_along_and_nobody_elses() {
+        let chain = empty();
+        let former =
+            |chain: &Chain, snapshots: &[OurSnapshot]| former_client(snapshots, chain, Some("p"));
+        let elsewhere = [snapshot("old", "p", Some("f")), snapshot("old", "f", None)];
+        assert_eq!(former(&chain, &elsewhere).as_deref(), Some("old"));
+        // The run itself is ours already, its Full is not.
+        let moved = [snapshot("fd", "p", Some("f")), snapshot("old", "f", None)];
+        assert_eq!(former(&chain, &moved).as_deref(), Some("old"));
+        let two = [snapshot("old", "p", None), snapshot("older", "p", None)];
+        assert_eq!(former(&chain, &two), None);
+        let own = [snapshot("fd", "p", None), snapshot("old", "p", None)];
+        assert_eq!(former(&chain, &own), None);
+        assert_eq!(former(&chain, &[snapshot("old", "q", None)]), None);
+        let mut known = empty();
+        record(&mut known, "p", Level::Full, None, &["a"]);
+        assert_eq!(former(&known, &elsewhere), None);
     }
 }

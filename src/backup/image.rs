@@ -27,7 +27,6 @@ pub(super) struct HeldDisk {
     /// `disk data-01 (LUN 3)`.
     pub(super) label: String,
     pub(super) disk_name: String,
-    pub(super) disk_unique_id: String,
     pub(super) snapshot: ResourceId,
     /// `None` once it was given back.
     grant: Mutex<Option<AccessGrant>>,
@@ -40,7 +39,6 @@ impl HeldDisk {
         Self {
             label: snapshot.disk.label(),
             disk_name: snapshot.disk.name().to_owned(),
-            disk_unique_id: snapshot.disk.unique_id,
             snapshot: snapshot.id,
             grant: Mutex::new(Some(snapshot.grant)),
             complete: AtomicBool::new(false),

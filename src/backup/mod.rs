@@ -24,6 +24,8 @@ mod error;
 mod export;
 mod exported;
 mod image;
+mod inventory;
+mod retention;
 mod run;
 mod select;
 mod snapshot_set;
@@ -40,6 +42,7 @@ pub use self::changes::MOST_CLEARED;
 pub use self::error::Error;
 pub use self::exported::{Changes, ExportedImage};
 pub use self::image::DiskImage;
+pub use self::inventory::{KnownSnapshot, known_snapshots};
 pub use self::run::Backup;
 pub use self::vm::VmBackup;
 
@@ -152,7 +155,7 @@ pub struct PlannedDisk {
     pub size: u64,
     /// e.g. `Premium_LRS`; empty if Azure named none.
     pub sku: String,
-    /// Why it would be a full image, e.g. `level Full`.
+    /// What would be saved of it, and why: `level Full`, `changes since run ...`, or why there are none to be had.
     pub reason: String,
 }
 

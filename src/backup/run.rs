@@ -9,7 +9,7 @@ use futures_util::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::chain::{Base, ChainKey, RunRecord, SnapshotRecord};
+use super::chain::{Base, Chain, ChainKey, RunRecord};
 use super::select::{Candidate, select};
 use super::tags::chain_name;
 use super::tracker::{RunMark, State, Tracker};
@@ -27,57 +27,53 @@ use crate::pipeline::{ByteBudget, ReadQueue};
 const PLANS_AT_ONCE: usize = 8;
 
 /// What all parts of a run share.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Context {
     pub(super) azure: Azure,
     pub(super) run: Run,
     pub(super) options: Options,
     pub(super) notices: Notices,
     pub(super) tracker: Tracker,
-    /// What the tracker held when the run began, after the debris was cleared.
-    pub(super) known: State,
+    /// The earlier runs of the job, as known when this one began, after the debris was cleared.
+    chain: Arc<Chain>,
     /// All reading of the run: one budget, images in the order in which they are sent.
     pub(super) queue: ReadQueue,
-    /// When the run began.
-    pub(super) started: SystemTime,
+    /// When the run began, in seconds since 1970; later than all of `chain`, whatever the clock says.
+    pub(super) started: u64,
 }
 
 impl Context {
-    pub(super) fn chain_key(&self, vm: &str) -> ChainKey {
-        ChainKey {
-            client: self.run.client.clone(),
-            job: chain_name(&self.run.job).to_owned(),
-            vm: vm.to_owned(),
-        }
-    }
-
     /// What the changes of a disk are computed against: `None` at level Full.
     ///
     /// # Errors
     ///
     /// Why there is no base, for the notice: the disk is then saved in full, or the run fails.
     pub(super) fn base(&self, vm: &str, disk: &str) -> Result<Option<Base>, String> {
-        if self.run.level == Level::Full {
-            return Ok(None);
-        }
-        let previous = self
-            .run
-            .previous
-            .as_deref()
-            .ok_or("the Director names no run that it builds on")?;
-        self.known
-            .chain(&self.chain_key(vm))
-            .ok_or_else(|| {
-                "no earlier run of this job is known to have saved this virtual machine".to_owned()
-            })?
-            .base(previous, disk)
-            .map(Some)
+        base(&self.chain, &self.run, vm, disk)
     }
 
-    /// Seconds since 1970.
-    pub(super) fn started_seconds(&self) -> u64 {
-        seconds(self.started)
+    /// Unique name of the last Full before this run, if it is not one itself and that is known.
+    pub(super) fn full(&self) -> Option<&str> {
+        self.chain
+            .full_of(self.run.level, self.run.previous.as_deref())
     }
+
+    /// The chain as the tracker has it now.
+    pub(super) async fn recorded(&self) -> Result<Chain, Error> {
+        let state = self.tracker.read(&self.notices).await?;
+        Ok(state.chain(&self.chain.key))
+    }
+}
+
+fn base(chain: &Chain, run: &Run, vm: &str, disk: &str) -> Result<Option<Base>, String> {
+    if run.level == Level::Full {
+        return Ok(None);
+    }
+    let previous = run
+        .previous
+        .as_deref()
+        .ok_or("the Director names no run that it builds on")?;
+    chain.base(run.level, previous, vm, disk).map(Some)
 }
 
 /// A running backup.
@@ -90,13 +86,15 @@ pub struct Backup {
     vms: Vec<Arc<SavedVm>>,
     selected: usize,
     mark: RunMark,
+    /// Nothing of an earlier run is left that only the marks tell of.
+    swept: bool,
 }
 
 /// A VM being prepared in the background.
 #[derive(Debug)]
 struct Ahead {
     candidate: Candidate,
-    /// Ends the wait for the present VM's last image, if nothing was begun yet.
+    /// Ends the preparation, and the wait for the present VM's last image before it. A child of the job's.
     stop: CancellationToken,
     task: AbortOnDropHandle<Option<Result<PreparedVm, Error>>>,
 }
@@ -114,10 +112,11 @@ impl Backup {
         options: &Options,
         notices: &Notices,
     ) -> Result<Vec<VmPlan>, Error> {
-        let candidates = candidates(azure, options, notices).await?;
+        let candidates = select(candidates(azure).await?, &options.selection, notices)?;
+        let chain = planned_chain(azure, run, options, notices).await?;
         let epoch = seconds(SystemTime::now());
         let mut plans = stream::iter(candidates)
-            .map(|candidate| plan_vm(azure, run.level, epoch, candidate))
+            .map(|candidate| plan_vm(azure, &chain, run, epoch, candidate))
             .buffered(PLANS_AT_ONCE);
         let mut planned = Vec::new();
         while let Some(plan) = plans.next().await {
@@ -137,23 +136,41 @@ impl Backup {
         options: Options,
         notices: Notices,
     ) -> Result<Self, Error> {
-        let selected = candidates(&azure, &options, &notices).await?;
+        let candidates = candidates(&azure).await?;
         let tracker = Tracker::open(&options.state_dir)?;
         let mark = tracker.mark(&run).await?;
         let budget = ByteBudget::new(options.limits.memory);
         let queue = ReadQueue::new(&budget, options.limits, azure.cancellation());
+        let chain = Chain::new(ChainKey {
+            client: run.client.clone(),
+            job: chain_name(&run.job).to_owned(),
+        });
         let mut context = Context {
             azure,
             run,
             options,
             notices,
             tracker,
-            known: State::default(),
+            chain: Arc::new(chain),
             queue,
-            started: SystemTime::now(),
+            started: seconds(SystemTime::now()),
         };
-        debris::clear(&context).await?;
-        context.known = context.tracker.read(&context.notices).await?;
+        let vms = candidates.iter().map(|vm| vm.uuid.as_str()).collect();
+        let swept = debris::clear(&context, &vms).await?;
+        let selection = &context.options.selection;
+        let selected = match select(candidates, selection, &context.notices) {
+            Ok(selected) => selected,
+            Err(error) => {
+                if swept {
+                    mark.remove()?;
+                }
+                return Err(error);
+            }
+        };
+        context.chain = Arc::new(context.recorded().await?);
+        if let Some(newest) = context.chain.runs.last() {
+            context.started = context.started.max(newest.started + 1);
+        }
         let context = Arc::new(context);
         let names = selected.iter().map(|candidate| candidate.name.as_str());
         context.notices.info(announcement(context.run.level, names));
@@ -164,6 +181,7 @@ impl Backup {
             ahead: None,
             vms: Vec::new(),
             mark,
+            swept,
         })
     }
 
@@ -261,10 +279,10 @@ impl Backup {
         };
         let clean = snapshot_set::delete(&context.azure.for_cleanup(), &cleanup, notices).await;
         recorded?;
-        for vm in &saved {
-            self.prune(vm).await?;
+        if context.run.keep_snapshots && !saved.is_empty() {
+            self.prune().await?;
         }
-        if clean {
+        if clean && self.swept {
             self.mark.remove()?;
         }
         if outcome == Outcome::Good && saved.is_empty() {
@@ -281,9 +299,13 @@ impl Backup {
         let Some(candidate) = self.waiting.pop_front() else {
             return;
         };
-        let stop = CancellationToken::new();
+        let stop = self.context.azure.cancellation().child_token();
+        let context = Context {
+            azure: self.context.azure.with_cancellation(stop.clone()),
+            ..(*self.context).clone()
+        };
         let task = tokio::spawn({
-            let (context, candidate) = (Arc::clone(&self.context), candidate.clone());
+            let candidate = candidate.clone();
             let (stop, at_last_image) = (stop.clone(), at_last_image.clone());
             async move {
                 tokio::select! {
@@ -305,99 +327,92 @@ impl Backup {
         if saved.is_empty() {
             return Ok(());
         }
-        let Context {
-            run,
-            tracker,
-            notices,
-            ..
-        } = &*self.context;
+        let Context { run, tracker, .. } = &*self.context;
+        let record = RunRecord {
+            job: run.job.clone(),
+            level: run.level,
+            started: self.context.started,
+            previous: run.previous.clone(),
+            full: self.context.full().map(str::to_owned),
+            vms: saved.iter().map(|vm| vm.record()).collect(),
+        };
+        let key = &self.context.chain.key;
         tracker
-            .update(notices, |state| {
-                for vm in saved {
-                    let key = self.context.chain_key(&vm.candidate.uuid);
-                    state.chain_mut(&key).record(RunRecord {
-                        job: run.job.clone(),
-                        level: run.level,
-                        started: self.context.started_seconds(),
-                        previous: run.previous.clone(),
-                        epoch: vm.epoch,
-                        snapshots: vm
-                            .disks
-                            .iter()
-                            .map(|disk| SnapshotRecord {
-                                id: disk.snapshot.as_str().to_owned(),
-                                disk: disk.disk_unique_id.clone(),
-                            })
-                            .collect(),
-                    });
-                }
+            .update(&self.context.notices, |state| {
+                state.chain_mut(key).record(record);
             })
             .await
     }
 
     /// Deletes the snapshots of earlier runs that no later run can need. What cannot be deleted stays recorded and is
-    /// tried again by the next run.
-    async fn prune(&self, vm: &SavedVm) -> Result<(), Error> {
-        let Context {
-            azure,
-            run,
-            tracker,
-            notices,
-            ..
-        } = &*self.context;
-        if !run.keep_snapshots {
-            return Ok(());
-        }
-        let key = self.context.chain_key(&vm.candidate.uuid);
-        let state = tracker.read(notices).await?;
-        let surplus = state
-            .chain(&key)
-            .map(|chain| chain.surplus(run.previous.as_deref()))
-            .unwrap_or_default();
+    /// tried again by the next run; so does what another Plugin line made in another subscription.
+    async fn prune(&self) -> Result<(), Error> {
+        let context = &*self.context;
+        let Context { azure, notices, .. } = context;
+        let subscription = azure.subscription_id();
+        let present = &context.run.job;
         let mut gone = Vec::new();
-        for old in surplus {
-            let ids: Vec<_> = old
-                .snapshots
-                .iter()
-                .filter_map(|snapshot| ResourceId::parse(&snapshot.id))
-                .collect();
-            if snapshot_set::delete(azure, &ids, notices).await {
-                gone.push(old.job);
+        for mut surplus in context.recorded().await?.surplus(present) {
+            surplus.retain(|id| id.subscription().eq_ignore_ascii_case(subscription));
+            if snapshot_set::delete(azure, &surplus, notices).await {
+                gone.append(&mut surplus);
             }
         }
-        if gone.is_empty() {
-            return Ok(());
-        }
-        tracker
+        context
+            .tracker
             .update(notices, |state| {
-                state
-                    .chain_mut(&key)
-                    .runs
-                    .retain(|run| !gone.contains(&run.job));
+                state.chain_mut(&context.chain.key).settle(present, &gone);
             })
             .await
     }
 }
 
-async fn candidates(
-    azure: &Azure,
-    options: &Options,
-    notices: &Notices,
-) -> Result<Vec<Candidate>, Error> {
+/// All VMs of the subscription.
+async fn candidates(azure: &Azure) -> Result<Vec<Candidate>, Error> {
     let listed = azure
         .virtual_machines()
         .await
         .map_err(|source| Error::azure("list virtual machines", source))?;
-    let candidates = listed
-        .iter()
-        .map(Candidate::from_listed)
-        .collect::<Result<Vec<_>, Error>>()?;
-    select(candidates, &options.selection, notices)
+    listed.iter().map(Candidate::from_listed).collect()
+}
+
+/// The chain as a run would find it, by tracker and tags; nothing is written.
+async fn planned_chain(
+    azure: &Azure,
+    run: &Run,
+    options: &Options,
+    notices: &Notices,
+) -> Result<Chain, Error> {
+    // An estimate has a job name of its own; that of the run it would build on tells the job.
+    let name = run.previous.as_deref().unwrap_or(&run.job);
+    let key = ChainKey {
+        client: run.client.clone(),
+        job: chain_name(name).to_owned(),
+    };
+    if run.level == Level::Full {
+        return Ok(Chain::new(key));
+    }
+    let state = State::peek(&options.state_dir).unwrap_or_else(|error| {
+        notices.warning(with_causes(&error));
+        State::default()
+    });
+    let mut chain = state.chain(&key);
+    let listed = azure
+        .snapshots()
+        .await
+        .map_err(|source| Error::azure("list snapshots", source))?;
+    for snapshot in debris::of_chain(&listed, &chain, run) {
+        if !chain.holds(&snapshot.id) {
+            chain.adopt(&snapshot);
+        }
+    }
+    Ok(chain)
 }
 
 async fn plan_vm(
     azure: &Azure,
-    level: Level,
+    chain: &Chain,
+    run: &Run,
     epoch: u64,
     candidate: Candidate,
 ) -> Result<VmPlan, Error> {
@@ -433,9 +448,10 @@ async fn plan_vm(
             slot: disk.slot,
             size: disk.size,
             sku: disk.sku().to_owned(),
-            reason: match level {
-                Level::Full => "level Full".to_owned(),
-                Level::Incremental | Level::Differential => "no base".to_owned(),
+            reason: match base(chain, run, &candidate.uuid, &disk.unique_id) {
+                Ok(None) => "level Full".to_owned(),
+                Ok(Some(base)) => format!("changes since run {}", base.job),
+                Err(reason) => format!("no changes to be had: {reason}"),
             },
         })
         .collect();

@@ -255,7 +255,7 @@ async fn delete_one(azure: &Azure, id: &ResourceId) -> Result<(), crate::azure::
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backup::{Level, Run};
+    use crate::backup::tags::tests::tags;
     use crate::document::Slot;
 
     fn wanted(properties: Value) -> Wanted {
@@ -268,15 +268,7 @@ mod tests {
             sector_size: 512,
             resource: json!({ "location": "westeurope", "properties": properties }),
         };
-        let run = Run {
-            job: "j".into(),
-            line: 0,
-            client: "c".into(),
-            level: Level::Full,
-            previous: None,
-            keep_snapshots: true,
-        };
-        let tags = SnapshotTags::new(&run, 5, "v", 7, &disk);
+        let tags = tags();
         Wanted {
             id: id("Microsoft.Compute/snapshots", &tags.snapshot_name()),
             disk,

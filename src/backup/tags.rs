@@ -7,9 +7,12 @@
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
+use super::Level;
 use super::export::Disk;
-use super::{Level, Run};
+use super::run::Context;
+use super::select::Candidate;
 use crate::azure::ResourceId;
+use crate::document::Slot;
 use crate::json;
 
 /// What the name of every tag of ours begins with.
@@ -29,32 +32,37 @@ pub(super) struct SnapshotTags {
     pub(super) started: u64,
     /// Unique name of the run that the Director built on.
     pub(super) previous: Option<String>,
+    /// Unique name of the Full at the end of its lineage, if that was known.
+    pub(super) full: Option<String>,
     /// UUID of the VM.
     pub(super) vm: String,
+    /// The VM's name at that time.
+    pub(super) vm_name: String,
     /// Seconds since 1970 in the names of the VM's files.
     pub(super) epoch: u64,
     /// `properties.uniqueId` of the disk.
     pub(super) disk: String,
-    /// `os` or the LUN.
-    pub(super) slot: String,
+    /// Where the disk sat; `os` or the LUN.
+    pub(super) slot: Slot,
 }
 
 impl SnapshotTags {
-    pub(super) fn new(run: &Run, started: u64, vm: &str, epoch: u64, disk: &Disk) -> Self {
+    /// Of a disk of `vm` in the run of `context`.
+    pub(super) fn new(context: &Context, vm: &Candidate, epoch: u64, disk: &Disk) -> Self {
+        let Context { run, started, .. } = context;
         Self {
             client: run.client.clone(),
             chain: chain_name(&run.job).to_owned(),
             job: run.job.clone(),
             level: run.level,
-            started,
+            started: *started,
             previous: run.previous.clone(),
-            vm: vm.to_owned(),
+            full: context.full().map(str::to_owned),
+            vm: vm.uuid.clone(),
+            vm_name: vm.name.clone(),
             epoch,
             disk: disk.unique_id.clone(),
-            slot: match disk.slot {
-                crate::document::Slot::Os => "os".to_owned(),
-                crate::document::Slot::Data(lun) => lun.to_string(),
-            },
+            slot: disk.slot,
         }
     }
 
@@ -72,10 +80,17 @@ impl SnapshotTags {
         if let Some(previous) = &self.previous {
             put("previous", previous);
         }
+        if let Some(full) = &self.full {
+            put("full", full);
+        }
         put("vm", &self.vm);
+        put("vm-name", &self.vm_name);
         put("epoch", &self.epoch.to_string());
         put("disk", &self.disk);
-        put("slot", &self.slot);
+        match self.slot {
+            Slot::Os => put("slot", "os"),
+            Slot::Data(lun) => put("slot", &lun.to_string()),
+        }
         Value::Object(tags)
     }
 
@@ -100,10 +115,15 @@ impl SnapshotTags {
             level: Level::from_str(&get("level")?)?,
             started: get("started")?.parse().ok()?,
             previous: get("previous"),
+            full: get("full"),
             vm: get("vm")?,
+            vm_name: get("vm-name")?,
             epoch: get("epoch")?.parse().ok()?,
             disk: get("disk")?,
-            slot: get("slot")?,
+            slot: match &*get("slot")? {
+                "os" => Slot::Os,
+                lun => Slot::Data(lun.parse().ok()?),
+            },
         })
     }
 
@@ -123,6 +143,12 @@ impl SnapshotTags {
 pub(super) struct OurSnapshot {
     pub(super) id: ResourceId,
     pub(super) tags: SnapshotTags,
+    /// The disk's name.
+    pub(super) disk_name: String,
+    /// Size of the disk in bytes.
+    pub(super) size: u64,
+    /// Seconds since 1970, by Azure's clock.
+    pub(super) created: u64,
     /// Whether somebody holds access to its bytes.
     pub(super) has_access: bool,
 }
@@ -130,13 +156,27 @@ pub(super) struct OurSnapshot {
 impl OurSnapshot {
     /// `None` if it is not ours.
     pub(super) fn from_listed(snapshot: &Value) -> Option<Self> {
+        let tags = SnapshotTags::of_snapshot(snapshot)?;
+        let source = json::text(snapshot, "/properties/creationData/sourceResourceId");
+        let created = json::text(snapshot, "/properties/timeCreated").unwrap_or_default();
         Some(Self {
-            tags: SnapshotTags::of_snapshot(snapshot)?,
             id: ResourceId::parse(json::text(snapshot, "/id")?)?,
+            disk_name: source
+                .and_then(ResourceId::parse)
+                .map_or_else(|| tags.disk.clone(), |disk| disk.name().to_owned()),
+            size: json::integer(snapshot, "/properties/diskSizeBytes").unwrap_or_default(),
+            created: seconds_of(created).unwrap_or(tags.epoch),
+            tags,
             has_access: json::text(snapshot, "/properties/diskState")
                 .is_some_and(|state| state.starts_with("ActiveSAS")),
         })
     }
+}
+
+/// Whole seconds since 1970 of a time as Azure writes it (RFC 3339).
+pub(super) fn seconds_of(time: &str) -> Option<u64> {
+    let time = chrono::DateTime::parse_from_rfc3339(time).ok()?;
+    u64::try_from(time.timestamp()).ok()
 }
 
 /// The first 160 bits of the SHA-256 of `text`, in hexadecimal.
@@ -169,12 +209,12 @@ pub(super) fn chain_name(job: &str) -> &str {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use serde_json::json;
 
     use super::*;
 
-    fn tags() -> SnapshotTags {
+    pub(in crate::backup) fn tags() -> SnapshotTags {
         SnapshotTags {
             client: "prod-fd".into(),
             chain: "AzureVMs".into(),
@@ -182,17 +222,24 @@ mod tests {
             level: Level::Full,
             started: 1_795_000_000,
             previous: None,
+            full: None,
             vm: "3d1f0c52-7a44-4e0e-9a53-8b1d6c2f9e10".into(),
+            vm_name: "ledger01".into(),
             epoch: 1_795_000_003,
             disk: "5b5b5b5b-0000-4000-8000-00000000000b".into(),
-            slot: "os".into(),
+            slot: Slot::Os,
         }
     }
 
     #[test]
     fn tags_survive_the_service_in_any_case() {
         for previous in [None, Some("AzureVMs.2026-11-22_09.05.00_03".to_owned())] {
-            let tags = SnapshotTags { previous, ..tags() };
+            let tags = SnapshotTags {
+                full: previous.clone(),
+                previous,
+                slot: Slot::Data(63),
+                ..tags()
+            };
             let mut json = tags.to_json();
             assert_eq!(
                 SnapshotTags::of_snapshot(&json!({ "tags": json })),
@@ -270,6 +317,13 @@ mod tests {
         for other in [other_run, other_disk, other_client, other_vm, later_line] {
             assert_ne!(name, other.snapshot_name());
         }
+    }
+
+    #[test]
+    fn times_are_read_as_azure_writes_them() {
+        let written = "2026-11-23T09:00:00.1234567+00:00";
+        assert_eq!(seconds_of(written), Some(1_795_424_400));
+        assert_eq!(seconds_of(""), None);
     }
 
     #[test]

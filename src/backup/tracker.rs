@@ -45,6 +45,15 @@ pub(super) struct State {
     chains: Vec<Chain>,
 }
 
+/// Why the text of a tracker file cannot be used.
+#[derive(Debug, thiserror::Error)]
+enum Unreadable {
+    #[error("it has version {0}, written by a newer release; this one knows version {VERSION}")]
+    Newer(u32),
+    #[error("it is damaged; the next backup rebuilds it from the tags of the snapshots")]
+    Damaged,
+}
+
 /// The one member that every version has.
 #[derive(Deserialize)]
 struct Version {
@@ -69,8 +78,41 @@ impl State {
         *last
     }
 
-    pub(super) fn chain(&self, key: &ChainKey) -> Option<&Chain> {
-        self.chains.iter().find(|chain| chain.key == *key)
+    /// The state in `dir`, without a lock, since the file is replaced as a whole; the default if there is none.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be read, is damaged, or was written by a newer release.
+    pub(super) fn peek(dir: &Path) -> Result<Self, Error> {
+        let path = tracker_file(dir);
+        let failed = |source| Error::tracker("read tracker file", &path, source);
+        match fs::read(&path) {
+            Ok(text) => Self::parse(&text).map_err(|reason| failed(io::Error::other(reason))),
+            Err(missing) if missing.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(source) => Err(failed(source)),
+        }
+    }
+
+    fn parse(text: &[u8]) -> Result<Self, Unreadable> {
+        if let Ok(Version { version }) = serde_json::from_slice(text)
+            && version > VERSION
+        {
+            return Err(Unreadable::Newer(version));
+        }
+        serde_json::from_slice::<Self>(text)
+            .ok()
+            .filter(|state| state.version == VERSION)
+            .ok_or(Unreadable::Damaged)
+    }
+
+    pub(super) fn chains(&self) -> &[Chain] {
+        &self.chains
+    }
+
+    /// The chain of `key`; an empty one if there is none.
+    pub(super) fn chain(&self, key: &ChainKey) -> Chain {
+        let known = self.chains.iter().find(|chain| chain.key == *key);
+        known.cloned().unwrap_or_else(|| Chain::new(key.clone()))
     }
 
     /// The chain of `key`, begun if there is none.
@@ -152,21 +194,13 @@ impl Tracker {
             }
             Err(source) => return Err(Error::tracker("read tracker file", &path, source)),
         };
-        if let Ok(Version { version }) = serde_json::from_slice(&text)
-            && version > VERSION
-        {
-            return Err(Error::tracker(
-                "read tracker file",
-                &path,
-                io::Error::other(format!(
-                    "it has version {version}, written by a newer release; this one knows version {VERSION}"
-                )),
-            ));
-        }
-        if let Ok(state) = serde_json::from_slice::<State>(&text)
-            && state.version == VERSION
-        {
-            return Ok(state);
+        match State::parse(&text) {
+            Ok(state) => return Ok(state),
+            Err(newer @ Unreadable::Newer(_)) => {
+                let newer = io::Error::other(newer);
+                return Err(Error::tracker("read tracker file", &path, newer));
+            }
+            Err(Unreadable::Damaged) => {}
         }
         let aside = self.dir.join("tracker.damaged.json");
         fs::rename(&path, &aside)
@@ -194,7 +228,7 @@ impl Tracker {
     }
 
     fn path(&self) -> PathBuf {
-        self.dir.join("tracker.json")
+        tracker_file(&self.dir)
     }
 
     /// Marks `run` as running.
@@ -306,6 +340,10 @@ impl RunMark {
         fs::remove_file(&self.path)
             .map_err(|source| Error::tracker("remove mark of run", &self.path, source))
     }
+}
+
+fn tracker_file(dir: &Path) -> PathBuf {
+    dir.join("tracker.json")
 }
 
 fn private_file() -> OpenOptions {

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
+use super::chain::{SnapshotRecord, VmRecord};
 use super::changes::MOST_CLEARED;
 use super::export::{self, Export};
 use super::image::{self, Account, DiskImage, HeldDisk};
@@ -25,10 +26,21 @@ use crate::pipeline::{ChunkReader, ZeroBlocks};
 pub(super) struct SavedVm {
     pub(super) candidate: Candidate,
     pub(super) epoch: u64,
+    snapshots: Vec<SnapshotRecord>,
     pub(super) disks: Vec<Arc<HeldDisk>>,
 }
 
 impl SavedVm {
+    /// What is remembered of it when the run ends well.
+    pub(super) fn record(&self) -> VmRecord {
+        VmRecord {
+            uuid: self.candidate.uuid.clone(),
+            name: self.candidate.name.clone(),
+            epoch: self.epoch,
+            snapshots: self.snapshots.clone(),
+        }
+    }
+
     pub(super) fn is_complete(&self) -> bool {
         self.disks.iter().all(|disk| disk.is_complete())
     }
@@ -60,7 +72,6 @@ impl PreparedVm {
     pub(super) async fn prepare(context: &Context, candidate: &Candidate) -> Result<Self, Error> {
         let Context {
             azure,
-            run,
             tracker,
             notices,
             ..
@@ -74,8 +85,7 @@ impl PreparedVm {
             .disks
             .iter()
             .map(|disk| {
-                let started = context.started_seconds();
-                let tags = SnapshotTags::new(run, started, &candidate.uuid, epoch, disk);
+                let tags = SnapshotTags::new(context, candidate, epoch, disk);
                 Wanted::new(azure, disk, tags)
             })
             .collect();
@@ -119,6 +129,10 @@ impl PreparedVm {
                 return Err(close(snapshots, error, context).await);
             }
         };
+        let records = snapshots
+            .iter()
+            .map(|open| SnapshotRecord::new(open, epoch))
+            .collect();
         let images = snapshots
             .into_iter()
             .zip(planned)
@@ -139,6 +153,7 @@ impl PreparedVm {
             vm: Arc::new(SavedVm {
                 candidate: candidate.clone(),
                 epoch,
+                snapshots: records,
                 disks: images.iter().map(|image| Arc::clone(&image.held)).collect(),
             }),
             document: bytes,

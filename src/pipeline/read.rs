@@ -48,8 +48,9 @@ impl Chunk {
     }
 }
 
-/// Reads images one after the other under one budget; more can be added while earlier ones are read.
-#[derive(Debug)]
+/// Reads images one after the other under one budget; more can be added while earlier ones are read. Clones are the
+/// same queue.
+#[derive(Clone, Debug)]
 pub struct ReadQueue {
     images: mpsc::UnboundedSender<Image>,
     dispatcher: Arc<AbortOnDropHandle<()>>,
