@@ -217,10 +217,12 @@ impl Chain {
                     format!("the Full that run {previous} builds on is not known here")
                 }
                 (Level::Differential, Some(full)) => {
-                    format!("there is no snapshot of it of the last Full, run {full}")
+                    format!("the last Full, run {full}, has no snapshot of this disk")
                 }
                 (Level::Full | Level::Incremental, _) => {
-                    format!("there is no snapshot of it of run {previous} or of those before it")
+                    format!(
+                        "run {previous} and those that it builds on have no snapshot of this disk"
+                    )
                 }
             })
     }
