@@ -33,7 +33,8 @@ demo: deps
 	$(CARGO) build --quiet --locked -p azure-vm-fd --lib
 	$(CARGO) run --quiet --locked -p bacula-bench --bin demo
 
-test: deps
+test:
+	@tests/bacula/install-deps tests
 	$(CARGO) build --locked -p azure-vm-fd --lib
 	$(CARGO) test --workspace --locked
 

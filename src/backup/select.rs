@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::Error;
 use crate::azure::ResourceId;
-use crate::config::Selection;
+use crate::config::{NamePattern, Selection};
 use crate::json;
 use crate::notice::Notices;
 
@@ -52,7 +52,7 @@ impl Candidate {
 ///
 /// # Errors
 ///
-/// [`Error::Selection`]: the VM named by `vm` is not there, or nothing passes.
+/// [`Error::Selection`]: the VM named by `vm` is not there, nothing passes, or an expression has no verdict on a name.
 pub(super) fn select(
     candidates: Vec<Candidate>,
     selection: &Selection,
@@ -73,11 +73,30 @@ pub(super) fn select(
         Some(wanted) => Some(resolve_name(&candidates, wanted, selection, notices)?),
         None => None,
     };
-    let (chosen, others): (Vec<_>, Vec<_>) = candidates
-        .into_iter()
-        .partition(|vm| named.as_ref() == Some(&vm.name) || selection.choose(&vm.name).is_chosen());
+    let hints = whole_name_hints(&candidates, selection);
+    let count = candidates.len();
+    let mut chosen = Vec::new();
+    for vm in candidates {
+        // What is named needs no verdict of the expressions.
+        let passes = named.as_ref() == Some(&vm.name)
+            || selection
+                .choose(&vm.name)
+                .map_err(|undecided| Error::Selection(undecided.to_string()))?
+                .is_chosen();
+        if passes {
+            chosen.push(vm);
+        }
+    }
     if chosen.is_empty() {
-        return Err(Error::Selection(nothing_passes(&others, selection)));
+        let mut text = nothing_passes(count, selection);
+        for hint in hints {
+            text.push_str("; ");
+            text.push_str(&hint);
+        }
+        return Err(Error::Selection(text));
+    }
+    for hint in hints {
+        notices.warning(hint);
     }
     report_shared_names(&chosen, notices);
     Ok(chosen)
@@ -124,26 +143,51 @@ fn resolve_name(
     }
 }
 
-fn nothing_passes(others: &[Candidate], selection: &Selection) -> String {
+fn nothing_passes(count: usize, selection: &Selection) -> String {
     let group = in_group(selection);
-    if others.is_empty() {
+    if count == 0 {
         return format!(
             "Azure lists no virtual machine{group}; check subscription_id and the role of the service principal"
         );
     }
-    let count = others.len();
-    let Some(include) = &selection.include else {
-        return format!("exclude removes all {count} virtual machines{group}");
-    };
-    let pattern = include.as_str();
-    let mut text =
-        format!("none of {count} virtual machines{group} passes include={pattern} and exclude");
-    if others.iter().any(|vm| include.is_found_in(&vm.name)) {
-        text.push_str(&format!(
-            "; the expression must match the whole name: write include=(.*){pattern}(.*) to match a part of it"
-        ));
+    let pattern = |pattern: &Option<NamePattern>| pattern.as_ref().map(ToString::to_string);
+    match (pattern(&selection.include), pattern(&selection.exclude)) {
+        (Some(include), Some(exclude)) => {
+            format!(
+                "none of {count} virtual machines{group} passes include={include} and exclude={exclude}"
+            )
+        }
+        (Some(include), None) => {
+            format!("none of {count} virtual machines{group} passes include={include}")
+        }
+        (None, _) => format!("exclude removes all {count} virtual machines{group}"),
     }
-    text
+}
+
+/// What to say of expressions that match no name, but would if a part of it were enough.
+fn whole_name_hints(candidates: &[Candidate], selection: &Selection) -> Vec<String> {
+    let mut hints = Vec::new();
+    for (key, pattern) in [
+        ("include", &selection.include),
+        ("exclude", &selection.exclude),
+    ] {
+        let Some(pattern) = pattern else { continue };
+        let mut part = None;
+        for vm in candidates {
+            if pattern.matches(&vm.name).unwrap_or(true) {
+                part = None;
+                break;
+            }
+            part = part.or_else(|| pattern.is_found_in(&vm.name).then_some(&vm.name));
+        }
+        if let Some(name) = part {
+            hints.push(format!(
+                "{key}={pattern} matches no whole name, only a part, as in {name}: write {key}={} to match names that contain it",
+                pattern.anywhere()
+            ));
+        }
+    }
+    hints
 }
 
 fn in_group(selection: &Selection) -> String {
@@ -174,7 +218,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::config::NamePattern;
 
     fn vm(group: &str, name: &str) -> Candidate {
         Candidate::from_listed(&json!({
@@ -276,25 +319,72 @@ mod tests {
 
     #[test]
     fn an_empty_selection_is_an_error_with_its_reason() {
-        let (error, _) = chosen(&Selection {
-            include: pattern("web"),
+        let group = |group: &str| Selection {
+            resource_group: Some(group.into()),
+            ..Selection::default()
+        };
+        let patterns = |include: &str, exclude: &str| Selection {
+            include: (!include.is_empty()).then(|| pattern(include)).flatten(),
+            exclude: (!exclude.is_empty()).then(|| pattern(exclude)).flatten(),
+            ..Selection::default()
+        };
+        for (selection, want) in [
+            (
+                patterns("web", ""),
+                "none of 4 virtual machines passes include=web; include=web matches no whole name, only a part, as in \
+                 old-web: write include=(.*)web(.*) to match names that contain it",
+            ),
+            (
+                patterns("db", ""),
+                "none of 4 virtual machines passes include=db",
+            ),
+            (
+                patterns("(.*)web(.*)", "(.*)web(.*)"),
+                "none of 4 virtual machines passes include=(.*)web(.*) and exclude=(.*)web(.*)",
+            ),
+            (
+                patterns("", "(.*)"),
+                "exclude removes all 4 virtual machines",
+            ),
+            (
+                group("c"),
+                "Azure lists no virtual machine in resource group c; check subscription_id and the role of the service principal",
+            ),
+        ] {
+            let error = chosen(&selection).0.unwrap_err();
+            assert_eq!(error, format!("select virtual machines: {want}"));
+        }
+    }
+
+    #[test]
+    fn an_exclusion_that_misses_is_mentioned() {
+        let (vms, said) = chosen(&Selection {
+            exclude: pattern("old|older"),
             ..Selection::default()
         });
-        assert!(error.unwrap_err().contains("include=(.*)web(.*)"));
-        let (error, _) = chosen(&Selection {
-            include: pattern("db"),
+        assert_eq!(vms.unwrap().len(), 4);
+        assert!(said[0].contains("exclude=.*(?:old|older).*"), "{said:?}");
+        let (_, said) = chosen(&Selection {
+            exclude: pattern("old(.*)"),
             ..Selection::default()
         });
-        assert!(!error.unwrap_err().contains("(.*)"));
-        let (error, _) = chosen(&Selection {
-            exclude: pattern("(.*)"),
+        assert!(!said.join("").contains("exclude"), "{said:?}");
+    }
+
+    #[test]
+    fn an_expression_without_a_verdict_stops_the_job() {
+        let mut there_are = there_are();
+        there_are.push(vm("a", &"x".repeat(60)));
+        let selection = Selection {
+            exclude: pattern("(?=.*)(x+x+)+y"),
             ..Selection::default()
-        });
-        assert!(error.unwrap_err().contains("exclude removes all 4"));
-        let (error, _) = chosen(&Selection {
-            resource_group: Some("c".into()),
-            ..Selection::default()
-        });
-        assert!(error.unwrap_err().contains("resource group c"));
+        };
+        let error = select(there_are, &selection, &Notices::default())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("(x+x+)+y") && error.contains(&"x".repeat(60)),
+            "{error}"
+        );
     }
 }

@@ -4,15 +4,13 @@
 //! separates too, a backslash at the end of a line swallows the line's end, a line without `=` swallows the next one), so
 //! every line is checked for its form first, and lines that it would read differently are written so that it cannot.
 
-use std::fs::File;
-use std::io::{ErrorKind, Read};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use ini::{Ini, ParseOption};
 use zeroize::Zeroizing;
 
 use super::Error;
+use super::private_file::{self, PrivateText};
 use crate::secret::Secret;
 
 /// More than this is no configuration file of ours.
@@ -55,32 +53,17 @@ pub(super) fn read(path: &Path) -> Result<Option<ConfigFile>, Error> {
             path.display()
         ))
     };
-    // Asked before opening, which would wait on a pipe.
-    let metadata = match path.metadata() {
-        Ok(metadata) => metadata,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed(error.to_string())),
+    let Some(PrivateText {
+        text,
+        world_readable,
+    }) = private_file::read(path, LARGEST_FILE).map_err(failed)?
+    else {
+        return Ok(None);
     };
-    if !metadata.is_file() {
-        return Err(failed("it is not a regular file".to_owned()));
-    }
-    let file = File::open(path).map_err(|error| failed(error.to_string()))?;
-    // Room for all of it at once: a buffer that grows leaves copies of secrets behind.
-    let capacity = metadata.len().min(LARGEST_FILE) + 1;
-    let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(capacity).unwrap_or(0)));
-    file.take(LARGEST_FILE + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| failed(error.to_string()))?;
-    if bytes.len() as u64 > LARGEST_FILE {
-        return Err(failed(format!("it is larger than {LARGEST_FILE} bytes")));
-    }
-    let Ok(text) = str::from_utf8(&bytes) else {
-        return Err(failed("it is not UTF-8 text".to_owned()));
-    };
-    let groups = parse(text).map_err(failed)?;
+    let groups = parse(&text).map_err(failed)?;
     Ok(Some(ConfigFile {
         groups,
-        world_readable: metadata.permissions().mode() & 0o004 != 0,
+        world_readable,
     }))
 }
 
@@ -289,21 +272,6 @@ mod tests {
         assert!(read(&path).is_err());
         fs::write(&path, "[g]\nk = v").unwrap();
         assert!(read(&path).unwrap().is_some());
-    }
-
-    #[test]
-    fn a_file_for_everybody_is_noticed() {
-        let dir = TempDir::new().unwrap();
-        let path = dir.path().join("azure-vm.conf");
-        fs::write(&path, "[g]").unwrap();
-        for (mode, open) in [(0o600, false), (0o640, false), (0o644, true)] {
-            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-            assert_eq!(
-                read(&path).unwrap().unwrap().world_readable,
-                open,
-                "{mode:o}"
-            );
-        }
     }
 
     proptest! {

@@ -6,17 +6,20 @@
 //! request. Values of parameters never appear in messages, but for those that are no secret.
 
 mod command;
+#[cfg(test)]
+mod contract;
 mod file;
 mod java_regex;
 mod parameters;
 mod pattern;
+mod private_file;
 mod selection;
 mod settings;
 mod values;
 
 use std::path::{Path, PathBuf};
 
-pub use self::pattern::{NamePattern, PatternError};
+pub use self::pattern::{MatchError, NamePattern, PatternError};
 pub use self::selection::{Choice, Selection};
 
 use crate::azure::AzureConfig;
@@ -82,10 +85,10 @@ impl Settings {
     pub fn from_command(command: &str, config_file: &Path) -> Result<Self, Error> {
         let mut findings = Findings::default();
         let given = command::parse(command, &mut findings);
-        for key in [Parameter::ApplicationSecret, Parameter::ConnectionKey] {
+        for (key, file) in Parameter::SECRETS {
             if given.get(key).is_some() {
                 findings.warning(format!(
-                    "{key} stands in the Plugin line, which is stored in the catalog and on the volumes: better put it into the configuration file {}",
+                    "{key} stands in the Plugin line, which is stored in the catalog and on the volumes: better put it into the configuration file {}, or name a file that holds it with {file}",
                     config_file.display()
                 ));
             }

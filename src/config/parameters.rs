@@ -13,7 +13,9 @@ pub(super) enum Parameter {
     SubscriptionId,
     ApplicationId,
     ApplicationSecret,
+    ApplicationSecretFile,
     ConnectionKey,
+    ConnectionKeyFile,
     AbortOnError,
     Debug,
     Group,
@@ -35,7 +37,7 @@ pub(super) enum Parameter {
 }
 
 /// Each parameter with its name and with names that other tools, and people, give to the same thing.
-const NAMES: [(Parameter, &str, &[&str]); 23] = [
+const NAMES: [(Parameter, &str, &[&str]); 25] = [
     (
         Parameter::TenantId,
         "tenant_id",
@@ -71,6 +73,16 @@ const NAMES: [(Parameter, &str, &[&str]); 23] = [
         ],
     ),
     (
+        Parameter::ApplicationSecretFile,
+        "application_secret_file",
+        &[
+            "app_secret_file",
+            "client_secret_file",
+            "password_file",
+            "secret_file",
+        ],
+    ),
+    (
         Parameter::ConnectionKey,
         "connection_key",
         &[
@@ -79,6 +91,11 @@ const NAMES: [(Parameter, &str, &[&str]); 23] = [
             "storage_key",
             "account_key",
         ],
+    ),
+    (
+        Parameter::ConnectionKeyFile,
+        "connection_key_file",
+        &["connection_file", "connection_string_file"],
     ),
     (Parameter::AbortOnError, "abort_on_error", &["abort"]),
     (Parameter::Debug, "debug", &["trace", "verbose"]),
@@ -150,6 +167,23 @@ const NAMES: [(Parameter, &str, &[&str]); 23] = [
 ];
 
 impl Parameter {
+    /// Each secret, and the parameter that names a file with it instead.
+    pub(super) const SECRETS: [(Self, Self); 2] = [
+        (Self::ApplicationSecret, Self::ApplicationSecretFile),
+        (Self::ConnectionKey, Self::ConnectionKeyFile),
+    ];
+
+    /// The other way to give the same.
+    fn twin(self) -> Option<Self> {
+        Self::SECRETS
+            .into_iter()
+            .find_map(|(secret, file)| match self {
+                key if key == secret => Some(file),
+                key if key == file => Some(secret),
+                _ => None,
+            })
+    }
+
     /// By its name, in any case.
     pub(super) fn of_name(name: &str) -> Option<Self> {
         let known = |(_, known, _): &&(Self, &str, &[&str])| known.eq_ignore_ascii_case(name);
@@ -227,12 +261,25 @@ impl Values {
         self.0.get(&key).map(Secret::expose)
     }
 
-    /// Takes from `lower` what is not given here.
-    pub(super) fn or(mut self, lower: Self) -> Self {
-        for (key, value) in lower.0 {
-            self.0.entry(key).or_insert(value);
+    /// Takes from `lower` what is not given here, in whatever way.
+    pub(super) fn or(mut self, mut lower: Self) -> Self {
+        for key in self.0.keys() {
+            lower.0.remove(key);
+            if let Some(twin) = key.twin() {
+                lower.0.remove(&twin);
+            }
         }
+        self.0.append(&mut lower.0);
         self
+    }
+
+    /// Whether it is given, in whatever way.
+    pub(super) fn has(&self, key: Parameter) -> bool {
+        self.0.contains_key(&key) || key.twin().is_some_and(|twin| self.0.contains_key(&twin))
+    }
+
+    pub(super) fn insert(&mut self, key: Parameter, value: Secret) {
+        self.0.insert(key, value);
     }
 
     pub(super) fn remove(&mut self, key: Parameter) -> Option<Secret> {
@@ -261,6 +308,8 @@ pub(super) fn collect(
             findings.problem(format!(
                 "parameter {key}{place} contains a control character"
             ));
+        } else if text.contains(char::REPLACEMENT_CHARACTER) {
+            findings.problem(format!("parameter {key}{place} is not UTF-8 text"));
         } else if ['"', '\'']
             .iter()
             .any(|quote| text.len() > 1 && text.starts_with(*quote) && text.ends_with(*quote))
@@ -272,6 +321,13 @@ pub(super) fn collect(
         if values.0.insert(key, value).is_some() {
             findings.warning(format!(
                 "parameter {key}{place} is given more than once: the last value counts"
+            ));
+        }
+    }
+    for (secret, file) in Parameter::SECRETS {
+        if values.get(secret).is_some() && values.get(file).is_some() {
+            findings.problem(format!(
+                "{secret} and {file} are both given{place}: leave one out"
             ));
         }
     }

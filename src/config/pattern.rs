@@ -1,21 +1,30 @@
 //! Java regular expressions for VM names.
 //!
-//! A pattern is read by the rules of `java.util.regex.Pattern` (API documentation of Java SE 21) and written again for the
-//! `regex` crate, construct by construct, such that both accept the same names. What cannot be written so, or what Java
-//! versions read differently, is refused by name: an expression is never read as something else than the user meant.
-//! Written out here are Java's defaults, which are narrower than those of the crate: `\d`, `\w`, `\s` and case folding
-//! know ASCII only, and `.` stops at five line ends.
+//! A pattern is read by the rules of `java.util.regex.Pattern` and written again, construct by construct, such that an
+//! engine of this language accepts the same names (`java_regex`). The engine is that of the crate `regex`, whose time
+//! grows with the length of the name only; look-around, back-references, possessive and atomic groups need the
+//! backtracking of `fancy-regex`, which gives up after a number of steps. An expression is never read as something else
+//! than Java would: what differs is refused, when the pattern is read or, at the latest, when a name shows the difference.
 
-use regex::Regex;
+use std::fmt;
 
-use super::java_regex::{Refusal, translate};
+use fancy_regex::RegexBuilder as BacktrackingBuilder;
+use regex::{Regex, RegexBuilder};
+
+use super::java_regex::{Needs, Refusal, parse};
+
+/// Bytes that a compiled expression may take, for each engine and piece.
+const LARGEST: usize = 4 * 1024 * 1024;
+/// Steps back for one name: about a second. Patterns that people write need a few dozen.
+const MOST_BACKTRACKING: usize = 1_000_000;
 
 /// A regular expression in Java's syntax that must match a whole name.
 #[derive(Clone, Debug)]
 pub struct NamePattern {
     text: String,
-    whole: Regex,
-    part: Regex,
+    whole: Engine,
+    part: Engine,
+    needs: Needs,
 }
 
 /// Why a pattern cannot be used.
@@ -31,9 +40,26 @@ pub enum PatternError {
         /// Where, in characters from 1.
         position: usize,
     },
-    /// Its repetitions multiply to more than can be kept in memory.
-    #[error("regular expression {0}: it is too large")]
-    TooLarge(String),
+    /// It cannot be compiled within the memory that is allowed.
+    #[error("regular expression {text}: {problem}")]
+    TooLarge {
+        /// The pattern.
+        text: String,
+        /// What is too large.
+        problem: &'static str,
+    },
+}
+
+/// Why a pattern has no verdict on a name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("regular expression {pattern}, name {name}: {problem}")]
+pub struct MatchError {
+    /// The pattern.
+    pub pattern: String,
+    /// The name.
+    pub name: String,
+    /// What is in the way, and what to do.
+    pub problem: &'static str,
 }
 
 impl NamePattern {
@@ -41,42 +67,125 @@ impl NamePattern {
     ///
     /// # Errors
     ///
-    /// An expression that is wrong in Java, or that means something this version cannot do: look-around, atomic groups,
-    /// possessive quantifiers, back-references, `\p{...}`, `\b`, classes within classes, flags other than `i`.
+    /// An expression that is wrong in Java, that Java versions read differently, or that is not supported here; with the
+    /// construct and its place.
     pub fn new(text: &str) -> Result<Self, PatternError> {
         let refused = |Refusal { problem, at }| PatternError::Refused {
             text: text.to_owned(),
             problem,
             position: text[..at].chars().count() + 1,
         };
-        let translated = translate(text).map_err(refused)?;
-        // What is left to go wrong is the size of the compiled expression.
-        let compile = |translated: &str| {
-            Regex::new(translated).map_err(|_size| PatternError::TooLarge(text.to_owned()))
+        let pattern = parse(text).map_err(refused)?;
+        let part = pattern.write();
+        let compile = |expression: &str| {
+            let engine = if pattern.is_regular() {
+                Engine::linear(expression)
+            } else {
+                Engine::backtracking(expression)
+            };
+            engine.map_err(|problem| PatternError::TooLarge {
+                text: text.to_owned(),
+                problem,
+            })
         };
         Ok(Self {
             text: text.to_owned(),
-            whole: compile(&format!(r"\A(?:{translated})\z"))?,
-            part: compile(&translated)?,
+            whole: compile(&format!(r"\A(?:{part})\z"))?,
+            part: compile(&part)?,
+            needs: pattern.needs,
         })
     }
 
     /// Whether the whole `name` matches.
-    #[must_use]
-    pub fn matches(&self, name: &str) -> bool {
-        self.whole.is_match(name)
+    ///
+    /// # Errors
+    ///
+    /// It takes too many steps to tell, or Java versions differ on such a name.
+    pub fn matches(&self, name: &str) -> Result<bool, MatchError> {
+        let undecided = |problem| MatchError {
+            pattern: self.text.clone(),
+            name: name.to_owned(),
+            problem,
+        };
+        let ends_line = |c| matches!(c, '\n'..='\r' | '\u{85}' | '\u{2028}' | '\u{2029}');
+        if self.needs.ascii && !name.is_ascii() {
+            return Err(undecided(
+                r"Java versions differ in \b and \B beside letters beyond ASCII: write the expression without them",
+            ));
+        }
+        if self.needs.one_line && (name.is_empty() || name.contains(ends_line)) {
+            return Err(undecided(
+                "^ and $ have no clear meaning in a name that is empty or has several lines",
+            ));
+        }
+        self.whole.is_match(name).map_err(undecided)
     }
 
     /// Whether some part of `name` matches: a hint for users who expected a search.
     #[must_use]
     pub fn is_found_in(&self, name: &str) -> bool {
-        self.part.is_match(name)
+        self.part.is_match(name).unwrap_or(false)
     }
 
-    /// As the user wrote it.
+    /// An expression that matches every name in which this one is found.
     #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.text
+    pub fn anywhere(&self) -> String {
+        let text = &self.text;
+        // An alternative or a number of a group would mean something else behind `(.*)`.
+        if text.contains(['|', '(', '\\']) {
+            format!(".*(?:{text}).*")
+        } else {
+            format!("(.*){text}(.*)")
+        }
+    }
+}
+
+/// As the user wrote it.
+impl fmt::Display for NamePattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// What decides.
+#[derive(Clone, Debug)]
+enum Engine {
+    Linear(Regex),
+    Backtracking(Box<fancy_regex::Regex>),
+}
+
+impl Engine {
+    /// What was read is valid; what is left to go wrong is the size of the compiled expression.
+    fn linear(expression: &str) -> Result<Self, &'static str> {
+        RegexBuilder::new(expression)
+            .size_limit(LARGEST)
+            .build()
+            .map(Self::Linear)
+            .map_err(|_size| "its repetitions multiply to more than is allowed")
+    }
+
+    fn backtracking(expression: &str) -> Result<Self, &'static str> {
+        BacktrackingBuilder::new(expression)
+            .delegate_size_limit(LARGEST)
+            .delegate_dfa_size_limit(LARGEST)
+            .max_prog_size(LARGEST / 64)
+            .backtrack_limit(MOST_BACKTRACKING)
+            .optimize(false)
+            .seek(false)
+            .build()
+            .map(|regex| Self::Backtracking(Box::new(regex)))
+            .map_err(|_size| {
+                "its repetitions multiply to more than is allowed, or its look-behinds are too complex"
+            })
+    }
+
+    fn is_match(&self, name: &str) -> Result<bool, &'static str> {
+        match self {
+            Self::Linear(regex) => Ok(regex.is_match(name)),
+            Self::Backtracking(regex) => regex.is_match(name).map_err(|_limit| {
+                "it takes too many steps to tell: write it without repetitions of repetitions"
+            }),
+        }
     }
 }
 
@@ -146,10 +255,18 @@ mod tests {
         for (text, matching, others) in table {
             let pattern = NamePattern::new(text).unwrap_or_else(|error| panic!("{error}"));
             for name in matching {
-                assert!(pattern.matches(name), "{text} must match {name:?}");
+                assert_eq!(
+                    pattern.matches(name),
+                    Ok(true),
+                    "{text} must match {name:?}"
+                );
             }
             for name in others {
-                assert!(!pattern.matches(name), "{text} must not match {name:?}");
+                assert_eq!(
+                    pattern.matches(name),
+                    Ok(false),
+                    "{text} must not match {name:?}"
+                );
             }
         }
     }
@@ -157,92 +274,60 @@ mod tests {
     #[test]
     fn what_cannot_be_honoured_is_refused_with_its_place() {
         let table = [
-            ("a(?=b)", "look-ahead is not supported (character 2)"),
-            ("(?!b)a", "look-ahead is not supported (character 1)"),
-            ("(?<=b)a", "look-behind is not supported (character 1)"),
-            ("ä(?<!b)a", "look-behind is not supported (character 2)"),
-            ("(?>b)", "atomic groups are not supported (character 1)"),
             (
-                "a*+",
-                "possessive quantifiers are not supported (character 3)",
+                r"(?=(a))\1",
+                "back-references to a group in a look-around, an atomic group or a possessive repetition are not supported (character 8)",
             ),
             (
-                "a{2}+",
-                "possessive quantifiers are not supported (character 5)",
-            ),
-            (r"(a)\1", "back-references are not supported (character 4)"),
-            (
-                r"(?<x>a)\k<x>",
-                "back-references are not supported (character 8)",
+                r"ä\1(a)",
+                "back-reference to a group that does not end before it: it could never match (character 2)",
             ),
             (
-                r"\p{L}",
-                "character properties are not supported (character 1)",
+                r"(?i)(a)\1",
+                "back-references with the flag i are not supported (character 8)",
             ),
             (
-                r"[\p{L}]",
-                "character properties are not supported (character 2)",
+                "(?<=a*)b",
+                "a look-behind must not look back without limit, or over more than 255 characters (character 1)",
+            ),
+            (r"\Xx", r"escape \X is not supported (character 1)"),
+            (
+                r"[\b]",
+                r"escape \b is not supported in a class (character 2)",
             ),
             (
-                r"\bweb",
-                "word boundaries are not supported (Java versions differ in them) (character 1)",
+                r"\p{Latin}",
+                r"property \p{Latin} is not supported (character 1)",
             ),
-            (r"\Rx", r"escape \R is not supported (character 1)"),
-            (r"\012", r"escape \0 is not supported (character 1)"),
+            (
+                r"(?i)\p{Lu}",
+                r"Java versions differ in \p{Lu} with the flag i (write \p{Alpha} or \p{L}) (character 5)",
+            ),
+            (
+                "[^a[b]]",
+                "Java versions differ in a negated class with classes or && in it (negate its parts instead) (character 1)",
+            ),
             (r"\x4", "expected 2 hexadecimal digits (character 1)"),
-            (r"\ud83d", "surrogates are not supported (character 1)"),
+            (r"\ud83d", "there is no such character (character 1)"),
             ("a\\", "nothing follows the backslash (character 2)"),
             (
-                "(?m)a",
-                "only the flag i is supported in a group that begins with (? (character 1)",
+                "(?z)a",
+                "what follows (? is neither a group of a known kind nor the flags d, i, m, s, u, x, U (character 1)",
             ),
-            (
-                "(?x:a)",
-                "only the flag i is supported in a group that begins with (? (character 1)",
-            ),
-            (
-                "[a[b]]",
-                r"classes within classes are not supported (\[ is a bracket) (character 3)",
-            ),
-            (
-                "[a&&b]",
-                r"intersections of classes are not supported (\& is an ampersand) (character 3)",
-            ),
-            (
-                "[]a]",
-                r"a class is empty, or needs \] instead of ] (character 2)",
-            ),
-            (
-                "[]",
-                r"a class is empty, or needs \] instead of ] (character 2)",
-            ),
-            (
-                "[a-c-e]",
-                r"a range has no beginning (\- is a minus sign) (character 5)",
-            ),
-            (
-                r"[\d-x]",
-                r"a range has no beginning (\- is a minus sign) (character 4)",
-            ),
-            (r"[a-\d]", "a range ends in a set (character 3)"),
+            ("[]", "class is not closed (character 1)"),
             ("[c-a]", "range c-a is reversed (character 2)"),
-            ("[a--]", r"a range ends in - (write \-) (character 3)"),
-            ("[abc", "class is not closed (character 1)"),
             ("(a", "parenthesis is not closed (character 1)"),
             (
                 "a)",
                 "closing parenthesis without an opening one (character 2)",
             ),
             ("*web", "nothing to repeat before * (character 1)"),
-            ("a|+", "nothing to repeat before + (character 3)"),
-            ("(?i)*", "nothing to repeat before * (character 5)"),
             ("a**", "quantifier * follows a quantifier (character 3)"),
-            ("a{2}{3}", "quantifier { follows a quantifier (character 5)"),
-            ("a{,3}", "expected {n}, {n,} or {n,m} (character 2)"),
             ("a{3,2}", "expected {n}, {n,} or {n,m} (character 2)"),
-            ("a{x}", "expected {n}, {n,} or {n,m} (character 2)"),
-            ("a{1", "expected {n}, {n,} or {n,m} (character 2)"),
-            ("((a{999}){999}){999}", "it is too large"),
+            (
+                "((a{999}){999}){999}",
+                "its repetitions multiply to more than is allowed",
+            ),
         ];
         for (text, problem) in table {
             let error = NamePattern::new(text).expect_err(text).to_string();
@@ -251,11 +336,55 @@ mod tests {
     }
 
     #[test]
+    fn backtracking_is_only_for_those_who_need_it() {
+        for (text, linear) in [
+            (r"(.*)\Qweb\E(?i)[a-z&&[^x]]{2}$", true),
+            ("(a+)+b", true),
+            ("(?!old).*", false),
+            (r"(.)\1", false),
+            ("a*+", false),
+            ("(?>a)", false),
+        ] {
+            let pattern = NamePattern::new(text).unwrap();
+            assert_eq!(matches!(pattern.whole, Engine::Linear(_)), linear, "{text}");
+        }
+    }
+
+    #[test]
+    fn without_a_verdict_the_error_names_pattern_and_name() {
+        let name = "x".repeat(60);
+        for (text, name, part) in [
+            ("(?=.*)(x+x+)+y", name.as_str(), "too many steps"),
+            (r"\bw.*", "wéb", "Java versions differ"),
+            ("(?m)^$", "", "no clear meaning"),
+            ("a$", "a\n", "no clear meaning"),
+        ] {
+            let pattern = NamePattern::new(text).unwrap();
+            let error = pattern.matches(name).unwrap_err().to_string();
+            assert!(
+                error.contains(text) && error.contains(name) && error.contains(part),
+                "{error}"
+            );
+        }
+        // The same without a look-ahead takes no steps to speak of.
+        assert_eq!(
+            NamePattern::new("(x+x+)+y").unwrap().matches(&name),
+            Ok(false)
+        );
+    }
+
+    #[test]
     fn a_search_is_only_a_hint() {
         let pattern = NamePattern::new("web").unwrap();
-        assert!(!pattern.matches("web01") && pattern.is_found_in("web01"));
-        assert!(!pattern.is_found_in("db01"));
-        assert_eq!(pattern.as_str(), "web");
+        assert_eq!(pattern.matches("web01"), Ok(false));
+        assert!(pattern.is_found_in("web01") && !pattern.is_found_in("db01"));
+        for (text, anywhere) in [
+            ("web", "(.*)web(.*)"),
+            ("a|b", ".*(?:a|b).*"),
+            (r"(.)\1", r".*(?:(.)\1).*"),
+        ] {
+            assert_eq!(NamePattern::new(text).unwrap().anywhere(), anywhere);
+        }
     }
 
     proptest! {
@@ -265,15 +394,15 @@ mod tests {
         fn quoted_text_matches_itself_and_nothing_else(text in "\\PC{0,12}", other in "\\PC{0,12}") {
             prop_assume!(!text.contains('\\'));
             let quoted = NamePattern::new(&format!(r"\Q{text}\E")).unwrap();
-            prop_assert!(quoted.matches(&text));
-            prop_assert_eq!(quoted.matches(&other), text == other);
+            prop_assert_eq!(quoted.matches(&text), Ok(true));
+            prop_assert_eq!(quoted.matches(&other), Ok(text == other));
         }
 
         #[test]
         fn no_text_makes_the_reader_panic(text in "[-a-cA-C\\[\\](){}^$.|*+?\\\\&,:<>=!idwQE0-9ä]{0,16}") {
             if let Ok(pattern) = NamePattern::new(&text) {
                 // Whatever matches whole is found, too.
-                prop_assert!(!pattern.matches("abc") || pattern.is_found_in("abc"));
+                prop_assert!(pattern.matches("abc") != Ok(true) || pattern.is_found_in("abc"));
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Which VM names a job is about: the truth table of `vm`, `include` and `exclude`.
 
-use super::NamePattern;
+use super::{MatchError, NamePattern};
 
 /// Which VMs of the subscription are saved.
 #[derive(Clone, Debug, Default)]
@@ -35,18 +35,23 @@ pub enum Choice {
 impl Selection {
     /// What the parameters say about `name`. Exact: a `vm` in another case is another name, and the resource group is not
     /// looked at.
-    #[must_use]
-    pub fn choose(&self, name: &str) -> Choice {
-        let passed = match (&self.vm, &self.include) {
-            (Some(vm), _) if vm == name => return Choice::Named,
-            (_, Some(include)) if include.matches(name) => Choice::Included,
-            (_, Some(_)) => return Choice::NotIncluded,
-            (Some(_), None) => return Choice::NotNamed,
-            (None, None) => Choice::Unrestricted,
+    ///
+    /// # Errors
+    ///
+    /// An expression has no verdict on this name.
+    pub fn choose(&self, name: &str) -> Result<Choice, MatchError> {
+        if self.vm.as_deref() == Some(name) {
+            return Ok(Choice::Named);
+        }
+        let passed = match &self.include {
+            Some(include) if !include.matches(name)? => return Ok(Choice::NotIncluded),
+            Some(_) => Choice::Included,
+            None if self.vm.is_some() => return Ok(Choice::NotNamed),
+            None => Choice::Unrestricted,
         };
         match &self.exclude {
-            Some(exclude) if exclude.matches(name) => Choice::Excluded,
-            Some(_) | None => passed,
+            Some(exclude) if exclude.matches(name)? => Ok(Choice::Excluded),
+            Some(_) | None => Ok(passed),
         }
     }
 }
@@ -100,7 +105,7 @@ mod tests {
             let selection = selection(vm, include, exclude);
             let saved = names
                 .into_iter()
-                .filter(|name| selection.choose(name).is_chosen());
+                .filter(|name| selection.choose(name).unwrap().is_chosen());
             assert_eq!(
                 saved.collect::<Vec<_>>(),
                 want,
@@ -111,11 +116,29 @@ mod tests {
 
     #[test]
     fn each_choice_has_its_reason() {
-        assert_eq!(selection("", "", "").choose("a"), Choice::Unrestricted);
-        assert_eq!(selection("a", "b", "a").choose("a"), Choice::Named);
-        assert_eq!(selection("a", "", "").choose("A"), Choice::NotNamed);
-        assert_eq!(selection("a", "b", "").choose("b"), Choice::Included);
-        assert_eq!(selection("a", "b", "").choose("c"), Choice::NotIncluded);
-        assert_eq!(selection("", "b", "b").choose("b"), Choice::Excluded);
+        let choice =
+            |vm, include, exclude, name| selection(vm, include, exclude).choose(name).unwrap();
+        assert_eq!(choice("", "", "", "a"), Choice::Unrestricted);
+        assert_eq!(choice("a", "b", "a", "a"), Choice::Named);
+        assert_eq!(choice("a", "", "", "A"), Choice::NotNamed);
+        assert_eq!(choice("a", "b", "", "b"), Choice::Included);
+        assert_eq!(choice("a", "b", "", "c"), Choice::NotIncluded);
+        assert_eq!(choice("", "b", "b", "b"), Choice::Excluded);
+    }
+
+    #[test]
+    fn without_a_verdict_there_is_no_choice() {
+        let undecided = "(?:(x+x+)+(?=y))?";
+        let name = "x".repeat(40);
+        for selection in [selection("", undecided, ""), selection("", "", undecided)] {
+            let error = selection.choose(&name).unwrap_err().to_string();
+            assert!(
+                error.contains(undecided) && error.contains(&name),
+                "{error}"
+            );
+        }
+        // What is named needs none.
+        let named = selection(&name, "", undecided).choose(&name);
+        assert_eq!(named, Ok(Choice::Named));
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::file::{self, ConfigFile};
 use super::parameters::{Findings, Parameter, Values, collect};
-use super::{Error, Selection, Settings, TransferSettings, values};
+use super::{Error, Selection, Settings, TransferSettings, private_file, values};
 use crate::azure::connection_string::ConnectionString;
 use crate::azure::{AzureConfig, Endpoints};
 use crate::pipeline::Limits;
@@ -41,7 +41,7 @@ pub(super) fn merge(
     let place = group.place;
     given = given.or(group.values);
 
-    let missing = MANDATORY.iter().filter(|key| given.get(**key).is_none());
+    let missing = MANDATORY.iter().filter(|key| !given.has(**key));
     let missing: Vec<_> = missing.map(ToString::to_string).collect();
     if !missing.is_empty() {
         findings.problem(format!(
@@ -50,6 +50,7 @@ pub(super) fn merge(
             if missing.len() == 1 { "it" } else { "them" },
         ));
     }
+    read_secrets(&mut given, &mut findings);
     let mut reader = Reader { given, findings };
     let settings = reader.settings();
     let warnings = reader.findings.into_warnings()?;
@@ -69,6 +70,27 @@ pub(super) fn transfer(given: Values, findings: Findings) -> Result<TransferSett
         limits,
         warnings: reader.findings.into_warnings()?,
     })
+}
+
+/// Puts what secret files hold in the place of their paths.
+fn read_secrets(given: &mut Values, findings: &mut Findings) {
+    for (secret, file) in Parameter::SECRETS {
+        let Some(path) = given.remove(file) else {
+            continue;
+        };
+        let path = path.expose();
+        match private_file::read_secret(Path::new(path)) {
+            Ok((text, world_readable)) => {
+                if world_readable {
+                    findings.warning(format!(
+                        "the file {path} of {file} is readable by everybody on this host: better make it readable by the user of the File Daemon only (chmod 600)"
+                    ));
+                }
+                given.insert(secret, text);
+            }
+            Err(problem) => findings.problem(format!("parameter {file}: read {path}: {problem}")),
+        }
+    }
 }
 
 /// The configuration file that `given` works with; `None` if there is none and none is named.
@@ -319,7 +341,7 @@ application_secret = p~example-secret-2
         assert!(!settings.azure.allow_http && !settings.abort_on_error);
         assert_eq!((settings.debug, settings.azure.concurrency), (0, 16));
         assert_eq!(settings.new_hostname, None);
-        assert!(settings.selection.choose("anything").is_chosen());
+        assert!(settings.selection.choose("anything").unwrap().is_chosen());
         let limits = Limits {
             memory: 64 * MIB,
             concurrency: 16,
@@ -473,8 +495,14 @@ application_secret = p~example-secret-2
         let selection = with("vm=a include=b(.*) exclude=(.*)c resource_group=g")
             .unwrap()
             .selection;
-        assert!(selection.choose("a").is_chosen() && selection.choose("bd").is_chosen());
-        assert!(!selection.choose("bc").is_chosen() && !selection.choose("d").is_chosen());
+        assert!(
+            selection.choose("a").unwrap().is_chosen()
+                && selection.choose("bd").unwrap().is_chosen()
+        );
+        assert!(
+            !selection.choose("bc").unwrap().is_chosen()
+                && !selection.choose("d").unwrap().is_chosen()
+        );
         assert_eq!(selection.resource_group.as_deref(), Some("g"));
         let cloud = with("cloud=azurechinacloud ca_file=/etc/ca.pem")
             .unwrap()
@@ -536,7 +564,7 @@ application_secret = p~example-secret-2
                 "include=(a",
                 "regular expression (a: parenthesis is not closed",
             ),
-            ("exclude=a(?=b)", "look-ahead is not supported"),
+            ("exclude=a(?<=b*)", "a look-behind must not look back"),
             ("connection_key=hunter2", "parameter connection_key: "),
             ("new_hostname=a/b", "not a name that Azure accepts"),
             ("new_hostname=_a", "not a name that Azure accepts"),
