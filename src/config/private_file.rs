@@ -42,9 +42,12 @@ pub(super) fn read(path: &Path, largest: u64) -> Result<Option<PrivateText>, Str
     ));
     file.take(largest + 1)
         .read_to_string(&mut text)
-        .map_err(|error| match error.kind() {
-            ErrorKind::InvalidData => "it is not UTF-8 text".to_owned(),
-            _ => error.to_string(),
+        .map_err(|error| {
+            if error.kind() == ErrorKind::InvalidData {
+                "it is not UTF-8 text".to_owned()
+            } else {
+                error.to_string()
+            }
         })?;
     if text.len() as u64 > largest {
         return Err(format!("it is larger than {largest} bytes"));

@@ -3,7 +3,8 @@
 //! Java 9 changed what a negation means for a class with classes or intersections in it, and operands of `&&` are read in
 //! ways that nobody expects when brackets and characters stand side by side: both are refused.
 
-use super::parser::{Escape, Parser, beyond_ascii};
+use super::escape::Escape;
+use super::parser::{Parser, beyond_ascii};
 use super::property::ranges;
 use super::{Refusal, Set, refuse};
 

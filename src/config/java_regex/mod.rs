@@ -6,6 +6,7 @@
 //! expression that means the same to the crates `regex` and `fancy-regex`.
 
 mod class;
+mod escape;
 mod parser;
 mod property;
 mod scanner;
