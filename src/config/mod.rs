@@ -96,6 +96,36 @@ impl Settings {
         settings::merge(given, config_file, findings)
     }
 
+    /// Reads the plugin command that was stored with files, for their restore. What was `entered` for the restore beats
+    /// it; and with an entered `group` or `config` the stored access values do not count: they are those of the backup's
+    /// time and place.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Settings::from_command`].
+    pub fn from_stored_command(
+        command: &str,
+        entered: impl IntoIterator<Item = (String, Secret)>,
+        config_file: &Path,
+    ) -> Result<Self, Error> {
+        let mut findings = Findings::default();
+        let mut stored = command::parse(command, &mut findings);
+        let entered = parameters::collect(entered, " in the restore options", &mut findings);
+        if entered.get(Parameter::Group).is_some() || entered.get(Parameter::Config).is_some() {
+            for key in [
+                Parameter::TenantId,
+                Parameter::SubscriptionId,
+                Parameter::ApplicationId,
+                Parameter::ApplicationSecret,
+                Parameter::ConnectionKey,
+                Parameter::Group,
+            ] {
+                stored.remove(key);
+            }
+        }
+        settings::merge(entered.or(stored), config_file, findings)
+    }
+
     /// The same for parameters that were taken apart elsewhere, such as options of the command line.
     ///
     /// # Errors

@@ -386,6 +386,39 @@ application_secret = p~example-secret-2
     }
 
     #[test]
+    fn what_is_entered_for_a_restore_wins() {
+        let (_dir, path) = folder(FILE);
+        let restored = |command: &str, entered: &[(&str, &str)]| {
+            let entered = entered
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), Secret::new((*value).to_owned())));
+            Settings::from_stored_command(command, entered, &path)
+        };
+        let stored = "azure-vm: tenant_id=old application_secret=old-secret concurrency=8";
+        // As at the time of the backup, but for what the file says now.
+        let azure = restored(stored, &[]).unwrap().azure;
+        assert_eq!(
+            (azure.tenant_id.as_str(), azure.subscription_id.as_str()),
+            ("old", "file-s")
+        );
+        let entered = [("group", "laboratory"), ("new_hostname", "copy")];
+        let settings = restored(stored, &entered).unwrap();
+        assert_eq!(settings.azure.tenant_id, "lab-t");
+        assert_eq!(
+            settings.azure.application_secret.expose(),
+            "p~example-secret-2"
+        );
+        assert_eq!(settings.new_hostname.as_deref(), Some("copy"));
+        assert_eq!(settings.limits.concurrency, 8, "no access value");
+        // The group of the backup's time is not known here.
+        let moved = "azure-vm: group=elsewhere new_hostname=stored";
+        assert!(problem(restored(moved, &[])).contains("no such group"));
+        assert!(restored(moved, &[("group", "production")]).is_ok());
+        let error = problem(restored(moved, &[("group", "production"), ("debug", "10")]));
+        assert!(error.contains("10 is not a number"), "{error}");
+    }
+
+    #[test]
     fn a_file_that_is_named_or_exists_must_be_usable() {
         let (dir, path) = folder(FILE);
         let command = format!("azure-vm: config={}", path.display());

@@ -3,25 +3,52 @@
 //! At backup the plugin stores a template as an object; the Director asks for the values and sends them back before
 //! the files of the restore, as `key=value` lines with comments.
 
+use std::collections::BTreeMap;
+
 use super::error::Error;
 use super::host::{RestoreObject, SaveFile};
+use crate::secret::Secret;
 
 /// The one name under which daemons recognise options.
 const OBJECT_NAME: &str = "RestoreOptions";
 
-/// The daemons replace `@STR@` with what the user enters.
-const TEMPLATE: &str = "OptPrompt=\"Name of the restored virtual machine\"\nOptDefault=\"none\"\nnew_hostname=@STR@\n\n";
+/// What can be entered: the parameter, the question, and what is shown as its default.
+const ITEMS: [(&str, &str, &str); 4] = [
+    (
+        "new_hostname",
+        "Name of the restored virtual machine",
+        "the saved name",
+    ),
+    (
+        "group",
+        "Group of the configuration file with the access values of this restore",
+        "as saved",
+    ),
+    (
+        "config",
+        "Configuration file on the restoring File Daemon",
+        "as saved",
+    ),
+    (
+        "debug",
+        "Debug level; 9 keeps the local disk files",
+        "as saved",
+    ),
+];
 
-/// Options that a user has entered.
+/// Options that a user has entered, by parameter. They beat the Plugin line and the configuration file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct RestoreOptions {
-    /// Name of the restored VM; beats the Plugin line and the configuration file.
-    pub(super) new_hostname: Option<String>,
-}
+pub(super) struct RestoreOptions(BTreeMap<&'static str, String>);
 
 /// The object that goes before the files of a Plugin line.
 pub(super) fn template() -> SaveFile {
-    let mut template = TEMPLATE.to_owned();
+    // The daemons replace `@STR@` with what the user enters.
+    let mut template: String = ITEMS
+        .iter()
+        .map(|(key, prompt, default)| {
+            format!("OptPrompt=\"{prompt}\"\nOptDefault=\"{default}\"\n{key}=@STR@\n\n")
+        })
+        .collect();
     // 9.6 with SQLite loses objects whose stored length is 1 modulo 3.
     while template.len() % 3 == 1 {
         template.push('\n');
@@ -46,7 +73,7 @@ impl RestoreOptions {
         if object.content.is_empty() && object.len > 0 {
             return Err(Error::Options(format!(
                 "{} bytes were announced and none came (Directors of version 9.6 with SQLite lose some texts); lengthen \
-                 or shorten the value by a character, or set new_hostname in the configuration file",
+                 or shorten a value by a character, or set new_hostname in the configuration file",
                 object.len
             )));
         }
@@ -57,28 +84,37 @@ impl RestoreOptions {
             let (key, value) = line
                 .split_once('=')
                 .ok_or_else(|| Error::Options(format!("{line:?} is no key=value line")))?;
-            match key.trim() {
-                "new_hostname" => {
-                    let value = unquote(value.trim());
-                    match &self.new_hostname {
-                        Some(before) if *before != value => {
-                            return Err(Error::Options(format!(
-                                "new_hostname is given as {before:?} and as {value:?}; one virtual machine is restored \
-                                 per job"
-                            )));
-                        }
-                        _ if value.is_empty() => {}
-                        _ => self.new_hostname = Some(value),
-                    }
-                }
-                other => {
+            let Some((key, ..)) = ITEMS.iter().find(|(known, ..)| *known == key.trim()) else {
+                let known = ITEMS.map(|(known, ..)| known).join(", ");
+                return Err(Error::Options(format!(
+                    "{} is not known to this version, which has {known}",
+                    key.trim()
+                )));
+            };
+            let value = unquote(value.trim());
+            if value.is_empty() {
+                continue;
+            }
+            match self.0.get(key) {
+                Some(before) if *before != value => {
                     return Err(Error::Options(format!(
-                        "{other} is not known to this version; the only option is new_hostname"
+                        "{key} is given as {before:?} and as {value:?}; one virtual machine is restored per job"
                     )));
+                }
+                Some(_) => {}
+                None => {
+                    self.0.insert(key, value);
                 }
             }
         }
         Ok(())
+    }
+
+    /// As parameters.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (String, Secret)> {
+        self.0
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), Secret::new(value.clone())))
     }
 }
 
@@ -129,7 +165,14 @@ mod tests {
         let mut options = RestoreOptions::default();
         let text = "# Name of the restored virtual machine\nnew_hostname=\"a\\\"b\\\\c\"\n\n";
         options.add(&filled(text)).expect("good");
-        assert_eq!(options.new_hostname.as_deref(), Some("a\"b\\c"));
+        options
+            .add(&filled("group=lab\ndebug=\"9\"\nconfig=\"\"\n"))
+            .expect("others");
+        let pairs: Vec<_> = options
+            .pairs()
+            .map(|(key, value)| format!("{key}={}", value.expose()))
+            .collect();
+        assert_eq!(pairs, ["debug=9", "group=lab", "new_hostname=a\"b\\c"]);
         // Once per job of the chain.
         options.add(&filled(text)).expect("the same again");
         assert!(options.add(&filled("new_hostname=\"x\"")).is_err());

@@ -133,7 +133,12 @@ fn begin(
     command: &str,
     options: &RestoreOptions,
 ) -> Result<Restore, Error> {
-    let settings = session.settings(host, command)?;
+    let settings = session.restore_settings(host, command, options).inspect_err(|_| {
+        session.notices.info(
+            "what counts is the Plugin line that was stored with the files, and the configuration file of this File \
+             Daemon; another group or file can be entered with the restore options (mod, Plugin Options)",
+        );
+    })?;
     if let Some(place) = host.text(TextVariable::Where).filter(|place| place != "/") {
         session.notices.info(format!(
             "where={place} has no meaning for virtual machines and is ignored; the restored one is created in Azure"
@@ -143,10 +148,7 @@ fn begin(
         .join("restore")
         .join(job_id(host)?.to_string());
     let restore_options = Options {
-        new_hostname: options
-            .new_hostname
-            .clone()
-            .or_else(|| settings.new_hostname.clone()),
+        new_hostname: settings.new_hostname.clone(),
         staging_dir,
         keep_staging: settings.debug >= KEEP_STAGING,
         limits: settings.limits,

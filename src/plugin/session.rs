@@ -9,6 +9,7 @@ use super::bridge::Bridge;
 use super::error::Error;
 use super::host::{Host, IntVariable, TextVariable};
 use super::joblog;
+use super::options::RestoreOptions;
 use crate::azure::Azure;
 use crate::config::{DEFAULT_CONFIG_FILE, Settings};
 use crate::debug_log;
@@ -37,6 +38,22 @@ impl Session {
     /// Reads a Plugin line, tells what the user should hear about it, and opens the debug file if it asks for one.
     pub(super) fn settings(&mut self, host: &dyn Host, command: &str) -> Result<Settings, Error> {
         let settings = Settings::from_command(command, Path::new(DEFAULT_CONFIG_FILE))?;
+        self.adopt(host, settings)
+    }
+
+    /// The same for the Plugin line that was stored with files, and what the user has entered for their restore.
+    pub(super) fn restore_settings(
+        &mut self,
+        host: &dyn Host,
+        command: &str,
+        options: &RestoreOptions,
+    ) -> Result<Settings, Error> {
+        let file = Path::new(DEFAULT_CONFIG_FILE);
+        let settings = Settings::from_stored_command(command, options.pairs(), file)?;
+        self.adopt(host, settings)
+    }
+
+    fn adopt(&mut self, host: &dyn Host, settings: Settings) -> Result<Settings, Error> {
         if settings.debug > 0 && self.debug_log.is_none() {
             match debug_log::open(&state_dir(host)?, job_id(host)?, settings.debug) {
                 Ok(dispatch) => self.debug_log = Some(dispatch),

@@ -3,7 +3,7 @@
 use futures_util::{StreamExt, stream};
 
 use super::plan::Plan;
-use super::staging::Staging;
+use super::staging::RawDisk;
 use super::undo::Undo;
 use super::{Error, RestoredVm, disk, network};
 use crate::azure::Azure;
@@ -14,7 +14,7 @@ use crate::pipeline::Limits;
 /// so a few fill the network of most hosts.
 const DISKS_AT_ONCE: usize = 4;
 
-/// Makes everything in `plan`. After a failure everything that was made is removed again.
+/// Makes everything in `plan`, its disks of `images` in the same order. After a failure everything that was made is removed again.
 ///
 /// # Errors
 ///
@@ -22,12 +22,12 @@ const DISKS_AT_ONCE: usize = 4;
 pub(super) async fn vm(
     azure: &Azure,
     plan: &Plan,
-    staging: &Staging,
+    images: Vec<RawDisk>,
     limits: Limits,
     notices: &Notices,
 ) -> Result<RestoredVm, Error> {
     let undo = Undo::new(notices.clone());
-    match make(azure, plan, staging, limits, notices, &undo).await {
+    match make(azure, plan, images, limits, notices, &undo).await {
         Ok(()) => {
             undo.forget();
             for note in &plan.notes {
@@ -77,12 +77,12 @@ fn name_taken(plan: &Plan) -> Error {
 async fn make(
     azure: &Azure,
     plan: &Plan,
-    staging: &Staging,
+    images: Vec<RawDisk>,
     limits: Limits,
     notices: &Notices,
     undo: &Undo,
 ) -> Result<(), Error> {
-    upload_disks(azure, plan, staging, limits, notices, undo).await?;
+    upload_disks(azure, plan, images, limits, notices, undo).await?;
     for nic in &plan.nics {
         undo.note_nic(&nic.id);
         network::create(azure, &nic.id, &nic.body, notices)
@@ -115,7 +115,7 @@ async fn make(
 async fn upload_disks(
     azure: &Azure,
     plan: &Plan,
-    staging: &Staging,
+    images: Vec<RawDisk>,
     limits: Limits,
     notices: &Notices,
     undo: &Undo,
@@ -126,19 +126,23 @@ async fn upload_disks(
         ..limits
     };
     let stop = azure.cancellation().child_token();
-    let uploads = stream::iter(&plan.disks).map(|disk| {
+    let uploads = stream::iter(plan.disks.iter().zip(images)).map(|(disk, image)| {
         let stop = &stop;
         async move {
             if stop.is_cancelled() {
                 return Err(Error::Cancelled);
             }
-            let image = staging
-                .image(&disk.file)
-                .ok_or_else(|| Error::Incomplete {
-                    vm: plan.vm.name().to_owned(),
-                    reason: format!("its image {} is not staged", disk.file),
-                })?
-                .reader()?;
+            if image.size() != disk.size {
+                return Err(Error::Mismatch {
+                    what: disk.label(),
+                    reason: format!(
+                        "its image has {} bytes instead of {}",
+                        image.size(),
+                        disk.size
+                    ),
+                });
+            }
+            let image = image.into_file();
             undo.note_disk(&disk.id);
             let uploaded = disk::upload(azure, disk, image, limits, stop, notices).await;
             if uploaded.is_err() {

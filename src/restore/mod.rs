@@ -5,17 +5,24 @@
 //! `complete` builds the VM, or `abandon` leaves nothing behind. After an error of any of them the driver calls
 //! `abandon`; `complete` cleans up after itself.
 //!
-//! Nothing is created in Azure before `complete`. Names are matched there too, so the configuration document may come
-//! after its images; it only helps to find out early what cannot work.
+//! Nothing is created in Azure before `complete`, and nothing is decided: runs may come in any order, and files of more
+//! runs than are needed. The newest run is restored. Of each of its disks the chain of base links, back to a full image,
+//! says which images make it; the others are skipped. A configuration document may even come after its images; it only
+//! helps to find out early what cannot work.
 
+mod assemble;
+mod blocks;
 mod build;
+mod chain;
 mod disk;
 mod error;
 mod network;
 mod plan;
 mod receive;
+mod saved;
 mod sparse;
 mod staging;
+mod stale;
 mod undo;
 mod upload;
 
@@ -23,7 +30,7 @@ use std::path::PathBuf;
 
 pub use self::error::Error;
 pub use self::receive::Restore;
-pub use self::sparse::SparseReader;
+pub use self::sparse::{SparseReader, clear_range};
 pub use self::upload::{RawImage, UploadProgress, upload_image};
 
 use crate::pipeline::Limits;

@@ -1,18 +1,13 @@
 //! From the configuration document to the resources of the new VM: pure, so that what cannot work is known before
 //! anything is transferred.
 
-use std::collections::HashSet;
-
 use serde_json::{Value, json};
 
 use super::{Error, disk, network};
 use crate::azure::generated::compute::VIRTUAL_MACHINE_READ_ONLY;
 use crate::azure::{ResourceId, read_only};
-use crate::document::{Document, ImageContent, ImageRecord, Slot};
+use crate::document::{Document, Slot};
 use crate::json;
-
-/// 64 TiB, the largest Ultra disk ("Azure managed disk types").
-const LARGEST_DISK: u64 = 64 << 40;
 
 /// Everything that is to be made.
 #[derive(Clone, Debug)]
@@ -35,8 +30,6 @@ pub(super) struct NewDisk {
     pub(super) slot: Slot,
     /// Bytes of the disk, without the footer.
     pub(super) size: u64,
-    /// Last component of its image's name.
-    pub(super) file: String,
     /// How the VM held the disk: caching and the like.
     attachment: Value,
 }
@@ -105,7 +98,6 @@ impl Plan {
                 body: disk::body(record, &mut notes)?,
                 slot: record.slot,
                 size: record.size_bytes,
-                file: record.file.clone(),
                 attachment: attachment(saved, record.slot).cloned().unwrap_or_default(),
             });
         }
@@ -233,55 +225,6 @@ impl Plan {
         }
         Ok(())
     }
-}
-
-/// Checks what a document of ours always holds. It comes from a volume, so nothing is taken for granted.
-///
-/// # Errors
-///
-/// What is wrong with it.
-pub(super) fn check_images(images: &[ImageRecord]) -> Result<(), String> {
-    if images.first().map(|image| image.slot) != Some(Slot::Os) {
-        return Err("its first image is not that of the OS disk".into());
-    }
-    let mut files = HashSet::new();
-    let mut slots = HashSet::new();
-    for image in images {
-        let file = &image.file;
-        if !files.insert(file) {
-            return Err(format!("it names {file} twice"));
-        }
-        if !slots.insert(image.slot) {
-            return Err(format!("it has two images of {}", image.slot));
-        }
-        if image.size_bytes == 0 || !image.size_bytes.is_multiple_of(512) {
-            return Err(format!(
-                "the size of {file} is {} bytes, not a multiple of 512",
-                image.size_bytes
-            ));
-        }
-        if image.size_bytes > LARGEST_DISK {
-            return Err(format!(
-                "the size of {file} is {} bytes, more than any managed disk has",
-                image.size_bytes
-            ));
-        }
-        if image.sector_size != 512 {
-            return Err(format!(
-                "{file} has sectors of {} bytes; only 512 can be restored",
-                image.sector_size
-            ));
-        }
-        match image.content {
-            ImageContent::Full => {}
-            ImageContent::Delta { base_epoch, .. } => {
-                return Err(format!(
-                    "{file} holds the changes since {base_epoch}; this release restores full images only"
-                ));
-            }
-        }
-    }
-    Ok(())
 }
 
 /// The entry of a disk in the saved VM.
@@ -532,29 +475,5 @@ mod tests {
         ] {
             assert!(check_vm_name(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn documents_that_contradict_themselves_are_refused() {
-        let good = document().images;
-        check_images(&good).unwrap();
-        let refused = |change: &dyn Fn(&mut Vec<ImageRecord>)| {
-            let mut images = good.clone();
-            change(&mut images);
-            check_images(&images).unwrap_err()
-        };
-        assert!(refused(&|images| images.clear()).contains("OS disk"));
-        assert!(refused(&|images| images.swap(0, 1)).contains("OS disk"));
-        assert!(refused(&|images| images[1].file = "7_osdisk".into()).contains("twice"));
-        assert!(refused(&|images| images[1].slot = Slot::Os).contains("two images"));
-        assert!(refused(&|images| images[1].size_bytes = 1000).contains("512"));
-        assert!(refused(&|images| images[1].size_bytes = u64::MAX - 511).contains("more than any"));
-        assert!(refused(&|images| images[1].sector_size = 4096).contains("4096"));
-        let delta = ImageContent::Delta {
-            base_epoch: 3,
-            base_job: "j".into(),
-            cleared: Vec::new(),
-        };
-        assert!(refused(&move |images| images[1].content = delta.clone()).contains("since 3"));
     }
 }

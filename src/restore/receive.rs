@@ -1,14 +1,18 @@
-//! Files come in: the configuration document into memory, images into the staging folder, everything checked as early as
-//! it can be.
+//! Files come in: configuration documents into memory, images into the staging folder. They may come in any order, from
+//! any number of runs, and some of them twice; which ones count is decided at the end. What cannot work is found as early
+//! as it can be.
+
+use std::collections::BTreeSet;
 
 use uuid::Uuid;
 
-use super::plan::{Plan, check_images};
-use super::staging::Staging;
-use super::{Disposition, Error, Options, RestoredVm, build};
+use super::chain::{Chain, Runs, links};
+use super::plan::Plan;
+use super::saved::{SavedContent, SavedImage, SavedRun, parse};
+use super::staging::{Form, Staging};
+use super::{Disposition, Error, Options, RestoredVm, assemble, build};
 use crate::azure::Azure;
 use crate::catalog::CatalogName;
-use crate::document::{Document, FORMAT};
 use crate::notice::Notices;
 
 /// Largest configuration document in bytes. A VM with 64 data disks comes to about 200 KiB.
@@ -24,8 +28,11 @@ pub struct Restore {
     /// Whose files these are.
     vm: Option<Uuid>,
     current: Option<Current>,
-    /// The newest document that came, and what it leads to.
+    runs: Runs,
+    /// The newest run that came, and what it leads to.
     planned: Option<Planned>,
+    /// Files that came before, complete.
+    repeated: BTreeSet<String>,
 }
 
 /// The file that is being received.
@@ -45,7 +52,8 @@ enum Current {
 
 #[derive(Debug)]
 struct Planned {
-    document: Document,
+    epoch: u64,
+    vm_name: String,
     plan: Plan,
 }
 
@@ -64,7 +72,9 @@ impl Restore {
             notices,
             vm: None,
             current: None,
+            runs: Runs::new(),
             planned: None,
+            repeated: BTreeSet::new(),
         }
     }
 
@@ -100,11 +110,6 @@ impl Restore {
         match name {
             CatalogName::Label { .. } => Ok(Disposition::Skip),
             CatalogName::Document { epoch, .. } => {
-                let known = self.planned.as_ref().map(|planned| planned.document.epoch);
-                if known.is_some_and(|known| epoch <= known) {
-                    self.note_skipped(path);
-                    return Ok(Disposition::Skip);
-                }
                 if size > LARGEST_DOCUMENT {
                     return refuse("it is larger than any configuration document");
                 }
@@ -117,21 +122,23 @@ impl Restore {
                 Ok(Disposition::Receive)
             }
             CatalogName::Image { epoch, file, .. } => {
-                if let Some(Planned { document, .. }) = &self.planned {
-                    if epoch < document.epoch {
-                        self.note_skipped(path);
-                        return Ok(Disposition::Skip);
-                    }
-                    // An image of a newer run waits for the newer document.
-                    if epoch == document.epoch {
-                        check_size(document, path, &file, size)?;
-                    }
+                if self
+                    .staging
+                    .image(&file)
+                    .is_some_and(|image| image.fault().is_none())
+                {
+                    self.repeated.insert(file);
+                    return Ok(Disposition::Skip);
                 }
-                if self.staging.image(&file).is_some() {
-                    return refuse("it came twice");
-                }
-                self.staging.check_space(self.missing_bytes(&file, size))?;
-                self.staging.begin(&file, size)?;
+                let known = self.saved_image(epoch, &file);
+                let form = match known.map(|image| &image.content) {
+                    Some(SavedContent::Full) => Form::Disk,
+                    Some(SavedContent::Delta { .. }) | None => Form::Blocks,
+                };
+                let own = known.map_or(0, staged_bytes);
+                self.staging
+                    .check_space(own.saturating_add(self.missing_bytes(&file)))?;
+                self.staging.begin(&file, size, form)?;
                 self.current = Some(Current::Image {
                     path: path.to_owned(),
                     file,
@@ -179,12 +186,14 @@ impl Restore {
         }
     }
 
-    /// The current file is complete. After the configuration document: checks that the VM can be built, that its new
-    /// name is free and that the local folder has room for its images.
+    /// The current file is complete. After the configuration document of a run that is newer than those before: checks
+    /// that the VM can be built, that its new name is free and that the local folder has room for its images.
+    ///
+    /// A file that is not what it should be may turn out not to be needed, or come again: it is a warning here.
     ///
     /// # Errors
     ///
-    /// It is not what it should be; one of the checks failed.
+    /// One of the checks failed; local storage failed.
     pub async fn end_entry(&mut self) -> Result<(), Error> {
         match self.current.take() {
             // A file that was skipped.
@@ -194,96 +203,53 @@ impl Restore {
                 epoch,
                 size,
                 text,
-            }) => {
-                if text.len() as u64 != size {
-                    return Err(Error::Document {
-                        path,
-                        reason: format!("{} of {size} bytes came", text.len()),
-                    });
-                }
-                self.take_document(&path, epoch, &text).await
-            }
+            }) => self.take_document(&path, epoch, size, &text).await,
             Some(Current::Image { path, file }) => {
                 let Some(image) = self.staging.image_mut(&file) else {
                     return Ok(());
                 };
-                image.finish().map_err(|end| Error::Entry {
-                    path,
-                    reason: format!(
-                        "its data ends at {end} of {} bytes: the image on the volume is not complete",
-                        image.size()
-                    ),
-                })
+                image.finish()?;
+                if let Some(reason) = image.fault() {
+                    self.notices.warning(format!("receive {path}: {reason}"));
+                }
+                Ok(())
             }
         }
     }
 
-    /// All files came: disks, NICs, VM. Whatever was created is removed again on failure, the local files in any case
-    /// (unless `keep_staging`). What could not be removed, and what the new VM could not be given, are notices.
+    /// All files came: local disks, then disks, NICs and VM in Azure. Whatever was created is removed again on failure,
+    /// the local files in any case (unless `keep_staging`). What could not be removed, what was not needed, and what the
+    /// new VM could not be given, are notices.
     ///
     /// # Errors
     ///
     /// Anything missing or refused.
-    pub async fn complete(self) -> Result<RestoredVm, Error> {
-        let Some(Planned { document, plan }) = &self.planned else {
-            let vm = self
-                .vm
-                .map_or("(unknown)".into(), |vm| vm.hyphenated().to_string());
-            return Err(Error::Incomplete {
-                vm,
-                reason: "no configuration document came; mark the file that ends in _conf, too"
-                    .into(),
-            });
-        };
+    pub async fn complete(mut self) -> Result<RestoredVm, Error> {
         if let Some(Current::Document { path, .. } | Current::Image { path, .. }) = &self.current {
             return Err(Error::Entry {
                 path: path.clone(),
                 reason: "it was not ended".into(),
             });
         }
-        let missing: Vec<_> = plan
-            .disks
-            .iter()
-            .map(|disk| disk.file.as_str())
-            .filter(|file| {
-                !self
-                    .staging
-                    .image(file)
-                    .is_some_and(|image| image.is_complete())
-            })
-            .collect();
-        if !missing.is_empty() {
-            return Err(Error::Incomplete {
-                vm: document.vm_name.clone(),
+        let chains = self.chains()?;
+        self.note_unneeded(&chains);
+        let Some(Planned { vm_name, plan, .. }) = &self.planned else {
+            return Err(self.no_document());
+        };
+        let parts =
+            assemble::take(&mut self.staging, chains).map_err(|faults| Error::Incomplete {
+                vm: vm_name.clone(),
                 reason: format!(
-                    "its images {} did not come, or not completely; mark all files that begin with {}",
-                    missing.join(", "),
-                    document.vm_uuid
+                    "{}; mark all files of these jobs that begin with the UUID",
+                    faults.join("; ")
                 ),
-            });
+            })?;
+        let unneeded: Vec<_> = self.staging.names().map(ToOwned::to_owned).collect();
+        for file in unneeded {
+            self.staging.discard(&file);
         }
-        let unknown: Vec<_> = self
-            .staging
-            .names()
-            .filter(|name| plan.disks.iter().all(|disk| disk.file != *name))
-            .collect();
-        if !unknown.is_empty() {
-            return Err(Error::Incomplete {
-                vm: document.vm_name.clone(),
-                reason: format!(
-                    "the configuration document of the images {} did not come; mark it too, or leave them out",
-                    unknown.join(", ")
-                ),
-            });
-        }
-        build::vm(
-            &self.azure,
-            plan,
-            &self.staging,
-            self.options.limits,
-            &self.notices,
-        )
-        .await
+        let disks = assemble::disks(parts, self.azure.cancellation(), &self.notices).await?;
+        build::vm(&self.azure, plan, disks, self.options.limits, &self.notices).await
     }
 
     /// The job failed or was cancelled: local files go (unless `keep_staging`).
@@ -295,23 +261,127 @@ impl Restore {
         drop(self.staging);
     }
 
-    async fn take_document(&mut self, path: &str, epoch: u64, text: &[u8]) -> Result<(), Error> {
-        let document = parse_document(text)
-            .and_then(|document| {
-                let vm = self.vm.map(|vm| vm.hyphenated().to_string());
-                if Some(&document.vm_uuid) != vm.as_ref() || document.epoch != epoch {
-                    return Err(format!(
-                        "it is that of virtual machine {} at {}",
-                        document.vm_uuid, document.epoch
-                    ));
-                }
-                check_images(&document.images)?;
-                Ok(document)
-            })
-            .map_err(|reason| Error::Document {
-                path: path.to_owned(),
-                reason,
-            })?;
+    /// The chains of the newest run, in the order of its images.
+    fn chains(&self) -> Result<Vec<Chain>, Error> {
+        let (Some((&epoch, newest)), Some(planned)) = (self.runs.last_key_value(), &self.planned)
+        else {
+            return Err(self.no_document());
+        };
+        let incomplete = |reason| Error::Incomplete {
+            vm: planned.vm_name.clone(),
+            reason,
+        };
+        let run = newest.as_ref().map_err(|reason| {
+            incomplete(format!(
+                "the configuration document {epoch}_conf of its newest run cannot be used: {reason}; leave the files of \
+                 this run out to restore an earlier one"
+            ))
+        })?;
+        let newer: Vec<_> = self
+            .staging
+            .names()
+            .filter(|file| epoch_of(file) > epoch)
+            .collect();
+        if !newer.is_empty() {
+            return Err(incomplete(format!(
+                "the configuration document of the images {} did not come; mark the file of the same number that ends in _conf, \
+                 too, or leave them out",
+                newer.join(", ")
+            )));
+        }
+        let chains = run.images.iter().map(|image| Chain::new(&self.runs, image));
+        chains.collect::<Result<_, _>>().map_err(incomplete)
+    }
+
+    fn no_document(&self) -> Error {
+        let unusable = self.runs.iter().filter_map(|(epoch, run)| {
+            let reason = run.as_ref().err()?;
+            Some(format!("{epoch}_conf cannot be used: {reason}"))
+        });
+        let unusable: Vec<_> = unusable.collect();
+        Error::Incomplete {
+            vm: self
+                .vm
+                .map_or("(unknown)".into(), |vm| vm.hyphenated().to_string()),
+            reason: if unusable.is_empty() {
+                "no configuration document came; mark the file that ends in _conf, too".into()
+            } else {
+                unusable.join("; ")
+            },
+        }
+    }
+
+    /// One note for everything that the newest run does not need, one for what came twice.
+    fn note_unneeded(&self, chains: &[Chain]) {
+        let needed: BTreeSet<_> = chains
+            .iter()
+            .flat_map(Chain::images)
+            .map(|image| image.file.as_str())
+            .collect();
+        let unneeded: Vec<_> = self
+            .staging
+            .names()
+            .filter(|file| !needed.contains(file))
+            .collect();
+        if !unneeded.is_empty() {
+            self.notices.info(format!(
+                "not needed for the newest run that was marked, and skipped: {}",
+                unneeded.join(", ")
+            ));
+        }
+        if !self.repeated.is_empty() {
+            let repeated: Vec<_> = self.repeated.iter().map(String::as_str).collect();
+            self.notices.info(format!(
+                "came more than once (a job and its copy?), and was taken once: {}",
+                repeated.join(", ")
+            ));
+        }
+    }
+
+    async fn take_document(
+        &mut self,
+        path: &str,
+        epoch: u64,
+        size: u64,
+        text: &[u8],
+    ) -> Result<(), Error> {
+        let vm = self.vm.map(|vm| vm.hyphenated().to_string());
+        let parsed = if text.len() as u64 == size {
+            parse(text, &vm.unwrap_or_default(), epoch)
+        } else {
+            Err(format!("{} of {size} bytes came", text.len()))
+        };
+        let parsed = parsed.and_then(|document| Ok((SavedRun::new(&document, text)?, document)));
+        let (run, document) = match (self.runs.get(&epoch), parsed) {
+            // The good one that came before counts.
+            (Some(Ok(_)), Err(_)) => return Ok(()),
+            (Some(Ok(known)), Ok((run, _))) if known.digest == run.digest => return Ok(()),
+            (Some(Ok(known)), Ok((run, _))) => {
+                return Err(Error::Document {
+                    path: path.to_owned(),
+                    reason: format!(
+                        "it came from job {} and, with another content, from job {}: two File Daemons saved this virtual \
+                         machine in the same second; restore one of the jobs at a time",
+                        known.job, run.job
+                    ),
+                });
+            }
+            (_, Ok(parsed)) => parsed,
+            (_, Err(reason)) => {
+                self.notices
+                    .warning(format!("read configuration document {path}: {reason}"));
+                self.runs.insert(epoch, Err(reason));
+                return Ok(());
+            }
+        };
+        self.runs.insert(epoch, Ok(run));
+        if self
+            .planned
+            .as_ref()
+            .is_some_and(|planned| planned.epoch > epoch)
+        {
+            return self.staging.check_space(self.missing_bytes(""));
+        }
         let suffix = Uuid::new_v4().simple().to_string();
         let plan = Plan::new(
             &document,
@@ -319,32 +389,36 @@ impl Restore {
             self.azure.subscription_id(),
             &suffix[..8],
         )?;
-        // What came before its document is checked now; what belongs to older runs is not needed any more.
-        let current = format!("{epoch}_");
-        for disk in &plan.disks {
-            if let Some(image) = self.staging.image(&disk.file)
-                && image.size() != disk.size
-            {
-                return Err(size_mismatch(&disk.file, image.size(), disk.size));
-            }
-        }
-        for file in self
-            .staging
-            .discard(|file| epoch_of(file) > epoch || file.starts_with(&current))
-        {
-            self.note_skipped(&file);
-        }
-        self.planned = Some(Planned { document, plan });
-        self.staging.check_space(self.missing_bytes("", 0))?;
+        self.planned = Some(Planned {
+            epoch,
+            vm_name: document.vm_name,
+            plan,
+        });
+        self.staging.check_space(self.missing_bytes(""))?;
         self.check_target().await
     }
 
-    /// Bytes that are still to be staged: the image `file` of `size` bytes, and what the document names beyond it.
-    fn missing_bytes(&self, file: &str, size: u64) -> u64 {
-        let others = self.planned.iter().flat_map(|planned| &planned.plan.disks);
-        others
-            .filter(|disk| disk.file != file && self.staging.image(&disk.file).is_none())
-            .fold(size, |sum, disk| sum.saturating_add(disk.size))
+    /// What the document of its run says of an image.
+    fn saved_image(&self, epoch: u64, file: &str) -> Option<&SavedImage> {
+        let run = self.runs.get(&epoch)?.as_ref().ok()?;
+        run.images
+            .iter()
+            .find(|image| image.file == file)
+            .map(|image| &**image)
+    }
+
+    /// Bytes that are still to be staged for the newest run that came, as far as is known; `file` not counted.
+    fn missing_bytes(&self, file: &str) -> u64 {
+        let newest = self.planned.as_ref().and_then(|planned| {
+            let run = self.runs.get(&planned.epoch)?;
+            run.as_ref().ok()
+        });
+        newest
+            .iter()
+            .flat_map(|run| &run.images)
+            .flat_map(|image| links(&self.runs, image))
+            .filter(|image| image.file != file && self.staging.image(&image.file).is_none())
+            .fold(0, |sum, image| sum.saturating_add(staged_bytes(image)))
     }
 
     /// The group must be there and the name free, now rather than after hours of transfer.
@@ -359,47 +433,13 @@ impl Restore {
             .map_err(|source| Error::azure(format!("read resource group {group}"), source))?;
         build::check_name(&self.azure, plan).await
     }
-
-    fn note_skipped(&self, file: &str) {
-        self.notices.info(format!(
-            "{file} is not needed: the files of a newer run are restored"
-        ));
-    }
 }
 
-fn parse_document(text: &[u8]) -> Result<Document, String> {
-    #[derive(serde::Deserialize)]
-    struct Format {
-        format: u32,
-    }
-    let Format { format } = serde_json::from_slice(text)
-        .map_err(|error| format!("it is not a document of ours: {error}"))?;
-    if format != FORMAT {
-        return Err(format!(
-            "it has format {format}, this release reads format {FORMAT}; restore it with the release that wrote it"
-        ));
-    }
-    serde_json::from_slice(text).map_err(|error| format!("it is damaged: {error}"))
-}
-
-fn check_size(document: &Document, path: &str, file: &str, size: u64) -> Result<(), Error> {
-    match document.images.iter().find(|image| image.file == file) {
-        None => Err(Error::Entry {
-            path: path.to_owned(),
-            reason: format!(
-                "the configuration document of {} does not name it",
-                document.epoch
-            ),
-        }),
-        Some(image) if image.size_bytes != size => Err(size_mismatch(path, size, image.size_bytes)),
-        Some(_) => Ok(()),
-    }
-}
-
-fn size_mismatch(path: &str, found: u64, expected: u64) -> Error {
-    Error::Entry {
-        path: path.to_owned(),
-        reason: format!("it has {found} bytes, the disk had {expected}"),
+/// Bytes that an image takes locally, at most.
+fn staged_bytes(image: &SavedImage) -> u64 {
+    match image.content {
+        SavedContent::Full => image.size,
+        SavedContent::Delta { .. } => image.data_bytes,
     }
 }
 

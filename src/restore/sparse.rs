@@ -1,4 +1,5 @@
-//! Reads what is not zero from a sparse file: holes are not read at all, zeros between data are left out.
+//! Sparse files: what is not zero is read, holes are not read at all and zeros between data are left out; ranges are
+//! cleared by making holes.
 
 use std::fs::File;
 use std::io;
@@ -6,10 +7,12 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
 use nix::unistd::{Whence, lseek};
 use tokio::task::spawn_blocking;
 
 use crate::pipeline::is_zero;
+use crate::range::ByteRange;
 
 /// Zeros are left out in pieces of this size, in bytes: small enough to skip most of them, large enough that data with
 /// gaps does not fall apart into tiny requests.
@@ -134,9 +137,53 @@ fn seek(file: &File, from: u64, whence: Whence) -> io::Result<Option<u64>> {
     }
 }
 
+/// Makes `range` of `file` read as zeros: a hole, or zeros where the file system knows no holes. The file keeps its size.
+///
+/// # Errors
+///
+/// The disk is full or broken.
+pub fn clear_range(file: &File, range: ByteRange) -> io::Result<()> {
+    match punch(file, range) {
+        Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => write_zeros(file, range),
+        other => Ok(other?),
+    }
+}
+
+fn punch(file: &File, range: ByteRange) -> Result<(), Errno> {
+    let number = |bytes: u64| i64::try_from(bytes).map_err(|_too_large| Errno::EFBIG);
+    let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    fallocate(file, flags, number(range.start())?, number(range.len())?)
+}
+
+fn write_zeros(file: &File, range: ByteRange) -> io::Result<()> {
+    let zeros = [0; 64 * 1024];
+    let mut position = range.start();
+    while position < range.end() {
+        let len = usize::try_from(range.end() - position).unwrap_or(zeros.len());
+        let piece = &zeros[..len.min(zeros.len())];
+        file.write_all_at(piece, position)?;
+        position += piece.len() as u64;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cleared_ranges_read_as_zeros() {
+        let range = ByteRange::new(1000, 200_000).unwrap();
+        for clear in [clear_range, write_zeros] {
+            let file = tempfile::tempfile().unwrap();
+            file.write_all_at(&[1; 300_000], 0).unwrap();
+            clear(&file, range).unwrap();
+            let mut found = vec![2; 300_000];
+            file.read_exact_at(&mut found, 0).unwrap();
+            let expected = [vec![1; 1000], vec![0; 199_000], vec![1; 100_000]].concat();
+            assert!(found == expected);
+        }
+    }
 
     async fn pieces(writes: &[(u64, u8, u64)], size: u64) -> Vec<(u64, Vec<u8>)> {
         let file = tempfile::tempfile().unwrap();

@@ -1,4 +1,7 @@
-//! The local folder of a restore: one sparse file per image, private to the daemon's user, gone when the restore ends.
+//! The local folder of a restore: a file per image, private to the daemon's user, gone when the restore ends.
+//!
+//! An image that is known to be full becomes a sparse raw disk at once. All others are kept as blocks until
+//! [`assemble`](super::assemble) knows what they apply to.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -10,7 +13,11 @@ use nix::libc::O_NOFOLLOW;
 use nix::sys::statvfs::statvfs;
 
 use super::Error;
+use super::blocks::BlockWriter;
+use super::sparse::clear_range;
+use super::stale::{self, Mark};
 use crate::notice::Notices;
+use crate::range::ByteRange;
 
 /// The staged images. Dropping it removes them.
 #[derive(Debug)]
@@ -18,22 +25,56 @@ pub(super) struct Staging {
     dir: PathBuf,
     keep: bool,
     notices: Notices,
-    /// Whether the folder was made here.
-    made: bool,
+    /// Says that the folder is in use; there once the folder was made.
+    mark: Option<Mark>,
     /// By the last component of the catalog name, which begins with the epoch.
     images: BTreeMap<String, StagedImage>,
+}
+
+/// How an image is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// A sparse file like the disk.
+    Disk,
+    /// Block after block.
+    Blocks,
 }
 
 /// An image on local disk.
 #[derive(Debug)]
 pub(super) struct StagedImage {
     path: PathBuf,
-    file: File,
+    data: Data,
     /// Bytes of the disk.
     size: u64,
     /// End of the data that came last on the disk.
     end: u64,
-    complete: bool,
+    /// Bytes that came.
+    received: u64,
+    state: State,
+}
+
+/// The bytes of an image.
+#[derive(Debug)]
+pub(super) enum Data {
+    Disk(RawDisk),
+    Blocks(BlockWriter),
+}
+
+#[derive(Debug)]
+enum State {
+    Incoming,
+    Complete,
+    /// Why it is not.
+    Incomplete(String),
+}
+
+/// A sparse local file with the bytes of a disk.
+#[derive(Debug)]
+pub(super) struct RawDisk {
+    path: PathBuf,
+    file: File,
+    size: u64,
 }
 
 impl Staging {
@@ -43,9 +84,14 @@ impl Staging {
             dir,
             keep,
             notices,
-            made: false,
+            mark: None,
             images: BTreeMap::new(),
         }
+    }
+
+    /// Where the raw disk of an image is, or will be.
+    pub(super) fn disk_path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
     }
 
     /// Checks that `needed` bytes are free where the folder is, or will be.
@@ -60,7 +106,8 @@ impl Staging {
             .ancestors()
             .find(|dir| dir.exists())
             .unwrap_or(Path::new("/"));
-        let free = statvfs(existing).map_err(|errno| self.failed("read free space of", errno))?;
+        let free = statvfs(existing)
+            .map_err(|errno| Error::local("read free space of", &self.dir, errno.into()))?;
         let available = free.blocks_available().saturating_mul(free.fragment_size());
         if available < needed {
             return Err(Error::Space {
@@ -72,34 +119,35 @@ impl Staging {
         Ok(())
     }
 
-    /// Begins an image of `size` bytes, all zeros so far.
+    /// Begins an image of `size` bytes; an incomplete one of this name is forgotten.
     ///
     /// # Errors
     ///
     /// A file or folder that cannot be made, or that is there already.
-    pub(super) fn begin(&mut self, name: &str, size: u64) -> Result<(), Error> {
+    pub(super) fn begin(&mut self, name: &str, size: u64, form: Form) -> Result<(), Error> {
         self.make_dir()?;
-        let path = self.dir.join(name);
-        let failed = |source| Error::local("create staging file", &path, source);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .custom_flags(O_NOFOLLOW)
-            .open(&path)
-            .map_err(failed)?;
-        let length = file.set_len(size);
+        self.discard(name);
+        let (path, data) = match form {
+            Form::Disk => {
+                let disk = RawDisk::create(self.disk_path(name), size)?;
+                (disk.path.clone(), Data::Disk(disk))
+            }
+            Form::Blocks => {
+                let path = self.dir.join(format!("{name}.blocks"));
+                let file = create_file(&path)?;
+                (path, Data::Blocks(BlockWriter::new(file)))
+            }
+        };
         let image = StagedImage {
-            path: path.clone(),
-            file,
+            path,
+            data,
             size,
             end: 0,
-            complete: false,
+            received: 0,
+            state: State::Incoming,
         };
-        // Held from here on, so that it is removed whatever follows.
         self.images.insert(name.to_owned(), image);
-        length.map_err(failed)
+        Ok(())
     }
 
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
@@ -114,24 +162,25 @@ impl Staging {
         self.images.get_mut(name)
     }
 
-    /// Removes the images that `keep` does not want; their names.
-    pub(super) fn discard(&mut self, mut keep: impl FnMut(&str) -> bool) -> Vec<String> {
-        let unwanted: Vec<_> = self
-            .images
-            .keys()
-            .filter(|name| !keep(name))
-            .cloned()
-            .collect();
-        for name in &unwanted {
-            if let Some(image) = self.images.remove(name) {
-                self.remove(&image);
-            }
+    /// Takes an image out; its file stays.
+    pub(super) fn take(&mut self, name: &str) -> Option<StagedImage> {
+        self.images.remove(name)
+    }
+
+    /// Removes an image and its file.
+    pub(super) fn discard(&mut self, name: &str) {
+        if let Some(image) = self.images.remove(name)
+            && let Err(error) = fs::remove_file(&image.path)
+        {
+            self.notices.error(format!(
+                "remove staging file {}: {error}",
+                image.path.display()
+            ));
         }
-        unwanted
     }
 
     fn make_dir(&mut self) -> Result<(), Error> {
-        if self.made {
+        if self.mark.is_some() {
             return Ok(());
         }
         let failed = |source| Error::local("create staging folder", &self.dir, source);
@@ -141,44 +190,38 @@ impl Staging {
                 .mode(0o700)
                 .create(parent)
                 .map_err(failed)?;
+            stale::remove_folders(parent, &self.notices);
         }
         // Not recursive: the folder of another restore, or one that somebody else made, is not used.
         DirBuilder::new()
             .mode(0o700)
             .create(&self.dir)
             .map_err(failed)?;
-        self.made = true;
-        Ok(())
-    }
-
-    fn remove(&self, image: &StagedImage) {
-        if let Err(error) = fs::remove_file(&image.path) {
-            self.notices.error(format!(
-                "remove staging file {}: {error}",
-                image.path.display()
-            ));
+        match Mark::set(&self.dir) {
+            Ok(mark) => self.mark = Some(mark),
+            Err(error) => {
+                // Empty, or it fails and says so with the error below.
+                drop(fs::remove_dir(&self.dir));
+                return Err(failed(error));
+            }
         }
-    }
-
-    fn failed(&self, action: &'static str, errno: nix::errno::Errno) -> Error {
-        Error::local(action, &self.dir, errno.into())
+        Ok(())
     }
 }
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        if !self.made {
+        let Some(mark) = self.mark.take() else {
             return;
-        }
+        };
         if self.keep {
+            mark.remove();
             self.notices
                 .info(format!("staged images are kept in {}", self.dir.display()));
             return;
         }
-        for image in self.images.values() {
-            self.remove(image);
-        }
-        if let Err(error) = fs::remove_dir(&self.dir) {
+        // The folder was made here, for nobody else.
+        if let Err(error) = fs::remove_dir_all(&self.dir) {
             self.notices.error(format!(
                 "remove staging folder {}: {error}",
                 self.dir.display()
@@ -193,9 +236,19 @@ impl StagedImage {
         self.size
     }
 
-    /// Whether the image came to its end: its last block ends at the disk's end, and the host said that it is all.
-    pub(super) fn is_complete(&self) -> bool {
-        self.complete
+    /// Bytes that came.
+    pub(super) fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Why it cannot be used; `None` if it came to its end: its last block ends at the disk's end, and the host said
+    /// that it is all.
+    pub(super) fn fault(&self) -> Option<&str> {
+        match &self.state {
+            State::Incoming => Some("it was not ended"),
+            State::Complete => None,
+            State::Incomplete(reason) => Some(reason),
+        }
     }
 
     /// # Errors
@@ -203,40 +256,150 @@ impl StagedImage {
     /// Data beyond the end, a full disk.
     pub(super) fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), Error> {
         let failed = |source| Error::local("write staging file", &self.path, source);
-        let end = u64::try_from(data.len())
-            .ok()
-            .and_then(|len| offset.checked_add(len))
-            .filter(|&end| end <= self.size)
-            .ok_or_else(|| {
-                failed(io::Error::other(format!(
-                    "{} bytes at {offset} reach beyond the image's end at {}",
-                    data.len(),
-                    self.size
-                )))
-            })?;
-        self.file.write_all_at(data, offset).map_err(failed)?;
+        let end = end_of(offset, data, self.size).map_err(failed)?;
+        match &mut self.data {
+            Data::Disk(disk) => disk.write(offset, data)?,
+            Data::Blocks(blocks) => blocks.write(offset, data).map_err(failed)?,
+        }
         self.end = self.end.max(end);
+        self.received += data.len() as u64;
+        Ok(())
+    }
+
+    /// The last data came; whether that is all there must be, [`StagedImage::fault`] tells.
+    ///
+    /// # Errors
+    ///
+    /// A full disk.
+    pub(super) fn finish(&mut self) -> Result<(), Error> {
+        if let Data::Blocks(blocks) = &mut self.data {
+            blocks
+                .flush()
+                .map_err(|source| Error::local("write staging file", &self.path, source))?;
+        }
+        // The last block of a disk is always sent.
+        self.state = if self.end == self.size {
+            State::Complete
+        } else {
+            State::Incomplete(format!(
+                "its data ends at {} of {} bytes: the image on the volume is not complete",
+                self.end, self.size
+            ))
+        };
+        Ok(())
+    }
+
+    /// The file and the bytes in it.
+    pub(super) fn into_parts(self) -> (PathBuf, Data) {
+        (self.path, self.data)
+    }
+}
+
+impl RawDisk {
+    /// A disk of zeros.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be made, or that is there already.
+    pub(super) fn create(path: PathBuf, size: u64) -> Result<Self, Error> {
+        let file = create_file(&path)?;
+        let mut disk = Self {
+            path,
+            file,
+            size: 0,
+        };
+        disk.grow(size)?;
+        Ok(disk)
+    }
+
+    /// # Errors
+    ///
+    /// Data beyond the end, a full disk.
+    pub(super) fn write(&self, offset: u64, data: &[u8]) -> Result<(), Error> {
+        end_of(offset, data, self.size)
+            .and_then(|_end| self.file.write_all_at(data, offset))
+            .map_err(|source| self.failed("write staging file", source))
+    }
+
+    /// Makes a range read as zeros.
+    ///
+    /// # Errors
+    ///
+    /// Beyond the end, a full disk.
+    pub(super) fn clear(&self, range: ByteRange) -> Result<(), Error> {
+        if range.end() > self.size {
+            return Err(self.failed(
+                "clear",
+                io::Error::other(format!("{range} reaches beyond the end at {}", self.size)),
+            ));
+        }
+        clear_range(&self.file, range)
+            .map_err(|source| self.failed("clear a range of staging file", source))
+    }
+
+    /// Adds zeros at the end; never cuts.
+    ///
+    /// # Errors
+    ///
+    /// A size that the file system cannot do.
+    pub(super) fn grow(&mut self, size: u64) -> Result<(), Error> {
+        if size > self.size {
+            self.file
+                .set_len(size)
+                .map_err(|source| self.failed("set the size of staging file", source))?;
+            self.size = size;
+        }
         Ok(())
     }
 
     /// # Errors
     ///
-    /// The last block of the disk, which is always sent, did not come: where the data ended.
-    pub(super) fn finish(&mut self) -> Result<(), u64> {
-        self.complete = self.end == self.size;
-        if self.complete { Ok(()) } else { Err(self.end) }
+    /// A folder that cannot be written.
+    pub(super) fn rename(&mut self, path: PathBuf) -> Result<(), Error> {
+        fs::rename(&self.path, &path)
+            .map_err(|source| self.failed("rename staging file", source))?;
+        self.path = path;
+        Ok(())
     }
 
-    /// A handle of its own for reading.
-    ///
-    /// # Errors
-    ///
-    /// No more file descriptors.
-    pub(super) fn reader(&self) -> Result<File, Error> {
-        self.file
-            .try_clone()
-            .map_err(|source| Error::local("open staging file", &self.path, source))
+    /// Bytes of the disk.
+    pub(super) fn size(&self) -> u64 {
+        self.size
     }
+
+    /// For reading.
+    pub(super) fn into_file(self) -> File {
+        self.file
+    }
+
+    fn failed(&self, action: &'static str, source: io::Error) -> Error {
+        Error::local(action, &self.path, source)
+    }
+}
+
+/// Where `data` ends, if that is on the disk.
+fn end_of(offset: u64, data: &[u8], size: u64) -> io::Result<u64> {
+    u64::try_from(data.len())
+        .ok()
+        .and_then(|len| offset.checked_add(len))
+        .filter(|&end| end <= size)
+        .ok_or_else(|| {
+            io::Error::other(format!(
+                "{} bytes at {offset} reach beyond the image's end at {size}",
+                data.len()
+            ))
+        })
+}
+
+fn create_file(path: &Path) -> Result<File, Error> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .custom_flags(O_NOFOLLOW)
+        .open(path)
+        .map_err(|source| Error::local("create staging file", path, source))
 }
 
 #[cfg(test)]
@@ -255,9 +418,12 @@ mod tests {
         let dir = folder.path().join("a/7");
         let mut staging = staging(&dir, false);
         assert!(!dir.exists());
-        staging.begin("1_osdisk", 1 << 40).unwrap();
+        staging.begin("1_osdisk", 1 << 40, Form::Disk).unwrap();
+        staging.begin("2_osdisk", 1 << 40, Form::Blocks).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        assert_eq!((mode(&dir), mode(&dir.join("1_osdisk"))), (0o700, 0o600));
+        let modes =
+            [&dir, &dir.join("1_osdisk"), &dir.join("2_osdisk.blocks")].map(|path| mode(path));
+        assert_eq!(modes, [0o700, 0o600, 0o600]);
         drop(staging);
         assert!(!dir.exists());
         assert!(folder.path().join("a").exists());
@@ -267,23 +433,55 @@ mod tests {
     fn images_can_be_kept() {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join("7");
-        staging(&dir, true).begin("1_osdisk", 512).unwrap();
+        let mut kept = staging(&dir, true);
+        kept.begin("1_osdisk", 512, Form::Disk).unwrap();
+        drop(kept);
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1, "the mark is gone");
         assert!(dir.join("1_osdisk").exists());
+        staging(&folder.path().join("8"), false)
+            .begin("1_osdisk", 512, Form::Disk)
+            .unwrap();
+        assert!(dir.exists(), "what was kept is not taken for debris");
     }
 
     #[test]
     fn an_image_is_complete_only_with_its_last_block() {
         let folder = tempfile::tempdir().unwrap();
         let mut staging = staging(&folder.path().join("7"), false);
-        staging.begin("1_osdisk", 4096).unwrap();
-        let image = staging.image_mut("1_osdisk").unwrap();
-        assert_eq!(image.finish(), Err(0));
-        image.write(512, &[1; 512]).unwrap();
-        assert_eq!(image.finish(), Err(1024));
-        image.write(3584, &[1; 512]).unwrap();
-        assert_eq!(image.finish(), Ok(()));
-        assert!(image.write(4096, &[1]).is_err());
-        assert!(image.write(u64::MAX, &[1]).is_err());
+        for form in [Form::Disk, Form::Blocks] {
+            staging.begin("1_osdisk", 4096, form).unwrap();
+            let image = staging.image_mut("1_osdisk").unwrap();
+            let fault = |image: &mut StagedImage| {
+                image.finish().unwrap();
+                image.fault().map(ToOwned::to_owned)
+            };
+            assert!(image.fault().unwrap().contains("not ended"));
+            assert!(fault(image).unwrap().contains("ends at 0 of 4096"));
+            image.write(512, &[1; 512]).unwrap();
+            assert!(fault(image).unwrap().contains("ends at 1024"));
+            image.write(3584, &[1; 512]).unwrap();
+            assert_eq!(fault(image), None);
+            assert!(image.write(4096, &[1]).is_err());
+            assert!(image.write(u64::MAX, &[1]).is_err());
+        }
+    }
+
+    #[test]
+    fn a_raw_disk_grows_and_is_cleared_within_its_bounds() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut disk = RawDisk::create(folder.path().join("a"), 1 << 20).unwrap();
+        disk.write(0, &[1; 1 << 20]).unwrap();
+        disk.grow(512).unwrap();
+        assert_eq!(disk.size(), 1 << 20, "never cut");
+        disk.grow(2 << 20).unwrap();
+        let range = |start, end| ByteRange::new(start, end).unwrap();
+        disk.clear(range(512, (2 << 20) - 512)).unwrap();
+        assert!(disk.clear(range(512, (2 << 20) + 1)).is_err());
+        assert!(disk.write(2 << 20, &[1]).is_err());
+        disk.rename(folder.path().join("b")).unwrap();
+        let mut expected = vec![0; 2 << 20];
+        expected[..512].fill(1);
+        assert!(fs::read(folder.path().join("b")).unwrap() == expected);
     }
 
     #[test]
@@ -291,12 +489,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join("7");
         fs::create_dir(&dir).unwrap();
-        assert!(staging(&dir, false).begin("1_osdisk", 512).is_err());
+        let begin = |dir: &Path| staging(dir, false).begin("1_osdisk", 512, Form::Disk);
+        assert!(begin(&dir).is_err());
         assert!(dir.exists(), "it is somebody else's");
 
         let link = folder.path().join("8");
         symlink("/nonexistent", &link).unwrap();
-        assert!(staging(&link, false).begin("1_osdisk", 512).is_err());
+        assert!(begin(&link).is_err());
     }
 
     #[test]

@@ -10,8 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use azure_vm_fd::range::ByteRange;
-use nix::errno::Errno;
-use nix::fcntl::{FallocateFlags, fallocate};
+use azure_vm_fd::restore::clear_range;
 use tempfile::NamedTempFile;
 
 use crate::failure::Failure;
@@ -109,39 +108,16 @@ impl Incoming<'_> {
             .write_all_at(data, offset)
             .map_err(|error| Failure::local("write file", self.path, &error))
     }
-}
 
-impl Incoming<'_> {
     /// Makes `range` read as zeros: a hole, or zeros where the file system knows no holes.
     ///
     /// # Errors
     ///
     /// The disk is full or broken.
     pub(crate) fn clear(&self, range: ByteRange) -> Result<(), Failure> {
-        match punch(self.file, range) {
-            Ok(()) => Ok(()),
-            Err(Errno::EOPNOTSUPP) => self.write_zeros(range),
-            Err(error) => Err(Failure::local("write file", self.path, &error.into())),
-        }
+        clear_range(self.file, range)
+            .map_err(|error| Failure::local("write file", self.path, &error))
     }
-
-    fn write_zeros(&self, range: ByteRange) -> Result<(), Failure> {
-        let zeros = [0; 64 * 1024];
-        let mut position = range.start();
-        while position < range.end() {
-            let len = usize::try_from(range.end() - position).unwrap_or(zeros.len());
-            let piece = &zeros[..len.min(zeros.len())];
-            self.write(position, piece)?;
-            position += piece.len() as u64;
-        }
-        Ok(())
-    }
-}
-
-fn punch(file: &File, range: ByteRange) -> Result<(), Errno> {
-    let number = |bytes: u64| i64::try_from(bytes).map_err(|_too_large| Errno::EFBIG);
-    let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-    fallocate(file, flags, number(range.start())?, number(range.len())?)
 }
 
 impl MadeFolders {
@@ -203,27 +179,6 @@ mod tests {
             2,
             "no temporary file is left"
         );
-    }
-
-    #[test]
-    fn cleared_ranges_read_as_zeros() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a");
-        let range = ByteRange::new(1000, 200_000).unwrap();
-        for with_holes in [true, false] {
-            let mut files = IncomingFiles::new();
-            let file = files.create(path.clone(), 300_000).unwrap();
-            file.write(0, &[1; 300_000]).unwrap();
-            if with_holes {
-                file.clear(range).unwrap();
-            } else {
-                file.write_zeros(range).unwrap();
-            }
-            files.commit().unwrap();
-            let expected = [vec![1; 1000], vec![0; 199_000], vec![1; 100_000]].concat();
-            assert!(fs::read(&path).unwrap() == expected);
-            fs::remove_file(&path).unwrap();
-        }
     }
 
     #[test]

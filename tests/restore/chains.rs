@@ -1,0 +1,425 @@
+//! Chains of changes: every point in time comes back, whatever was marked and in whatever order it comes; a missing
+//! link is refused by name.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use azure_vm_fd::backup::{Level, Run};
+use azure_vm_fd::notice::{Severity, with_causes};
+use azure_vm_fd::restore::Restore;
+use mock_server::{Change, Disk, KIB, MIB, NetworkInterface, Vm};
+
+use super::support::{self, GROUP, SavedFile, World, run, scenario};
+use super::{assert_leaves_nothing, inventory};
+
+/// What a run saved: its files, and the bytes that the disks had.
+struct Point {
+    files: Vec<SavedFile>,
+    digests: BTreeMap<String, String>,
+}
+
+impl Point {
+    /// Its file with this role: `conf`, `osdisk`, `0`.
+    fn file(&self, role: &str) -> usize {
+        let is_it = |file: &SavedFile| file.path.ends_with(&format!("_{role}"));
+        self.files.iter().position(is_it).unwrap()
+    }
+
+    fn name(&self, role: &str) -> String {
+        let path = &self.files[self.file(role)].path;
+        path.rsplit('/').next().unwrap().to_owned()
+    }
+}
+
+fn vm() -> Vm {
+    let os = Disk::new("db-os", 20 * MIB).pattern(1, MIB, 4 * MIB);
+    let data = Disk::new("db-data", 24 * MIB).pattern(2, 0, 6 * MIB);
+    Vm::new(GROUP, "db", os)
+        .data_disk_cached(0, "None", data)
+        .nic(NetworkInterface::new("db-nic", "vnet/subnet-a"))
+}
+
+async fn world() -> World {
+    World::new(scenario().vm(vm())).await
+}
+
+fn level(number: u32, level: Level, previous: u32) -> Run {
+    Run {
+        level,
+        previous: Some(run(previous).job),
+        ..run(number)
+    }
+}
+
+fn incremental(number: u32, previous: u32) -> Run {
+    level(number, Level::Incremental, previous)
+}
+
+/// The digests of a VM's disks, by place.
+fn digests(world: &World, vm: &str) -> BTreeMap<String, String> {
+    let state = world.state();
+    let vm = state.vm(vm).unwrap();
+    let data = vm
+        .data_disks
+        .iter()
+        .map(|(lun, disk)| (lun.to_string(), &disk.name));
+    [("os".to_owned(), &vm.os_disk.name)]
+        .into_iter()
+        .chain(data)
+        .map(|(place, disk)| (place, world.emulator.disk_digest(disk).unwrap()))
+        .collect()
+}
+
+async fn point(world: &World, run: Run) -> Point {
+    let files = world.back_up(run).await;
+    Point {
+        files,
+        digests: digests(world, "db"),
+    }
+}
+
+fn files<'a>(points: impl IntoIterator<Item = &'a Point>) -> Vec<SavedFile> {
+    points
+        .into_iter()
+        .flat_map(|point| point.files.clone())
+        .collect()
+}
+
+/// A chain of three, each with other changes: Full, Incremental, Incremental.
+async fn three() -> (World, [Point; 3]) {
+    let world = world().await;
+    let emulator = &world.emulator;
+    let one = point(&world, run(1)).await;
+    emulator
+        .guest_pattern("db-os", 10, 2 * MIB, 64 * KIB)
+        .unwrap();
+    emulator.guest_discard("db-data", MIB, 2 * MIB).unwrap();
+    let two = point(&world, incremental(2, 1)).await;
+    emulator.guest_pattern("db-os", 11, 9 * MIB, MIB).unwrap();
+    emulator.guest_pattern("db-data", 12, MIB, 512).unwrap();
+    let three = point(&world, incremental(3, 2)).await;
+    world.take_notices();
+    (world, [one, two, three])
+}
+
+async fn assert_restores(world: &World, files: &[SavedFile], expected: &Point, name: &str) {
+    if let Err(error) = world.restore(files, name).await {
+        panic!("{name}: {}", with_causes(&error));
+    }
+    assert_eq!(digests(world, name), expected.digests, "{name}");
+    assert!(!world.staging_dir().exists());
+    world.assert_settled();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_point_in_time_comes_back_in_any_order_of_jobs() {
+    let world = world().await;
+    let emulator = &world.emulator;
+    let attach = |lun, disk: &str| {
+        let new = Disk::new(disk, 20 * MIB).pattern(77, 0, MIB);
+        emulator.change(&Change::CreateDisk(Box::new(new))).unwrap();
+        emulator
+            .change(&Change::AttachDisk {
+                vm: "db".into(),
+                lun,
+                disk: disk.into(),
+            })
+            .unwrap();
+    };
+    let detach = |lun| {
+        let vm = "db".into();
+        emulator.change(&Change::DetachDisk { vm, lun }).unwrap();
+    };
+    let mut points = vec![point(&world, run(1)).await];
+
+    // Written, written with zeros, discarded; on the edge of blocks and inside of them.
+    let before = emulator.disk_read("db-os", 3 * MIB, MIB).unwrap();
+    emulator.guest_pattern("db-os", 10, 3 * MIB, MIB).unwrap();
+    emulator
+        .guest_write("db-os", 2 * MIB, &[0; 200_000])
+        .unwrap();
+    emulator
+        .guest_discard("db-os", MIB + 512, 300 * KIB)
+        .unwrap();
+    emulator.guest_discard("db-data", 4 * MIB, 2 * MIB).unwrap();
+    points.push(point(&world, incremental(2, 1)).await);
+
+    // A page that was changed is changed back: the Differential may not even list it.
+    emulator.guest_write("db-os", 3 * MIB, &before).unwrap();
+    emulator
+        .guest_pattern("db-data", 11, 5 * MIB, 4 * KIB)
+        .unwrap();
+    points.push(point(&world, level(3, Level::Differential, 1)).await);
+
+    // A disk grows, and is written where it was not before; its last sector is in the middle now.
+    emulator
+        .change(&Change::GrowDisk {
+            disk: "db-data".into(),
+            size: (32 * MIB).into(),
+        })
+        .unwrap();
+    emulator
+        .guest_pattern("db-data", 12, 27 * MIB, MIB)
+        .unwrap();
+    emulator
+        .guest_write("db-os", 10 * MIB, b"after the Differential")
+        .unwrap();
+    points.push(point(&world, incremental(4, 3)).await);
+
+    // Nobody knows the run that this one should build on: full images inside the job.
+    emulator.guest_pattern("db-os", 13, 0, 4 * KIB).unwrap();
+    points.push(point(&world, incremental(5, 99)).await);
+
+    // Another disk on the same LUN.
+    detach(0);
+    attach(0, "db-other");
+    emulator
+        .guest_write("db-os", 11 * MIB, b"with the other disk")
+        .unwrap();
+    points.push(point(&world, incremental(6, 5)).await);
+
+    // One disk goes, one comes.
+    detach(0);
+    attach(3, "db-third");
+    points.push(point(&world, incremental(7, 6)).await);
+
+    emulator.guest_discard("db-third", 0, 512 * KIB).unwrap();
+    points.push(point(&world, incremental(8, 7)).await);
+    world.take_notices();
+
+    for (number, expected) in points.iter().enumerate() {
+        let marked = &points[..=number];
+        assert_restores(
+            &world,
+            &files(marked),
+            expected,
+            &format!("oldest-{number}"),
+        )
+        .await;
+        let backward = files(marked.iter().rev());
+        assert_restores(&world, &backward, expected, &format!("newest-{number}")).await;
+    }
+    // The documents last, the blocks backward.
+    let mut scattered = files(&points);
+    scattered.sort_by_key(|file| (file.path.ends_with("_conf"), file.path.len() % 3));
+    for file in scattered
+        .iter_mut()
+        .filter(|file| !file.path.ends_with("_conf"))
+    {
+        file.blocks.reverse();
+    }
+    world.take_notices();
+    assert_restores(&world, &scattered, &points[7], "scattered").await;
+    let notices = &world.take_notices()[&Severity::Info];
+    let skipped: Vec<_> = notices
+        .iter()
+        .filter(|text| text.contains("not needed"))
+        .collect();
+    assert_eq!(skipped.len(), 1, "{notices:?}");
+    for (point, needed) in [(0, false), (3, false), (4, true), (7, true)] {
+        let file = points[point].name("osdisk");
+        assert_eq!(!skipped[0].contains(&file), needed, "{file}: {skipped:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_missing_link_is_refused_by_name() {
+    let (world, points) = three().await;
+    world.emulator.reset_counters();
+    let refused = async |files: Vec<SavedFile>, names: &[&str]| {
+        let error = assert_leaves_nothing(&world, &files).await.to_string();
+        for name in names {
+            assert!(error.contains(name), "{name}: {error}");
+        }
+        let created = world.emulator.counters().requests("Disks_CreateOrUpdate");
+        assert_eq!(created, 0);
+    };
+    let without = |number: usize, role: &str| {
+        let gone = points[number].name(role);
+        let mut files = files(&points);
+        files.retain(|file| !file.path.ends_with(&gone));
+        files
+    };
+    let job = |number: u32| run(number).job;
+    let [one, two, three] = &points;
+
+    // The document of the link, an image of it, the whole run.
+    let conf = two.name("conf");
+    refused(
+        without(1, "conf"),
+        &[&three.name("osdisk"), "db-os", &job(3), &conf],
+    )
+    .await;
+    refused(
+        without(1, "0"),
+        &[&two.name("0"), "db-data", &job(2), "did not come"],
+    )
+    .await;
+    let conf = one.name("conf");
+    refused(
+        files([two, three]),
+        &[&two.name("osdisk"), "db-os", &job(2), &conf],
+    )
+    .await;
+    refused(
+        without(2, "conf"),
+        &[&three.name("osdisk"), &three.name("0"), "_conf"],
+    )
+    .await;
+    // Cut short on the volume.
+    let mut cut = files(&points);
+    let at = one.files.len() + two.file("osdisk");
+    cut[at].blocks.pop();
+    refused(
+        cut,
+        &[&two.name("osdisk"), "db-os", &job(2), "not complete"],
+    )
+    .await;
+    // A document that cannot be read.
+    let mut damaged = files(&points);
+    let at = one.files.len() + two.file("conf");
+    damaged[at].blocks[0].1[0] = b'[';
+    refused(damaged, &[&two.name("conf"), "not a document"]).await;
+    // A base that is larger than what builds on it.
+    let mut shrunk = files(&points);
+    let document = &mut shrunk[one.file("conf")];
+    let text = String::from_utf8(document.blocks[0].1.clone()).unwrap();
+    let text = text.replacen("\"sizeBytes\": 20971520", "\"sizeBytes\": 41943040", 1);
+    document.blocks[0].1 = text.into_bytes();
+    refused(shrunk, &[&one.name("osdisk"), "db-os", "never shrinks"]).await;
+
+    assert_restores(&world, &files([one, two]), two, "earlier").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_needed_may_be_incomplete() {
+    let (world, points) = three().await;
+    let last = point(&world, level(4, Level::Differential, 1)).await;
+    world.take_notices();
+    let mut marked = files(&points);
+    let at = points[0].files.len() + points[1].file("osdisk");
+    marked[at].blocks.pop();
+    // Of the run in between only the images came.
+    let conf = points[2].name("conf");
+    marked.retain(|file| !file.path.ends_with(&conf));
+    marked.extend(last.files.clone());
+    assert_restores(&world, &marked, &last, "copy").await;
+    let notices = world.take_notices();
+    let about = |severity, part: &str| {
+        let found = notices[&severity].iter().filter(|text| text.contains(part));
+        found.cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(
+        about(Severity::Warning, "not complete").len(),
+        1,
+        "{notices:?}"
+    );
+    let skipped = about(Severity::Info, "not needed");
+    assert_eq!(skipped.len(), 1, "{notices:?}");
+    for point in &points[1..] {
+        assert!(skipped[0].contains(&point.name("osdisk")), "{skipped:?}");
+    }
+    assert!(!skipped[0].contains(&last.name("osdisk")));
+    assert_eq!(notices.get(&Severity::Error), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_and_its_copy_are_one() {
+    let (world, points) = three().await;
+    let mut twice = files(points.iter().chain(points.iter().rev()));
+    assert_restores(&world, &twice, &points[2], "both").await;
+    let notices = &world.take_notices()[&Severity::Info];
+    let repeated = notices
+        .iter()
+        .filter(|text| text.contains("more than once"));
+    assert_eq!(repeated.count(), 1, "{notices:?}");
+
+    // The original is damaged, the copy is not.
+    for role in ["conf", "osdisk"] {
+        twice[points[0].file(role)].blocks.pop();
+    }
+    assert_restores(&world, &twice, &points[2], "mended").await;
+
+    // Not a copy, but another daemon's run of the same second.
+    let mut other = points[0].files.clone();
+    let document = &mut other[points[0].file("conf")].blocks[0].1;
+    let text = String::from_utf8(document.clone()).unwrap();
+    *document = text.replacen(&run(1).job, &run(8).job, 1).into_bytes();
+    other.extend(points[0].files.clone());
+    let error = assert_leaves_nothing(&world, &other).await.to_string();
+    for job in [1, 8] {
+        assert!(error.contains(&run(job).job), "{error}");
+    }
+}
+
+/// Another daemon restores: it has neither the tracker nor, as time went by, any snapshot.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn neither_tracker_nor_snapshots_are_needed() {
+    let (world, points) = three().await;
+    for snapshot in world.state().snapshots {
+        let snapshot = snapshot.name;
+        world
+            .emulator
+            .change(&Change::DeleteSnapshot { snapshot })
+            .unwrap();
+    }
+    fs::remove_dir_all(world.options().state_dir).unwrap();
+    world.emulator.reset_counters();
+    assert_restores(&world, &files(&points), &points[2], "copy").await;
+    for operation in ["Snapshots_List", "Snapshots_Get", "Snapshots_GrantAccess"] {
+        assert_eq!(world.emulator.counters().requests(operation), 0);
+    }
+}
+
+/// `debug=9`: the local disks as they were put together, and nothing else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_local_disks_can_be_kept() {
+    let (world, points) = three().await;
+    let mut options = world.restore_options("copy");
+    options.keep_staging = true;
+    let mut restore = Restore::new(world.azure(), options, world.notices.clone());
+    support::receive(&mut restore, &files(&points))
+        .await
+        .unwrap();
+    restore.complete().await.unwrap();
+    let mut kept: Vec<_> = fs::read_dir(world.staging_dir())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    kept.sort();
+    assert_eq!(kept, [points[2].name("0"), points[2].name("osdisk")]);
+    for (role, disk) in [("osdisk", "db-os"), ("0", "db-data")] {
+        let bytes = fs::read(world.staging_dir().join(points[2].name(role))).unwrap();
+        let size = world.emulator.disk_size(disk).unwrap();
+        assert!(
+            bytes == world.emulator.disk_read(disk, 0, size).unwrap(),
+            "{disk}"
+        );
+    }
+    world.assert_settled();
+}
+
+/// Local storage fails while the disks are put together: nothing was made in Azure by then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_local_file_is_noticed_before_anything_is_created() {
+    let (world, points) = three().await;
+    let before = inventory(&world);
+    let options = world.restore_options("copy");
+    let mut restore = Restore::new(world.azure(), options, world.notices.clone());
+    support::receive(&mut restore, &files(&points))
+        .await
+        .unwrap();
+    let changes = world
+        .staging_dir()
+        .join(format!("{}.blocks", points[1].name("osdisk")));
+    let file = fs::File::options().write(true).open(&changes).unwrap();
+    file.set_len(file.metadata().unwrap().len() - 1).unwrap();
+    let error = restore.complete().await.unwrap_err();
+    assert!(
+        error.to_string().contains(&changes.display().to_string()),
+        "{error}"
+    );
+    assert_eq!(inventory(&world), before);
+    assert!(!world.staging_dir().exists());
+    world.assert_settled();
+}
