@@ -189,21 +189,23 @@ pub(super) async fn clear(context: &Context, vms: &HashSet<&str>) -> Result<bool
             vanished.len()
         ));
     }
-    if earlier.is_some() || !(adopt.is_empty() && vanished.is_empty() && clear.is_empty()) {
-        tracker
-            .update(notices, |state| {
-                let recorded = state.chain_mut(&chain.key);
-                if earlier.is_some() {
-                    recorded.runs.retain(|known| known.job != run.job);
-                }
-                recorded.forget(&clear);
-                recorded.forget(&vanished);
-                for snapshot in &adopt {
-                    recorded.adopt(snapshot);
-                }
-            })
-            .await?;
-    }
+    tracker
+        .update(notices, |state| {
+            let ours = listed.iter().flatten().filter_map(OurSnapshot::from_listed);
+            for OurSnapshot { tags, .. } in ours {
+                state.note_epoch(&tags.vm, tags.epoch);
+            }
+            let recorded = state.chain_mut(&chain.key);
+            if earlier.is_some() {
+                recorded.runs.retain(|known| known.job != run.job);
+            }
+            recorded.forget(&clear);
+            recorded.forget(&vanished);
+            for snapshot in &adopt {
+                recorded.adopt(snapshot);
+            }
+        })
+        .await?;
     for id in &close {
         if let Err(error) = azure.revoke(id).await {
             notices.warning(format!(

@@ -78,6 +78,13 @@ impl State {
         *last
     }
 
+    /// Takes note of an epoch that was used, by whomever: the file may have been lost, or another daemon, whose clock is
+    /// ahead, may have had the job.
+    pub(super) fn note_epoch(&mut self, vm: &str, used: u64) {
+        let last = self.epochs.entry(vm.to_owned()).or_default();
+        *last = used.max(*last);
+    }
+
     /// The state in `dir`, without a lock, since the file is replaced as a whole; the default if there is none.
     ///
     /// # Errors

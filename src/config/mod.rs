@@ -117,9 +117,7 @@ impl Settings {
                 Parameter::SubscriptionId,
                 Parameter::ApplicationId,
                 Parameter::ApplicationSecret,
-                Parameter::ApplicationSecretFile,
                 Parameter::ConnectionKey,
-                Parameter::ConnectionKeyFile,
                 Parameter::Group,
             ] {
                 stored.remove(key);
