@@ -58,6 +58,9 @@ pub struct OperationPolicy {
     pub duration: Duration,
     /// `Retry-After` of the first answer and of polls, in seconds; `None` leaves the header out.
     pub retry_after: Option<u32>,
+    /// Operations on disks and snapshots that have ended by then answer 200 with their result in place of 202 and
+    /// polling URLs, as the service may: tests need not wait for polls.
+    pub results_at_once: bool,
     /// Length of the signature parameters of polling URLs in characters; about 3 000 in recordings of 2023.
     pub signature_len: usize,
 }
@@ -96,6 +99,7 @@ impl Default for OperationPolicy {
             polls_in_progress: 0,
             duration: Duration::ZERO,
             retry_after: Some(0),
+            results_at_once: false,
             signature_len: 3000,
         }
     }
