@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use mock_server::{
     Config, DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, DEFAULT_SUBSCRIPTION, DEFAULT_TENANT, Disk,
-    Emulator, MIB, Scenario, Vm,
+    Emulator, MIB, OperationPolicy, Scenario, Vm,
 };
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -46,6 +46,11 @@ impl Cloud {
         let runtime = Runtime::new().expect("runtime");
         let config = Config {
             scenario,
+            // Many jobs: the client's waits between polls would add up.
+            operations: OperationPolicy {
+                results_at_once: true,
+                ..OperationPolicy::default()
+            },
             ..Config::default()
         };
         let emulator = runtime.block_on(Emulator::start(config)).expect("emulator");

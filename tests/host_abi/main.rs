@@ -18,8 +18,9 @@ mod disorder;
 mod host;
 mod jobs;
 mod library;
+#[path = "../support/life.rs"]
+mod life;
 mod load;
 mod numbers;
 mod round_trip;
 mod symbols;
-mod world;

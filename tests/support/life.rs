@@ -7,8 +7,6 @@ use std::ops::Range;
 use fastrand::Rng;
 use mock_server::{ByteSize, Change, Disk, Emulator, KIB, MIB, Snapshot};
 
-use crate::cloud::Cloud;
-
 /// Azure's smallest upload.
 const MIN_DISK: u64 = 20 * MIB;
 const MAX_DISK: u64 = 26 * MIB;
@@ -29,7 +27,7 @@ pub(crate) struct DiskState {
 }
 
 /// The VM and everybody who has to do with it.
-pub(crate) struct World<'a> {
+pub(crate) struct Life<'a> {
     emulator: &'a Emulator,
     rng: Rng,
     pub(crate) vm: String,
@@ -42,9 +40,9 @@ pub(crate) struct World<'a> {
     made: u32,
 }
 
-impl<'a> World<'a> {
-    pub(crate) fn new(cloud: &'a Cloud, rng: Rng) -> Self {
-        let emulator = &cloud.emulator;
+impl<'a> Life<'a> {
+    /// Of the emulator's only VM.
+    pub(crate) fn new(emulator: &'a Emulator, rng: Rng) -> Self {
         let state = emulator.state();
         let vm = &state.virtual_machines[0];
         let attached = vm
