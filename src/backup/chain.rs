@@ -256,7 +256,11 @@ impl Chain {
                 snapshots: vec![SnapshotRecord {
                     id: snapshot.id.as_str().to_owned(),
                     disk: tags.disk.clone(),
-                    name: snapshot.disk_name.clone(),
+                    name: snapshot
+                        .source
+                        .as_ref()
+                        .map_or(&*tags.disk, ResourceId::name)
+                        .to_owned(),
                     slot: tags.slot,
                     size: snapshot.size,
                     created: snapshot.created,

@@ -8,7 +8,7 @@ use super::chain::{Chain, RunRecord};
 use super::run::Context;
 use super::tags::OurSnapshot;
 use super::{Error, Run, snapshot_set};
-use crate::azure::ResourceId;
+use crate::azure::{Azure, ResourceId};
 use crate::json;
 use crate::notice::with_causes;
 
@@ -17,7 +17,7 @@ use crate::notice::with_causes;
 enum Fate {
     /// Of a recorded run: a later one may need it.
     Keep,
-    /// Of a run that died, of an earlier attempt at this very run, or of a VM that is not there any more.
+    /// Of a run that died, or of an earlier attempt at this very run.
     Clear,
     /// Of a run that is under way, perhaps another Plugin line of this job.
     Leave,
@@ -32,8 +32,6 @@ struct Facts {
     alive: bool,
     /// Its run has the name of the present one.
     present: bool,
-    /// Its VM is not in the subscription any more: nothing will ever be built on it.
-    orphan: bool,
     recorded: bool,
     /// Its run died or could not give it back.
     dead: bool,
@@ -43,7 +41,7 @@ impl Facts {
     fn fate(self) -> Fate {
         if self.alive {
             Fate::Leave
-        } else if self.present || self.orphan {
+        } else if self.present {
             // The mark of the present run is ours, and no other Plugin line is at work under its name.
             Fate::Clear
         } else if self.recorded {
@@ -104,8 +102,8 @@ fn former_client(
     None
 }
 
-/// Deletes what dead runs of this chain left, and what is left of VMs that are not among `vms`, the UUIDs of all VMs of
-/// the subscription; gives back access that nobody uses; takes into the tracker what it does not know, and out of it
+/// Deletes what dead runs of this chain left, and what is left of VMs that are gone, for which they must not be among
+/// `vms`, the UUIDs of all VMs that the subscription lists; gives back access that nobody uses; takes into the tracker what it does not know, and out of it
 /// what is not there any more. Snapshots of other jobs, other daemons and other people are not touched.
 ///
 /// Returns whether all that had to go is gone.
@@ -144,11 +142,16 @@ pub(super) async fn clear(context: &Context, vms: &HashSet<&str>) -> Result<bool
         let facts = Facts {
             alive: others.alive.contains(&tags.job),
             present: tags.job == run.job,
-            orphan: !vms.contains(tags.vm.as_str()),
             recorded: chain.holds(&snapshot.id),
             dead: others.dead.iter().any(|mark| mark.job == tags.job),
         };
-        let fate = facts.fate();
+        let mut fate = facts.fate();
+        if matches!(fate, Fate::Keep | Fate::Adopt)
+            && !vms.contains(tags.vm.as_str())
+            && is_orphan(azure, &snapshot).await
+        {
+            fate = Fate::Clear;
+        }
         match fate {
             Fate::Clear => clear.push(snapshot.id),
             Fate::Leave => {}
@@ -234,6 +237,22 @@ pub(super) async fn clear(context: &Context, vms: &HashSet<&str>) -> Result<bool
     Ok(is_clean)
 }
 
+/// Whether the disk of a snapshot whose VM is not listed is gone, or belongs to nobody: then nothing will ever be built
+/// on it. Azure leaves out of its lists what one may not read, so the list alone proves nothing.
+async fn is_orphan(azure: &Azure, snapshot: &OurSnapshot) -> bool {
+    let Some(disk) = &snapshot.source else {
+        return false;
+    };
+    match azure.disk(disk).await {
+        Ok(disk) => {
+            let unique_id = json::text(&disk, "/properties/uniqueId");
+            json::text(&disk, "/properties/diskState") == Some("Unattached")
+                || unique_id.is_some_and(|id| !id.eq_ignore_ascii_case(&snapshot.tags.disk))
+        }
+        Err(error) => error.is_not_found(),
+    }
+}
+
 fn ids(run: &RunRecord) -> impl Iterator<Item = ResourceId> {
     run.snapshots()
         .filter_map(|snapshot| ResourceId::parse(&snapshot.id))
@@ -266,7 +285,7 @@ mod tests {
     fn only_what_is_surely_of_no_use_is_cleared() {
         let facts = Facts::default();
         let (alive, recorded, dead) = (true, true, true);
-        let (present, orphan) = (true, true);
+        let present = true;
         let fate = |facts: Facts| facts.fate();
         assert_eq!(fate(Facts { present, ..facts }), Fate::Clear);
         assert_eq!(
@@ -302,22 +321,6 @@ mod tests {
             }),
             Fate::Keep
         );
-        assert_eq!(
-            fate(Facts {
-                recorded,
-                orphan,
-                ..facts
-            }),
-            Fate::Clear
-        );
-        assert_eq!(
-            fate(Facts {
-                alive,
-                orphan,
-                ..facts
-            }),
-            Fate::Leave
-        );
         assert_eq!(fate(Facts { dead, ..facts }), Fate::Clear);
         assert_eq!(fate(Facts { alive, ..facts }), Fate::Leave);
         assert_eq!(fate(facts), Fate::Adopt);
@@ -332,7 +335,7 @@ mod tests {
                 full: full.map(str::to_owned),
                 ..tags()
             },
-            disk_name: "d".into(),
+            source: None,
             size: 512,
             created: 1,
             has_access: false,

@@ -28,6 +28,8 @@ mod inventory;
 mod retention;
 mod run;
 mod select;
+#[cfg(test)]
+mod simulation;
 mod snapshot_set;
 mod tags;
 mod tracker;

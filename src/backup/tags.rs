@@ -143,8 +143,8 @@ impl SnapshotTags {
 pub(super) struct OurSnapshot {
     pub(super) id: ResourceId,
     pub(super) tags: SnapshotTags,
-    /// The disk's name.
-    pub(super) disk_name: String,
+    /// The disk it was taken of; that may be gone, or be another one of that name.
+    pub(super) source: Option<ResourceId>,
     /// Size of the disk in bytes.
     pub(super) size: u64,
     /// Seconds since 1970, by Azure's clock.
@@ -161,9 +161,7 @@ impl OurSnapshot {
         let created = json::text(snapshot, "/properties/timeCreated").unwrap_or_default();
         Some(Self {
             id: ResourceId::parse(json::text(snapshot, "/id")?)?,
-            disk_name: source
-                .and_then(ResourceId::parse)
-                .map_or_else(|| tags.disk.clone(), |disk| disk.name().to_owned()),
+            source: source.and_then(ResourceId::parse),
             size: json::integer(snapshot, "/properties/diskSizeBytes").unwrap_or_default(),
             created: seconds_of(created).unwrap_or(tags.epoch),
             tags,

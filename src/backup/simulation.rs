@@ -1,0 +1,407 @@
+//! A Director against the rules of [`chain`](super::chain) and [`retention`](super::retention): random levels, verdicts
+//! after the end of a run, upgrades, reruns, lost trackers, moves to another daemon. What the Director restores is the
+//! oracle: every base must be in it, down to a full image.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::chain::tests::{empty, id};
+use super::chain::{Chain, ChainKey, RunRecord};
+use super::debris::of_chain;
+use super::tags::tests::tags;
+use super::tags::{OurSnapshot, SnapshotTags};
+use super::{Level, Run};
+use crate::azure::ResourceId;
+use crate::document::Slot;
+
+const DISKS: [&str; 3] = ["a", "b", "c"];
+const CLIENTS: [&str; 2] = ["fd-1", "fd-2"];
+
+/// How a run ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Good,
+    /// Well, as far as can be known here; the Director calls it failed afterwards.
+    CalledFailed,
+    /// Like that, and it is made again under the same name.
+    MadeAgain,
+    /// It fails or is cancelled: nothing is recorded.
+    Bad,
+}
+
+/// One run, as a user and fate want it.
+#[derive(Clone, Debug)]
+struct Step {
+    level: Level,
+    /// Makes an Incremental a Differential that names the last good run.
+    upgraded: bool,
+    /// Which of [`DISKS`] it saves; never none.
+    disks: [bool; 3],
+    end: End,
+    tracker_lost: bool,
+    client: usize,
+}
+
+fn steps(moves: bool) -> impl Strategy<Value = Vec<Step>> {
+    let level = prop_oneof![
+        2 => Just(Level::Full),
+        6 => Just(Level::Incremental),
+        2 => Just(Level::Differential),
+    ];
+    let end = prop_oneof![
+        6 => Just(End::Good),
+        3 => Just(End::CalledFailed),
+        1 => Just(End::MadeAgain),
+        1 => Just(End::Bad),
+    ];
+    let rarely = || prop::bool::weighted(if moves { 0.1 } else { 0.0 });
+    let disks = prop::array::uniform3(prop::bool::weighted(0.85));
+    let step = (
+        level,
+        prop::bool::weighted(0.15),
+        disks,
+        end,
+        rarely(),
+        rarely(),
+    )
+        .prop_map(|(level, upgraded, mut disks, end, tracker_lost, moved)| {
+            disks[0] |= !(disks[1] || disks[2]);
+            Step {
+                level,
+                upgraded,
+                disks,
+                end,
+                tracker_lost,
+                client: usize::from(moved),
+            }
+        });
+    prop::collection::vec(step, 1..24)
+}
+
+/// A job in the Director's catalog.
+#[derive(Clone, Debug)]
+struct Job {
+    name: String,
+    level: Level,
+    good: bool,
+    /// The image of each disk that it saved: the run that it builds on, `None` if it is full.
+    images: BTreeMap<&'static str, Option<String>>,
+}
+
+#[derive(Debug, Default)]
+struct Director {
+    jobs: Vec<Job>,
+}
+
+impl Director {
+    fn last_good(&self, level: Option<Level>) -> Option<&Job> {
+        let wanted = |job: &&Job| job.good && level.is_none_or(|level| job.level == level);
+        self.jobs.iter().rev().find(wanted)
+    }
+
+    /// Level and previous run of the next run.
+    fn next(&self, step: &Step) -> (Level, Option<String>) {
+        let Some(full) = self.last_good(Some(Level::Full)) else {
+            return (Level::Full, None);
+        };
+        let last = self.last_good(None).map(|job| job.name.clone());
+        match step.level {
+            Level::Full => (Level::Full, None),
+            Level::Differential => (Level::Differential, Some(full.name.clone())),
+            Level::Incremental if step.upgraded => (Level::Differential, last),
+            Level::Incremental => (Level::Incremental, last),
+        }
+    }
+
+    /// What is restored together with a run of `level` made now, oldest first, without that run.
+    fn restored(&self, level: Level) -> Vec<&Job> {
+        let good: Vec<_> = self.jobs.iter().filter(|job| job.good).collect();
+        let newest = |level| good.iter().rposition(|job| job.level == level);
+        let Some(full) = newest(Level::Full).filter(|_| level != Level::Full) else {
+            return Vec::new();
+        };
+        let mut restored = vec![good[full]];
+        if level == Level::Incremental {
+            let differential = newest(Level::Differential).filter(|&at| at > full);
+            restored.extend(&good[differential.unwrap_or(full + 1)..]);
+        }
+        restored
+    }
+}
+
+/// Everything there is: the Director, Azure, and the trackers of two daemons.
+struct World {
+    director: Director,
+    /// Snapshots as Azure lists them, by name.
+    azure: BTreeMap<String, Value>,
+    chains: [Chain; 2],
+    /// Whether some link may have been lost.
+    forgetful: bool,
+    /// Recorded runs that were called failed since the last good one.
+    failures: usize,
+    /// Those of them that were Fulls.
+    failed_fulls: usize,
+    /// Two Fulls in a row were called failed: the Full before them is not kept then.
+    full_lost: bool,
+}
+
+impl World {
+    fn new() -> Self {
+        let mut world = Self {
+            director: Director::default(),
+            azure: BTreeMap::new(),
+            chains: CLIENTS.map(new_chain),
+            forgetful: false,
+            failures: 0,
+            failed_fulls: 0,
+            full_lost: false,
+        };
+        // Others, whose chain has another name or whose runs are nobody's.
+        for (chain, client) in [("Other", "fd-1"), ("Job", "fd-9")] {
+            let tags = SnapshotTags {
+                chain: chain.into(),
+                client: client.into(),
+                ..tags()
+            };
+            world.put(&id(chain, client), &tags);
+        }
+        world
+    }
+
+    fn put(&mut self, id: &ResourceId, tags: &SnapshotTags) {
+        let listed = json!({
+            "id": id.as_str(),
+            "tags": tags.to_json(),
+            "properties": { "diskSizeBytes": 512, "timeCreated": "2026-11-23T09:00:00Z" },
+        });
+        self.azure.insert(id.name().to_owned(), listed);
+    }
+
+    fn has(&self, job: &str, disk: &str) -> bool {
+        self.azure.contains_key(id(job, disk).name())
+    }
+
+    /// What a run does before it saves.
+    fn begin(&mut self, run: &Run, client: usize) {
+        self.azure.retain(|name, _| !name.starts_with(&run.job));
+        let listed: Vec<_> = self.azure.values().cloned().collect();
+        let azure = &self.azure;
+        let chain = &mut self.chains[client];
+        chain.runs.retain(|known| known.job != run.job);
+        let vanished: Vec<_> = chain
+            .runs
+            .iter()
+            .flat_map(RunRecord::snapshots)
+            .filter_map(|snapshot| ResourceId::parse(&snapshot.id))
+            .filter(|id| !azure.contains_key(id.name()))
+            .collect();
+        chain.forget(&vanished);
+        for snapshot in of_chain(&listed, chain, run) {
+            if !chain.holds(&snapshot.id) {
+                chain.adopt(&snapshot);
+            }
+        }
+    }
+
+    fn step(&mut self, number: usize, step: &Step) -> Result<(), TestCaseError> {
+        let client = step.client;
+        if step.tracker_lost {
+            self.chains[client] = new_chain(CLIENTS[client]);
+        }
+        self.forgetful |= step.tracker_lost || client != 0;
+        let (level, previous) = self.director.next(step);
+        let run = Run {
+            job: format!("Job.2026-11-23_{:02}.{:02}.00_01", number / 60, number % 60),
+            line: 0,
+            client: CLIENTS[client].into(),
+            level,
+            previous,
+            keep_snapshots: true,
+        };
+        let attempts = if step.end == End::MadeAgain { 2 } else { 1 };
+        for attempt in 1..=attempts {
+            self.begin(&run, client);
+            let mut images = BTreeMap::new();
+            for (disk, _) in DISKS
+                .into_iter()
+                .zip(step.disks)
+                .filter(|&(_, saved)| saved)
+            {
+                images.insert(disk, self.base(&run, client, disk)?);
+            }
+            let job = Job {
+                name: run.job.clone(),
+                level,
+                good: step.end == End::Good || attempt == 2,
+                images,
+            };
+            if step.end != End::Bad {
+                self.record(&run, client, &job);
+                self.check_bound(&run, client)?;
+                self.count(&job);
+            }
+            self.director.jobs.retain(|known| known.name != job.name);
+            self.director.jobs.push(job);
+        }
+        prop_assert!(self.azure.contains_key(id("Other", "fd-1").name()));
+        prop_assert!(self.azure.contains_key(id("Job", "fd-9").name()));
+        Ok(())
+    }
+
+    fn count(&mut self, job: &Job) {
+        let is_full = job.level == Level::Full;
+        if job.good {
+            self.failures = 0;
+            self.failed_fulls = 0;
+            self.full_lost &= !is_full;
+        } else {
+            self.failures += 1;
+            self.failed_fulls += usize::from(is_full);
+            self.full_lost |= self.failed_fulls > 1;
+        }
+    }
+
+    /// The base of a disk, checked against what the Director restores.
+    fn base(
+        &self,
+        run: &Run,
+        client: usize,
+        disk: &'static str,
+    ) -> Result<Option<String>, TestCaseError> {
+        let Some(previous) = &run.previous else {
+            return Ok(None);
+        };
+        let base = self.chains[client].base(run.level, previous, "vm", disk);
+        let restored = self.director.restored(run.level);
+        let full = restored.first().map(|job| job.name.as_str());
+        let Ok(base) = base else {
+            // Nothing that would have served is there.
+            if !self.forgetful {
+                for job in &restored {
+                    prop_assert!(!self.has(&job.name, disk), "{} {disk}", job.name);
+                }
+            }
+            let saved = restored
+                .first()
+                .is_some_and(|job| job.images.contains_key(disk));
+            prop_assert!(
+                self.forgetful || !saved || self.full_lost,
+                "no base of {disk} in {}, although {full:?} saved it",
+                run.job
+            );
+            return Ok(None);
+        };
+        prop_assert!(self.has(&base.job, disk), "{} is gone", base.job);
+        // The image, and all that it builds on, comes back with the run.
+        let mut next = Some(base.job.clone());
+        while let Some(name) = next {
+            let Some(job) = restored.iter().find(|job| job.name == name) else {
+                let names: Vec<_> = restored.iter().map(|job| &job.name).collect();
+                return Err(TestCaseError::fail(format!(
+                    "{} builds on {name}, restored are {names:?}",
+                    run.job
+                )));
+            };
+            prop_assert!(job.images.contains_key(disk));
+            next = job.images[disk].clone();
+        }
+        // It is the best one there is.
+        if run.level == Level::Incremental && self.has(previous, disk) {
+            prop_assert_eq!(&base.job, previous);
+        }
+        let last = self.director.last_good(None);
+        let exact = last.is_some_and(|last| last.images.contains_key(disk));
+        if run.level == Level::Incremental && exact && self.failures <= 1 && !self.forgetful {
+            prop_assert_eq!(&base.job, previous);
+        }
+        Ok(Some(base.job))
+    }
+
+    fn record(&mut self, run: &Run, client: usize, job: &Job) {
+        let chain = &self.chains[client];
+        let started = chain.runs.last().map_or(1, |last| last.started + 1);
+        let full = chain
+            .full_of(run.level, run.previous.as_deref())
+            .map(str::to_owned);
+        for disk in job.images.keys() {
+            let tags = SnapshotTags {
+                client: run.client.clone(),
+                chain: "Job".into(),
+                job: run.job.clone(),
+                level: run.level,
+                started,
+                previous: run.previous.clone(),
+                full: full.clone(),
+                vm: "vm".into(),
+                vm_name: "name".into(),
+                epoch: started,
+                disk: (*disk).into(),
+                slot: Slot::Os,
+            };
+            self.put(&id(&run.job, disk), &tags);
+        }
+        let made = self.azure.range(run.job.clone()..);
+        let made: Vec<_> = made
+            .take_while(|(name, _)| name.starts_with(&run.job))
+            .filter_map(|(_, listed)| OurSnapshot::from_listed(listed))
+            .collect();
+        let chain = &mut self.chains[client];
+        made.iter().for_each(|snapshot| chain.adopt(snapshot));
+        let gone = chain.surplus(&run.job).concat();
+        chain.settle(&run.job, &gone);
+        self.azure
+            .retain(|name, _| gone.iter().all(|id| id.name() != name));
+    }
+
+    fn check_bound(&self, run: &Run, client: usize) -> Result<(), TestCaseError> {
+        let chain = &self.chains[client];
+        let proves = run
+            .previous
+            .as_ref()
+            .is_some_and(|name| chain.run(name).is_some());
+        let most = if proves { 3 } else { 4 };
+        for disk in DISKS {
+            let kept = chain.runs.iter().flat_map(RunRecord::snapshots);
+            let count = kept.filter(|snapshot| snapshot.disk == disk).count();
+            prop_assert!(count <= most, "{count} of {disk} after {run:?}");
+        }
+        // Neither do records without snapshots pile up.
+        let links = chain.runs.iter().filter(|run| run.vms.is_empty()).count();
+        prop_assert!(links <= self.director.jobs.len());
+        Ok(())
+    }
+}
+
+fn new_chain(client: &str) -> Chain {
+    Chain {
+        key: ChainKey {
+            client: client.into(),
+            job: "Job".into(),
+        },
+        ..empty()
+    }
+}
+
+fn simulate(steps: &[Step]) -> Result<(), TestCaseError> {
+    let mut world = World::new();
+    for (number, step) in steps.iter().enumerate() {
+        world.step(number, step)?;
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4096, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_base_is_found_and_restored_with_what_builds_on_it(steps in steps(false)) {
+        simulate(&steps)?;
+    }
+
+    #[test]
+    fn lost_trackers_and_moves_cost_bytes_and_never_a_restore(steps in steps(true)) {
+        simulate(&steps)?;
+    }
+}
