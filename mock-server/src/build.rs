@@ -1,7 +1,7 @@
 //! Building a scenario in a few lines of Rust.
 use crate::scenario::{
     AttachedDisk, Content, Disk, NetworkInterface, PowerState, ResourceGroup, Scenario, Snapshot,
-    Subnet, VirtualNetwork, Vm,
+    StorageAccount, Subnet, VirtualNetwork, Vm,
 };
 use crate::size::ByteSize;
 use std::path::PathBuf;
@@ -42,6 +42,16 @@ impl Scenario {
     #[must_use]
     pub fn snapshot(mut self, snapshot: Snapshot) -> Self {
         self.snapshots.push(snapshot);
+        self
+    }
+
+    /// Adds a storage account with the default key.
+    #[must_use]
+    pub fn storage_account(mut self, name: &str) -> Self {
+        self.storage_accounts.push(StorageAccount {
+            name: name.to_owned(),
+            ..StorageAccount::default()
+        });
         self
     }
 

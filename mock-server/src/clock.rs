@@ -95,12 +95,77 @@ pub(crate) fn entra(at: Instant) -> String {
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}Z")
 }
 
+const MONTHS: [&str; 12] = [
+    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+];
+
+/// Reads the form of HTTP headers.
+pub(crate) fn parse_http_date(text: &str) -> Option<Instant> {
+    let (_weekday, rest) = text.split_once(", ")?;
+    let parts: Vec<&str> = rest.split([' ', ':']).collect();
+    let [day, month, year, hour, minute, second, "GMT"] = parts[..] else {
+        return None;
+    };
+    let month = MONTHS.iter().position(|known| *known == month)?;
+    at(
+        year.parse().ok()?,
+        u64::try_from(month).ok()? + 1,
+        day.parse().ok()?,
+        [
+            hour.parse().ok()?,
+            minute.parse().ok()?,
+            second.parse().ok()?,
+        ],
+    )
+}
+
+/// Reads the forms that shared access signatures allow, in UTC: `2026-01-31`, `2026-01-31T10:20Z`, and with seconds and a
+/// fraction of them, which does not count.
+pub(crate) fn parse_iso(text: &str) -> Option<Instant> {
+    let (date, time) = match text.split_once('T') {
+        Some((date, time)) => (date, time.strip_suffix('Z')?),
+        None => (text, "00:00"),
+    };
+    let numbers = |text: &str, by| -> Option<Vec<u64>> {
+        text.split(by).map(|part| part.parse().ok()).collect()
+    };
+    let whole = time
+        .split_once('.')
+        .map_or(time, |(whole, _fraction)| whole);
+    let [year, month, day] = numbers(date, '-')?[..] else {
+        return None;
+    };
+    match numbers(whole, ':')?[..] {
+        [hour, minute] => at(year, month, day, [hour, minute, 0]),
+        [hour, minute, second] => at(year, month, day, [hour, minute, second]),
+        _ => None,
+    }
+}
+
+/// The inverse of [`Civil::new`].
+fn at(year: u64, month: u64, day: u64, [hour, minute, second]: [u64; 3]) -> Option<Instant> {
+    let valid = (1970..10_000).contains(&year)
+        && (1..=12).contains(&month)
+        && (1..=31).contains(&day)
+        && hour < 24
+        && minute < 60
+        && second < 61;
+    if !valid {
+        return None;
+    }
+    let year = if month <= 2 { year - 1 } else { year };
+    let (era, year_of_era) = (year / 400, year % 400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    let days = (era * 146_097 + day_of_era).checked_sub(719_468)?;
+    Some(Duration::from_secs(
+        days * 86_400 + hour * 3600 + minute * 60 + second,
+    ))
+}
+
 /// As HTTP headers carry it: `Sat, 31 Jan 2026 10:20:30 GMT`.
 pub(crate) fn http_date(at: Instant) -> String {
     const DAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
-    const MONTHS: [&str; 12] = [
-        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-    ];
     let Civil {
         year,
         month,
@@ -126,6 +191,13 @@ mod tests {
         let at = Duration::new(1_709_210_096, 123_456_700);
         assert_eq!(iso(at), "2024-02-29T12:34:56.1234567+00:00");
         assert_eq!(http_date(at), "Thu, 29 Feb 2024 12:34:56 GMT");
+        for seconds in [0, 951_782_400, 1_709_210_096, 1_798_761_599, 4_102_444_799] {
+            let at = Duration::from_secs(seconds);
+            assert_eq!(parse_http_date(&http_date(at)), Some(at));
+            let iso = iso(at).replace("+00:00", "Z");
+            assert_eq!(parse_iso(&iso), Some(at), "{iso}");
+        }
+        assert_eq!(parse_iso("2026-13-01"), None);
         assert_eq!(entra(Duration::from_secs(0)), "1970-01-01 00:00:00Z");
         assert_eq!(
             entra(Duration::from_secs(1_798_761_599)),

@@ -12,6 +12,9 @@ pub const DEFAULT_TENANT: &str = "7e0a3c52-6d1f-4b8e-9c24-5f1d2a3b4c5d";
 pub const DEFAULT_CLIENT_ID: &str = "c1a5b0f4-2e63-4d19-8a77-90be12cd34ef";
 /// Secret of the default tenant's principal. Deliberately with characters that need care in forms and files.
 pub const DEFAULT_CLIENT_SECRET: &str = "em8Q~lator+secret/with=odd&chars";
+/// Key of a storage account of a scenario that gives it none, base64.
+pub const DEFAULT_STORAGE_KEY: &str =
+    "ZW11bGF0b3Igc3RvcmFnZSBhY2NvdW50IGtleSwgbm90IG9mIGFueSByZWFsIGFjY291bnQhISE=";
 /// Subscription of a scenario that names none.
 pub const DEFAULT_SUBSCRIPTION: &str = "5ab5c21b-0e52-4a6f-9d3c-7788990011aa";
 /// Region of a resource group that names none.

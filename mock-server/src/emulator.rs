@@ -1,7 +1,7 @@
 //! The running emulator and what its owner can do to it.
 use crate::{
-    Change, Config, Counters, Error, Fault, Link, Scenario, StateView, front::Front,
-    service::Service,
+    Change, Config, Counters, DEFAULT_STORAGE_KEY, Error, Fault, Link, Scenario, StateView,
+    front::Front, service::Service,
 };
 use std::{net::IpAddr, ops::Range, sync::Arc, time::Duration};
 use tokio::runtime::Runtime;
@@ -145,6 +145,15 @@ impl Emulator {
     /// No such disk.
     pub fn uploaded_footer(&self, disk: &str) -> Result<Option<[u8; 512]>, Error> {
         self.service.uploaded_footer(disk)
+    }
+
+    /// The connection string of a storage account that has the default key, for the plain listener.
+    #[must_use]
+    pub fn connection_string(&self, account: &str) -> String {
+        format!(
+            "DefaultEndpointsProtocol=http;AccountName={account};AccountKey={DEFAULT_STORAGE_KEY};BlobEndpoint={}/{account}",
+            self.http_url
+        )
     }
 
     /// Everything that exists.

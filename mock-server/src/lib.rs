@@ -15,6 +15,7 @@
 //! # Ok(())
 //! # }
 //! ```
+mod account;
 mod arm;
 mod blob;
 mod build;
@@ -42,7 +43,7 @@ mod view;
 pub use change::Change;
 pub use config::{
     Config, DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, DEFAULT_LOCATION, DEFAULT_RESOURCE_GROUP,
-    DEFAULT_SUBSCRIPTION, DEFAULT_TENANT, Link, OperationPolicy,
+    DEFAULT_STORAGE_KEY, DEFAULT_SUBSCRIPTION, DEFAULT_TENANT, Link, OperationPolicy,
 };
 pub use emulator::Emulator;
 pub use error::Error;
@@ -50,10 +51,11 @@ pub use faults::{Action, Fault, RetryAfter, When};
 pub use observer::{Counters, OperationCounters};
 pub use scenario::{
     AttachedDisk, Content, Disk, NetworkInterface, NetworkSecurityGroup, PowerState, Principal,
-    PublicIpAddress, ResourceGroup, Scenario, Snapshot, Subnet, Subscription, Tenant,
-    VirtualNetwork, Vm,
+    PublicIpAddress, ResourceGroup, Scenario, Snapshot, StorageAccount, Subnet, Subscription,
+    Tenant, VirtualNetwork, Vm,
 };
 pub use size::{ByteSize, GIB, KIB, MIB, TIB};
 pub use view::{
-    AttachedDiskView, DiskView, GrantView, NicView, OperationView, SnapshotView, StateView, VmView,
+    AttachedDiskView, BlobView, ContainerView, DiskView, GrantView, NicView, OperationView,
+    SnapshotView, StateView, StorageAccountView, VmView,
 };

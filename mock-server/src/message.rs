@@ -58,6 +58,13 @@ impl Request {
             .map(|(_, value)| value.as_str())
     }
 
+    /// The storage account of a host name `<account>.blob.<anything>`.
+    pub(crate) fn account_of_host(&self) -> Option<&str> {
+        let (_, host) = self.base.split_once("://")?;
+        let (account, rest) = host.split_once('.')?;
+        rest.starts_with("blob.").then_some(account)
+    }
+
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
@@ -84,6 +91,8 @@ pub(crate) fn percent_decode(text: &str) -> String {
 pub(crate) struct Response {
     pub(crate) status: u16,
     pub(crate) headers: Vec<(&'static str, String)>,
+    /// Headers whose names are given by clients.
+    pub(crate) named: Vec<(String, String)>,
     pub(crate) body: Body,
 }
 
@@ -115,6 +124,7 @@ impl Response {
         Self {
             status,
             headers: Vec::new(),
+            named: Vec::new(),
             body: Body::Empty,
         }
     }
@@ -127,6 +137,7 @@ impl Response {
         Self {
             status,
             headers: vec![("content-type", "application/json; charset=utf-8".to_owned())],
+            named: Vec::new(),
             body: Body::Bytes(text.into()),
         }
     }
@@ -135,6 +146,7 @@ impl Response {
         Self {
             status,
             headers: vec![("content-type", "application/xml".to_owned())],
+            named: Vec::new(),
             body: Body::Bytes(body.into()),
         }
     }

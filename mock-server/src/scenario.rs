@@ -33,6 +33,8 @@ pub struct Scenario {
     pub snapshots: Vec<Snapshot>,
     /// Virtual machines with their disks and interfaces.
     pub virtual_machines: Vec<Vm>,
+    /// Storage accounts, empty at the beginning.
+    pub storage_accounts: Vec<StorageAccount>,
 }
 
 /// A directory.
@@ -332,6 +334,25 @@ pub struct AttachedDisk {
     /// `Detach` or `Delete`; absent: `Detach`.
     #[serde(default)]
     pub delete_option: Option<String>,
+}
+
+/// An ordinary storage account.
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StorageAccount {
+    /// 3 to 24 lower-case letters and digits.
+    pub name: String,
+    /// Keys in base64, each of which opens it; empty: [`crate::DEFAULT_STORAGE_KEY`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<String>,
+}
+
+impl std::fmt::Debug for StorageAccount {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StorageAccount")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What a VM does.

@@ -1,6 +1,6 @@
 //! One request from its route to its answer: counters, faults, state, and the headers that every answer has.
 use crate::{
-    Config, Counters, Error, Fault, Link, Scenario, StateView,
+    Config, Counters, Error, Fault, Link, Scenario, StateView, account,
     arm::{self, error::ArmError},
     blob,
     clock::{self, Clock},
@@ -28,6 +28,8 @@ pub(crate) enum Area {
     Blob,
     /// `/subscriptions…`
     Arm,
+    /// `/<storage account>/…`
+    Account,
     /// Anything else.
     Unknown,
 }
@@ -109,6 +111,10 @@ impl Service {
         world
     }
 
+    pub(crate) fn has_account(&self, name: &str) -> bool {
+        lock(&self.world).accounts.contains_key(name)
+    }
+
     pub(crate) fn view(&self) -> StateView {
         self.world().view()
     }
@@ -145,6 +151,7 @@ impl Service {
             Area::Control | Area::Unknown => None,
             Area::Token => token::operation(request),
             Area::Blob => blob::operation(request),
+            Area::Account => account::operation(request),
             Area::Arm => route.as_ref().map(|(route, _)| route.name),
         };
         let Some(operation) = operation else {
@@ -166,6 +173,9 @@ impl Service {
             reply.response = match (area, route) {
                 (Area::Token, _) => token::respond(&world, request, operation),
                 (Area::Blob, _) => blob::respond(&mut world, &self.spool, request, operation),
+                (Area::Account, _) => {
+                    account::respond(&mut world, &self.spool, request, operation, fault.as_ref())
+                }
                 (Area::Arm, Some((route, captures))) => {
                     match route.respond(&mut world, request, captures, fault.as_ref()) {
                         Ok(response) => response,
@@ -174,7 +184,7 @@ impl Service {
                 }
                 (Area::Control | Area::Unknown | Area::Arm, _) => Response::empty(501),
             };
-            if reply.response.status == 501 && area == Area::Blob {
+            if reply.response.status == 501 && matches!(area, Area::Blob | Area::Account) {
                 self.observer
                     .unmodelled(describe(request, "a header of the data endpoint"));
             }
@@ -237,17 +247,16 @@ fn before(
         } => {
             let response = match body {
                 Some(body) => Response {
-                    status: *status,
-                    headers: Vec::new(),
                     body: Body::Bytes(body.clone().into()),
+                    ..Response::empty(*status)
                 },
                 None => plain_error(world, area, request, *status, code.as_deref()),
             };
             Some(with_retry_after(response, *retry_after, world))
         }
         Action::Throttle { retry_after } => {
-            let response = if area == Area::Blob {
-                blob::error(world, request, 503, "ServerBusy", "The server is busy.")
+            let response = if matches!(area, Area::Blob | Area::Account) {
+                blob::page::error(world.now, request, 503, "ServerBusy", "The server is busy.")
             } else {
                 let (start, end) = (world.now, world.now + Duration::from_secs(1200));
                 arm::error::throttled("HighCostGet30Min", &clock::iso(start), &clock::iso(end))
@@ -295,14 +304,14 @@ fn plain_error(
         408 | 504 => "GatewayTimeout",
         409 => "Conflict",
         429 => "TooManyRequests",
-        503 if area == Area::Blob => "ServerBusy",
+        503 if matches!(area, Area::Blob | Area::Account) => "ServerBusy",
         503 => "ServiceUnavailable",
-        500 if area == Area::Blob => "InternalError",
+        500 if matches!(area, Area::Blob | Area::Account) => "InternalError",
         _ => "InternalServerError",
     };
     let code = code.unwrap_or(usual);
     match area {
-        Area::Blob => blob::error(world, request, status, code, MESSAGE),
+        Area::Blob | Area::Account => blob::page::error(world.now, request, status, code, MESSAGE),
         Area::Token => Response::json(
             status,
             &serde_json::json!({ "error": code, "error_description": MESSAGE, "error_codes": [] }),
@@ -417,7 +426,7 @@ fn finish(response: &mut Response, area: Area, request: &Request, world: &World)
                 .headers
                 .push(("x-content-type-options", "nosniff".to_owned()));
         }
-        Area::Blob => {
+        Area::Blob | Area::Account => {
             let version = request
                 .header("x-ms-version")
                 .or_else(|| request.query("sv"));

@@ -24,6 +24,8 @@ pub struct StateView {
     pub grants: Vec<GrantView>,
     /// Long-running operations that have not ended.
     pub running_operations: Vec<OperationView>,
+    /// Storage accounts with what is in them.
+    pub storage_accounts: Vec<StorageAccountView>,
 }
 
 /// A virtual machine.
@@ -166,7 +168,58 @@ pub struct OperationView {
     pub resource: String,
 }
 
+/// A storage account. Its keys are not shown.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StorageAccountView {
+    /// Name.
+    pub name: String,
+    /// Its containers.
+    pub containers: Vec<ContainerView>,
+}
+
+/// A container.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerView {
+    /// Name.
+    pub name: String,
+    /// Metadata.
+    pub metadata: BTreeMap<String, String>,
+    /// Its blobs.
+    pub blobs: Vec<BlobView>,
+}
+
+/// A page blob.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BlobView {
+    /// Name.
+    pub name: String,
+    /// Length in bytes.
+    pub size_bytes: u64,
+    /// Bytes that were written and not cleared.
+    pub allocated_bytes: u64,
+    /// Metadata.
+    pub metadata: BTreeMap<String, String>,
+    /// `pending`, `success`, ... of the copy that made it, if one did.
+    pub copy_status: Option<&'static str>,
+    /// When it was last changed, ISO 8601.
+    pub modified: String,
+}
+
 impl StateView {
+    /// The blobs of a storage account, of all its containers.
+    #[must_use]
+    pub fn blobs(&self, account: &str) -> Vec<&BlobView> {
+        self.storage_accounts
+            .iter()
+            .filter(|known| known.name == account)
+            .flat_map(|known| &known.containers)
+            .flat_map(|container| &container.blobs)
+            .collect()
+    }
+
     /// The VM of this name, in any resource group.
     #[must_use]
     pub fn vm(&self, name: &str) -> Option<&VmView> {

@@ -12,6 +12,7 @@ use super::retry::Credential;
 use super::shared_key::SharedKey;
 use super::{Error, ErrorKind, SasUrl};
 
+const COPY_SOURCE: HeaderName = HeaderName::from_static("x-ms-copy-source");
 const PREVIOUS_SNAPSHOT: HeaderName = HeaderName::from_static("x-ms-previous-snapshot-url");
 
 /// What opens a blob.
@@ -46,9 +47,9 @@ impl BlobCredential {
             }
             Self::Key { location, .. } => Err(Error::new(
                 ErrorKind::Refused,
-                "compare blob",
+                "name blob",
                 location,
-                "only blobs behind a SAS can be a base",
+                "only blobs behind a SAS can be a base or be copied",
             )),
         }
     }
@@ -83,6 +84,37 @@ impl Credential for BlobCredential {
                 Self::Fixed(_) | Self::Key { .. } => Ok(false),
             }
         })
+    }
+}
+
+/// A copy needs what opens its target, and the SAS of its source in a header.
+pub(super) struct CopyFrom<'a> {
+    pub(super) target: &'a BlobCredential,
+    pub(super) source: &'a BlobCredential,
+}
+
+impl Credential for CopyFrom<'_> {
+    fn authorize<'a>(
+        &'a self,
+        request: &'a mut Request<Bytes>,
+    ) -> BoxFuture<'a, Result<u64, Error>> {
+        Box::pin(async {
+            let (source, generation) = self.source.sas().await?;
+            request
+                .headers_mut()
+                .insert(COPY_SOURCE, source.to_header()?);
+            // Last, since a key signs the headers too.
+            self.target.authorize(request).await?;
+            Ok(generation)
+        })
+    }
+
+    fn is_refused(&self, status: StatusCode) -> bool {
+        self.source.is_refused(status)
+    }
+
+    fn renew(&self, generation: u64) -> BoxFuture<'_, Result<bool, Error>> {
+        self.source.renew(generation)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Azure over REST: what the wire means.
 //!
 //! A request passes through few hands, each with one idea. [`Azure`] and [`PageBlob`] say what is wanted in the words of
-//! the service (`vm`, `disk`, `snapshot`, `network`, `access`, `page_blob`). [`generated`] turns that into an HTTP
+//! the service (`vm`, `disk`, `snapshot`, `network`, `access`, `page_blob`, `container`). [`generated`] turns that into an HTTP
 //! request, from the OpenAPI documents. `arm` adds endpoint, paging and JSON, `operation` and `readiness` wait for what
 //! takes longer. `retry` holds the one loop that repeats: it asks a credential (`token`, `blob_credential`) to sign
 //! each attempt, hands it to `exchange`, behind which [`Transport`] speaks HTTP, and judges what comes back (`cause`);
@@ -14,11 +14,13 @@
 pub mod access;
 mod arm;
 pub mod authorization;
+pub mod blob_copy;
 mod blob_credential;
 pub mod call;
 mod cause;
 pub mod connection_string;
 mod connector;
+pub mod container;
 pub mod disk;
 pub mod endpoints;
 mod error;
@@ -55,6 +57,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 pub use self::access::{Access, AccessGrant};
+pub use self::container::Container;
 pub use self::endpoints::Endpoints;
 pub use self::error::{Defect, Error, ErrorKind};
 pub use self::page_blob::{PageBlob, PageList, PageRange, PageRangeKind};

@@ -1,4 +1,4 @@
-//! The page blob behind a SAS: its size, its page list, its bytes.
+//! A page blob, behind a SAS or in a storage account: its size, its page list, its bytes. [`super::blob_copy`] copies to it.
 //!
 //! Every answer is checked against what was asked for: status, length, offset, and that the blob has the same size as
 //! before. A body that is short, long or displaced is an error, never cut or padded.
@@ -15,7 +15,6 @@ use tokio_util::sync::CancellationToken;
 use super::arm::Subject;
 use super::blob_credential::{BlobCredential, BothSas};
 use super::call::{BuildError, Call};
-use super::connection_string::{AccountAccess, ConnectionString};
 use super::error::Defect;
 use super::exchange::Answer;
 use super::generated::ApiVersions;
@@ -90,54 +89,8 @@ impl PageBlob {
     /// A blob reached by a SAS that nobody renews (command line). `cancel` ends every wait.
     #[must_use]
     pub fn from_sas(transport: &Transport, sas: SasUrl, cancel: CancellationToken) -> Self {
-        Self::unmanaged(transport, BlobCredential::Fixed(sas), cancel)
-    }
-
-    /// A blob in a storage account.
-    ///
-    /// # Errors
-    ///
-    /// A container or blob name that does not fit into a URL.
-    pub fn in_account(
-        transport: &Transport,
-        account: &ConnectionString,
-        container: &str,
-        name: &str,
-        cancel: CancellationToken,
-    ) -> Result<Self, Error> {
-        let refuse = || {
-            Error::new(
-                ErrorKind::Refused,
-                "address blob",
-                &format_args!("{container}/{name}"),
-                "it does not fit into a URL",
-            )
-        };
-        let mut url = account.blob_endpoint().clone();
-        url.path_segments_mut()
-            .map_err(|()| refuse())?
-            .pop_if_empty()
-            .push(container)
-            .extend(name.split('/'));
-        let credential = match account.access() {
-            AccountAccess::Key(key) => BlobCredential::Key {
-                key: key.clone(),
-                location: url.as_str().parse().map_err(|_unusable| refuse())?,
-            },
-            AccountAccess::Sas(sas) => {
-                BlobCredential::Fixed(SasUrl::parse(&format!("{url}?{}", sas.expose()))?)
-            }
-        };
-        Ok(Self::unmanaged(transport, credential, cancel))
-    }
-
-    fn unmanaged(
-        transport: &Transport,
-        credential: BlobCredential,
-        cancel: CancellationToken,
-    ) -> Self {
         let sender = Sender::new(Arc::new(transport.clone()), RetryPolicy::JOB, cancel);
-        Self::new(sender, Arc::default(), credential)
+        Self::new(sender, Arc::default(), BlobCredential::Fixed(sas))
     }
 
     pub(super) fn new(
@@ -156,6 +109,26 @@ impl PageBlob {
                 repeats: AtomicU64::new(0),
             }),
         }
+    }
+
+    /// The same blob with another policy and a cancellation of its own.
+    pub(super) fn detached(&self, policy: RetryPolicy) -> Self {
+        Self {
+            sender: self.sender.detached(policy),
+            ..self.clone()
+        }
+    }
+
+    pub(super) fn location(&self) -> &Uri {
+        &self.shared.location
+    }
+
+    pub(super) fn versions(&self) -> &ApiVersions {
+        &self.versions
+    }
+
+    pub(super) fn credential(&self) -> &BlobCredential {
+        &self.shared.credential
     }
 
     /// Requests that had to be repeated so far, through any clone.
@@ -287,7 +260,7 @@ impl PageBlob {
             .map(|_answer| ())
     }
 
-    async fn send(
+    pub(super) async fn send(
         &self,
         subject: Subject<'_>,
         call: Result<Call, BuildError>,
@@ -298,7 +271,7 @@ impl PageBlob {
             .await
     }
 
-    async fn send_as(
+    pub(super) async fn send_as(
         &self,
         credential: &dyn Credential,
         subject: Subject<'_>,

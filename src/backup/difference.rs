@@ -59,7 +59,8 @@ pub(super) async fn list(
         .await
         .map_err(|error| refused("read", &error))?;
     let size = check(&resource, &snapshot.disk, &snapshot.created).map_err(because)?;
-    let grant = snapshot_set::open(&context.azure, &base.snapshot, &context.notices)
+    let duration = snapshot_set::ACCESS_DURATION;
+    let grant = snapshot_set::open(&context.azure, &base.snapshot, duration, &context.notices)
         .await
         .map_err(|error| refused("opened", &error))?;
     let changes = async {

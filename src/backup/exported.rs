@@ -110,6 +110,11 @@ impl ExportedImage {
         self.size
     }
 
+    /// Where the bytes of its ranges come from.
+    pub(super) fn source(&self) -> Arc<dyn RangeSource> {
+        Arc::new(ImageSource(self.blob.clone()))
+    }
+
     /// What to read for the whole image: what is allocated, and always the last 512 bytes, so that the data ends where the
     /// disk does.
     ///
@@ -156,11 +161,9 @@ impl ExportedImage {
     }
 
     fn plan(&self, ranges: Vec<ByteRange>) -> Result<ReadPlan, Error> {
-        ReadPlan::new(Arc::new(ImageSource(self.blob.clone())), ranges).map_err(|error| {
-            Error::Unsavable {
-                what: self.what.clone(),
-                reason: format!("its list of ranges cannot be trusted: {error}"),
-            }
+        ReadPlan::new(self.source(), ranges).map_err(|error| Error::Unsavable {
+            what: self.what.clone(),
+            reason: format!("its list of ranges cannot be trusted: {error}"),
         })
     }
 }

@@ -1,7 +1,7 @@
 //! One disk of a run: what to read of its snapshot, and the blocks that go out.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -10,9 +10,10 @@ use super::Error;
 use super::chain::Base;
 use super::difference::{self, NoDifference};
 use super::exported::{Changes, ExportedImage};
+use super::held::Held;
 use super::run::Context;
-use super::snapshot_set::{self, OpenSnapshot};
-use crate::azure::{AccessGrant, ResourceId};
+use super::snapshot_set::OpenSnapshot;
+use crate::azure::ResourceId;
 use crate::document::ImageContent;
 use crate::notice::Notices;
 use crate::pipeline::{Block, ChunkReader, ImageReader, ReadPlan, ZeroBlocks};
@@ -28,8 +29,7 @@ pub(super) struct HeldDisk {
     pub(super) label: String,
     pub(super) disk_name: String,
     pub(super) snapshot: ResourceId,
-    /// `None` once it was given back.
-    grant: Mutex<Option<AccessGrant>>,
+    held: Held,
     /// Whether the whole image was delivered.
     complete: AtomicBool,
 }
@@ -40,7 +40,7 @@ impl HeldDisk {
             label: snapshot.disk.label(),
             disk_name: snapshot.disk.name().to_owned(),
             snapshot: snapshot.id,
-            grant: Mutex::new(Some(snapshot.grant)),
+            held: snapshot.held,
             complete: AtomicBool::new(false),
         }
     }
@@ -49,16 +49,9 @@ impl HeldDisk {
         self.complete.load(Ordering::Acquire)
     }
 
-    /// Gives access back, if it is still held.
-    pub(super) async fn revoke(&self, notices: &Notices) {
-        let grant = self
-            .grant
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(grant) = grant {
-            snapshot_set::revoke(grant, &self.snapshot, notices).await;
-        }
+    /// Gives back what is still held for the bytes: access, and a copy.
+    pub(super) async fn give_back(&self, notices: &Notices) {
+        self.held.give_back(&self.snapshot, notices).await;
     }
 }
 
@@ -81,13 +74,32 @@ pub(super) struct PlannedImage {
     pub(super) content: ImageContent,
 }
 
-/// Opens the snapshot's image, which must have the disk's size, and lists what changed in it since the base of the
-/// disk, or, without one, what is allocated. Changes name at most `most_cleared` cleared ranges.
+/// What to read of a snapshot, and from where: itself, or its copy in a storage account. Changes name at most
+/// `most_cleared` cleared ranges.
 ///
 /// # Errors
 ///
-/// Azure's refusal, an image that is not what it should be, or no changes to be had where nothing else will do.
+/// Azure's refusal, an image that is not what it should be, a copy that failed, or no changes to be had where nothing else
+/// will do.
 pub(super) async fn plan(
+    context: &Context,
+    vm: &str,
+    snapshot: &OpenSnapshot,
+    most_cleared: usize,
+) -> Result<PlannedImage, Error> {
+    let planned = listed(context, vm, snapshot, most_cleared).await?;
+    let Some(staging) = &context.staging else {
+        return Ok(planned);
+    };
+    let plan = staging
+        .redirect(snapshot, planned.plan, &context.notices)
+        .await?;
+    Ok(PlannedImage { plan, ..planned })
+}
+
+/// Opens the snapshot's image, which must have the disk's size, and lists what changed in it since the base of the
+/// disk, or, without one, what is allocated.
+async fn listed(
     context: &Context,
     vm: &str,
     snapshot: &OpenSnapshot,
@@ -95,7 +107,7 @@ pub(super) async fn plan(
 ) -> Result<PlannedImage, Error> {
     let disk = &snapshot.disk;
     let what = format!("{}, snapshot {}", disk.label(), snapshot.id.name());
-    let image = ExportedImage::open(snapshot.grant.page_blob(), what, Some(disk.size)).await?;
+    let image = ExportedImage::open(snapshot.blob.clone(), what, Some(disk.size)).await?;
     let reason = match context.base(vm, &disk.unique_id) {
         Ok(None) => return full(&image).await,
         Ok(Some(base)) => {
@@ -234,7 +246,7 @@ impl DiskImage {
             }
         }
         self.held.complete.store(true, Ordering::Release);
-        self.held.revoke(&self.notices).await;
+        self.held.give_back(&self.notices).await;
         let stats = self.reader.stats();
         self.notices.info(format!(
             "{}: size {}, {}, read {}, sent {}, zeros left out {}; {:.1} s, {}, waited {:.1} s \

@@ -23,6 +23,7 @@ mod difference;
 mod error;
 mod export;
 mod exported;
+mod held;
 mod image;
 mod inventory;
 mod retention;
@@ -31,6 +32,7 @@ mod select;
 #[cfg(test)]
 mod simulation;
 mod snapshot_set;
+mod staging_blob;
 mod tags;
 mod tracker;
 mod vm;
@@ -48,7 +50,7 @@ pub use self::inventory::{KnownSnapshot, known_snapshots};
 pub use self::run::Backup;
 pub use self::vm::VmBackup;
 
-use crate::config::Selection;
+use crate::config::{Selection, Transfer};
 use crate::document::Slot;
 use crate::pipeline::Limits;
 
@@ -107,6 +109,8 @@ pub struct Options {
     pub fallback: bool,
     /// Memory and parallelism.
     pub limits: Limits,
+    /// Which way the bytes take.
+    pub transfer: Transfer,
     /// Folder of the tracker file; created (mode 0700) if it does not exist.
     pub state_dir: PathBuf,
 }

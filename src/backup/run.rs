@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::panic;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use futures_util::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
@@ -11,6 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::chain::{Base, Chain, ChainKey, RunRecord};
 use super::select::{Candidate, select};
+use super::staging_blob::{self, StagingContainer};
 use super::tags::chain_name;
 use super::tracker::{RunMark, State, Tracker};
 use super::vm::{PreparedVm, SavedVm, VmBackup};
@@ -20,6 +21,7 @@ use super::{
 };
 use crate::azure::{Azure, ResourceId};
 use crate::catalog;
+use crate::config::Transfer;
 use crate::notice::{Notices, with_causes};
 use crate::pipeline::{ByteBudget, ReadQueue};
 
@@ -38,6 +40,8 @@ pub(super) struct Context {
     chain: Arc<Chain>,
     /// All reading of the run: one budget, images in the order in which they are sent.
     pub(super) queue: ReadQueue,
+    /// Where the snapshots are copied to before they are read, if they are.
+    pub(super) staging: Option<StagingContainer>,
     /// When the run began, in seconds since 1970; later than all of `chain`, whatever the clock says.
     pub(super) started: u64,
 }
@@ -50,6 +54,14 @@ impl Context {
     /// Why there is no base, for the notice: the disk is then saved in full, or the run fails.
     pub(super) fn base(&self, vm: &str, disk: &str) -> Result<Option<Base>, String> {
         base(&self.chain, &self.run, vm, disk)
+    }
+
+    /// How long access to a snapshot is asked for at a time.
+    pub(super) fn access_duration(&self) -> Duration {
+        match self.staging {
+            None => snapshot_set::ACCESS_DURATION,
+            Some(_) => staging_blob::ACCESS_DURATION,
+        }
     }
 
     /// Unique name of the last Full before this run, if it is not one itself and that is known.
@@ -129,7 +141,8 @@ impl Backup {
     ///
     /// # Errors
     ///
-    /// Nothing selected, a named VM missing, a tracker file that cannot be written, Azure's refusal.
+    /// Nothing selected, a named VM missing, a tracker file that cannot be written, Azure's refusal, a storage account that
+    /// cannot be used.
     pub async fn begin(
         azure: Azure,
         run: Run,
@@ -137,6 +150,10 @@ impl Backup {
         notices: Notices,
     ) -> Result<Self, Error> {
         let candidates = candidates(&azure).await?;
+        let staging = match &options.transfer {
+            Transfer::Direct => None,
+            Transfer::Blob(account) => Some(StagingContainer::open(&azure, account, &run).await?),
+        };
         let tracker = Tracker::open(&options.state_dir)?;
         let mark = tracker.mark(&run).await?;
         let budget = ByteBudget::new(options.limits.memory);
@@ -153,6 +170,7 @@ impl Backup {
             tracker,
             chain: Arc::new(chain),
             queue,
+            staging,
             started: seconds(SystemTime::now()),
         };
         let vms = candidates.iter().map(|vm| vm.uuid.as_str()).collect();
@@ -167,6 +185,10 @@ impl Backup {
                 return Err(error);
             }
         };
+        if let Some(staging) = &context.staging {
+            let alive = context.tracker.other_runs(&context.run).await?.alive;
+            staging.clear_debris(&context, &alive).await?;
+        }
         context.chain = Arc::new(context.recorded().await?);
         if let Some(newest) = context.chain.runs.last() {
             context.started = context.started.max(newest.started + 1);
@@ -250,7 +272,7 @@ impl Backup {
             }
         }
         for vm in &self.vms {
-            vm.revoke_all(notices).await;
+            vm.give_back_all(notices).await;
         }
 
         let (saved, lost): (Vec<_>, Vec<_>) = self

@@ -7,8 +7,9 @@ use serde_json::{Map, Value, json};
 
 use super::Error;
 use super::export::Disk;
+use super::held::Held;
 use super::tags::SnapshotTags;
-use crate::azure::{AccessGrant, Azure, ResourceId};
+use crate::azure::{AccessGrant, Azure, PageBlob, ResourceId};
 use crate::json;
 use crate::notice::{Notices, with_causes};
 
@@ -23,7 +24,9 @@ pub(super) struct OpenSnapshot {
     pub(super) id: ResourceId,
     /// `properties.timeCreated` as Azure wrote it.
     pub(super) created: String,
-    pub(super) grant: AccessGrant,
+    /// Its bytes, as long as access is held.
+    pub(super) blob: PageBlob,
+    pub(super) held: Held,
 }
 
 /// What a run wants of one disk.
@@ -115,7 +118,8 @@ impl Wanted {
     }
 }
 
-/// Takes and opens all snapshots, each step for all disks at the same time.
+/// Takes and opens all snapshots, each step for all disks at the same time; `access` is how long access is asked for at a
+/// time.
 ///
 /// # Errors
 ///
@@ -123,10 +127,11 @@ impl Wanted {
 pub(super) async fn take(
     azure: &Azure,
     wanted: Vec<Wanted>,
+    access: Duration,
     notices: &Notices,
 ) -> Result<Vec<OpenSnapshot>, Error> {
     let ids: Vec<_> = wanted.iter().map(|wanted| wanted.id.clone()).collect();
-    let taken = try_take(azure, wanted, notices).await;
+    let taken = try_take(azure, wanted, access, notices).await;
     if taken.is_err() {
         delete(&azure.for_cleanup(), &ids, notices).await;
     }
@@ -136,6 +141,7 @@ pub(super) async fn take(
 async fn try_take(
     azure: &Azure,
     wanted: Vec<Wanted>,
+    access: Duration,
     notices: &Notices,
 ) -> Result<Vec<OpenSnapshot>, Error> {
     // `join_all` also after a failure: no request must be under way when the clean-up begins.
@@ -160,7 +166,8 @@ async fn try_take(
     .collect::<Result<Vec<_>, Error>>()?;
 
     let granted = join_all(wanted.iter().map(|wanted| async move {
-        open(azure, &wanted.id, notices).await.map_err(|source| {
+        let opened = open(azure, &wanted.id, access, notices).await;
+        opened.map_err(|source| {
             Error::azure(
                 format!(
                     "open snapshot {} of {}",
@@ -180,7 +187,8 @@ async fn try_take(
                 disk: wanted.disk,
                 id: wanted.id,
                 created,
-                grant,
+                blob: grant.page_blob(),
+                held: Held::new(grant),
             }),
             Err(error) => failure = failure.or(Some(error)),
         }
@@ -189,7 +197,7 @@ async fn try_take(
         return Ok(open);
     };
     join_all(open.into_iter().map(|snapshot| async move {
-        revoke(snapshot.grant, &snapshot.id, notices).await;
+        snapshot.held.give_back(&snapshot.id, notices).await;
     }))
     .await;
     Err(failure)
@@ -199,6 +207,7 @@ async fn try_take(
 pub(super) async fn open(
     azure: &Azure,
     id: &ResourceId,
+    access: Duration,
     notices: &Notices,
 ) -> Result<AccessGrant, crate::azure::Error> {
     let waiting = |busy: &crate::azure::Error| {
@@ -208,7 +217,7 @@ pub(super) async fn open(
             with_causes(busy)
         ));
     };
-    azure.grant_in_turn(id, ACCESS_DURATION, waiting).await
+    azure.grant_in_turn(id, access, waiting).await
 }
 
 /// Gives access back; a failure is an error notice, since access that stays open blocks other work on the disk.

@@ -45,8 +45,8 @@ impl SavedVm {
         self.disks.iter().all(|disk| disk.is_complete())
     }
 
-    pub(super) async fn revoke_all(&self, notices: &Notices) {
-        join_all(self.disks.iter().map(|disk| disk.revoke(notices))).await;
+    pub(super) async fn give_back_all(&self, notices: &Notices) {
+        join_all(self.disks.iter().map(|disk| disk.give_back(notices))).await;
     }
 }
 
@@ -89,7 +89,8 @@ impl PreparedVm {
                 Wanted::new(azure, disk, tags)
             })
             .collect();
-        let snapshots = snapshot_set::take(azure, wanted, notices).await?;
+        let access = context.access_duration();
+        let snapshots = snapshot_set::take(azure, wanted, access, notices).await?;
         let ids: Vec<_> = snapshots.iter().map(|open| open.id.clone()).collect();
         match Self::queue(context, candidate, &export, epoch, snapshots).await {
             Ok(prepared) => Ok(prepared),
@@ -100,7 +101,8 @@ impl PreparedVm {
         }
     }
 
-    /// Lists the ranges of all snapshots at the same time and queues them in the order of their entries.
+    /// Lists the ranges of all snapshots at the same time, has them copied if they shall be, and queues them in the order of
+    /// their entries.
     async fn queue(
         context: &Context,
         candidate: &Candidate,
@@ -162,10 +164,10 @@ impl PreparedVm {
     }
 }
 
-/// Gives all access back after `error`, which is returned.
+/// Gives everything back after `error`, which is returned.
 async fn close(snapshots: Vec<OpenSnapshot>, error: Error, context: &Context) -> Error {
     join_all(snapshots.into_iter().map(|open| async move {
-        snapshot_set::revoke(open.grant, &open.id, &context.notices).await;
+        open.held.give_back(&open.id, &context.notices).await;
     }))
     .await;
     error
@@ -256,10 +258,10 @@ impl VmBackup {
         Some(entry)
     }
 
-    /// Gives back what is still held (access), in every outcome. What cannot be given back is an error notice.
+    /// Gives back what is still held (access, copies), in every outcome. What cannot be given back is an error notice.
     pub async fn close(self) {
         // The queue serves images in order: what is not read any more must go before the next VM is.
         drop(self.entries);
-        self.vm.revoke_all(&self.context.notices).await;
+        self.vm.give_back_all(&self.context.notices).await;
     }
 }

@@ -23,6 +23,7 @@ pub use self::pattern::{MatchError, NamePattern, PatternError};
 pub use self::selection::{Choice, Selection};
 
 use crate::azure::AzureConfig;
+use crate::azure::connection_string::ConnectionString;
 use crate::pipeline::Limits;
 use crate::secret::Secret;
 
@@ -48,8 +49,19 @@ pub struct Settings {
     pub new_hostname: Option<String>,
     /// Memory and parallelism.
     pub limits: Limits,
+    /// Which way the bytes of a snapshot take.
+    pub transfer: Transfer,
     /// What the user should hear about: values given twice, a file readable by everybody, a secret in the Plugin line.
     pub warnings: Vec<String>,
+}
+
+/// Which way the bytes of a snapshot take in a backup.
+#[derive(Clone, Debug)]
+pub enum Transfer {
+    /// They are read from the snapshot.
+    Direct,
+    /// Azure copies the snapshot to a blob of this storage account first, and they are read from there.
+    Blob(ConnectionString),
 }
 
 /// Everything that is wrong with a configuration; shows no secret.

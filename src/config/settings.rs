@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::file::{self, ConfigFile};
 use super::parameters::{Findings, Parameter, Values, collect};
-use super::{Error, Selection, Settings, TransferSettings, private_file, values};
+use super::{Error, Selection, Settings, Transfer, TransferSettings, private_file, values};
 use crate::azure::connection_string::ConnectionString;
 use crate::azure::{AzureConfig, Endpoints};
 use crate::pipeline::Limits;
@@ -41,8 +41,13 @@ pub(super) fn merge(
     let place = group.place;
     given = given.or(group.values);
 
-    let missing = MANDATORY.iter().filter(|key| !given.has(**key));
-    let missing: Vec<_> = missing.map(ToString::to_string).collect();
+    // Any other value of `transfer` is reported as what it is.
+    let through_blob = given.get(Parameter::Transfer) == Some("blob");
+    let mandatory = MANDATORY
+        .into_iter()
+        .chain(through_blob.then_some(Parameter::ConnectionKey));
+    let missing = mandatory.filter(|key| !given.has(*key));
+    let missing: Vec<_> = missing.map(|key| key.to_string()).collect();
     if !missing.is_empty() {
         findings.problem(format!(
             "missing {}: give {} in the FileSet's Plugin line or {place}",
@@ -187,14 +192,16 @@ impl Reader {
         let allow_http = self
             .value(Parameter::AllowHttp, values::yes_or_no)
             .unwrap_or(false);
-        if let Some(key) = self.given.get(Parameter::ConnectionKey) {
-            // Only its form: the direct transfer has no use for it.
-            if let Err(error) = ConnectionString::parse(key) {
-                self.findings
-                    .problem(format!("parameter {}: {error}", Parameter::ConnectionKey));
-            }
-        }
-        self.value(Parameter::Transfer, values::transfer);
+        // Its form counts also where the direct transfer has no use for it.
+        let account = self.value(Parameter::ConnectionKey, |text| {
+            ConnectionString::parse(text).map_err(|error| error.to_string())
+        });
+        let through_blob = self.value(Parameter::Transfer, values::transfer);
+        let transfer = match (through_blob, account) {
+            (Some(true), Some(account)) => Transfer::Blob(account),
+            // Without an account, what is missing was noted.
+            (Some(true), None) | (Some(false) | None, _) => Transfer::Direct,
+        };
         let memory = self
             .value(Parameter::Memory, values::size)
             .unwrap_or(DEFAULT_MEMORY);
@@ -236,6 +243,7 @@ impl Reader {
                 concurrency,
                 chunk: values::chunk(memory, concurrency),
             },
+            transfer,
             warnings: Vec::new(),
         }
     }
@@ -442,12 +450,13 @@ application_secret = p~example-secret-2
 
     #[test]
     fn everything_that_is_missing_or_wrong_is_named_at_once() {
-        let error = without_file("azure-vm: application_id=a secret_id=hunter2 debug=10");
+        let error =
+            without_file("azure-vm: application_id=a secret_id=hunter2 debug=10 transfer=blob");
         assert_eq!(
             error.unwrap_err().problems(),
             [
                 "unknown parameter secret_id: did you mean application_secret?",
-                "missing tenant_id, subscription_id, application_secret: give them in the FileSet's Plugin line or in a group of the configuration file /nonexistent/azure-vm.conf, which does not exist",
+                "missing tenant_id, subscription_id, application_secret, connection_key: give them in the FileSet's Plugin line or in a group of the configuration file /nonexistent/azure-vm.conf, which does not exist",
                 "parameter debug: 10 is not a number from 0 to 9",
             ]
         );
@@ -510,7 +519,13 @@ application_secret = p~example-secret-2
         assert!(with("abort_on_error=1").unwrap().abort_on_error);
         assert!(!with("abort_on_error=0").unwrap().abort_on_error);
         assert_eq!(with("debug=9").unwrap().debug, 9);
-        assert!(with("transfer=direct").is_ok());
+        let key = "connection_key=AccountName=abc;AccountKey=ZXhhbXBsZQ==";
+        let transfer = |text: &str| with(&format!("{text} {key}")).unwrap().transfer;
+        assert!(matches!(transfer("transfer=direct"), Transfer::Direct));
+        assert!(matches!(transfer(""), Transfer::Direct));
+        assert!(
+            matches!(transfer("transfer=blob"), Transfer::Blob(account) if account.account() == "abc")
+        );
         for (text, bytes) in [
             ("4M", 4 * MIB),
             ("8192k", 8 * MIB),
@@ -582,8 +597,8 @@ application_secret = p~example-secret-2
         for (parameter, part) in [
             ("abort_on_error=2", "2 is neither 0 nor 1"),
             ("debug=+1", "+1 is not a number from 0 to 9"),
-            ("transfer=blob", "not available in this version"),
-            ("transfer=x", "possible is direct"),
+            ("transfer=blob", "missing connection_key: give it"),
+            ("transfer=x", "possible are direct and blob"),
             ("memory=3M", "not from 4M to 4G"),
             ("memory=5G", "not from 4M to 4G"),
             ("memory=64MB", "not a size such as 64M"),

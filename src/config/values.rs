@@ -50,14 +50,12 @@ pub(super) fn debug_level(text: &str) -> Result<u8, String> {
     }
 }
 
-pub(super) fn transfer(text: &str) -> Result<(), String> {
+/// Whether to go through a blob.
+pub(super) fn transfer(text: &str) -> Result<bool, String> {
     match text {
-        "direct" => Ok(()),
-        "blob" => Err(
-            "blob, the way through a storage account, is not available in this version: leave the parameter out to read from the snapshots themselves"
-                .to_owned(),
-        ),
-        other => Err(format!("{other} is unknown: possible is direct")),
+        "direct" => Ok(false),
+        "blob" => Ok(true),
+        other => Err(format!("{other} is unknown: possible are direct and blob")),
     }
 }
 

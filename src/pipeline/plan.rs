@@ -37,6 +37,12 @@ impl ReadPlan {
         })
     }
 
+    /// The same ranges of another source.
+    #[must_use]
+    pub fn read_from(self, source: Arc<dyn RangeSource>) -> Self {
+        Self { source, ..self }
+    }
+
     /// Bytes to be read in all.
     #[must_use]
     pub fn bytes(&self) -> u64 {

@@ -90,6 +90,7 @@ pub(super) fn run_options(host: &dyn Host, settings: &Settings) -> Result<Option
         abort_on_error: settings.abort_on_error,
         fallback: settings.fallback,
         limits: settings.limits,
+        transfer: settings.transfer.clone(),
         state_dir: state_dir(host)?,
     })
 }

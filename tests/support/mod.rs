@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use azure_vm_fd::azure::{Azure, AzureConfig, Endpoints};
 use azure_vm_fd::backup::{self, Backup, Content, Level, Outcome, Run, VmBackup};
-use azure_vm_fd::config::Selection;
+use azure_vm_fd::config::{Selection, Transfer};
 use azure_vm_fd::notice::{Notices, Severity};
 use azure_vm_fd::pipeline::Limits;
 use azure_vm_fd::restore::{self, Disposition, Restore, RestoredVm};
@@ -160,6 +160,7 @@ impl World {
             abort_on_error: false,
             fallback: true,
             limits: limits(),
+            transfer: Transfer::Direct,
             state_dir: self.folder.path().join("state"),
         }
     }

@@ -221,6 +221,7 @@ fn build(
     let Response {
         status,
         headers,
+        named,
         body,
     } = response;
     let len = body.len();
@@ -238,6 +239,17 @@ fn build(
                     .append(HeaderName::from_static(name), value);
             }
             Err(error) => tracing::error!(name, %error, "a header cannot be sent"),
+        }
+    }
+    for (name, value) in named {
+        match (
+            HeaderName::from_bytes(name.as_bytes()),
+            HeaderValue::from_str(&value),
+        ) {
+            (Ok(name), Ok(value)) => {
+                out.headers_mut().append(name, value);
+            }
+            _ => tracing::error!(name, "a header cannot be sent"),
         }
     }
     out

@@ -73,6 +73,7 @@ impl Router {
             (Area::Token, 1),
             (Area::Blob, 2),
             (Area::Arm, 3),
+            (Area::Account, 4),
             (Area::Unknown, u8::MAX),
         ];
         for (area, priority) in areas {
@@ -81,7 +82,7 @@ impl Router {
                 service: Arc::clone(&self.service),
                 exchanges: Arc::clone(&self.exchanges),
             };
-            Mock::given(InArea(area))
+            Mock::given(InArea(area, Arc::clone(&self.service)))
                 .respond_with(delegate)
                 .with_priority(priority)
                 .mount(&self.server)
@@ -100,7 +101,7 @@ impl Router {
         let _open = self.open.read().await;
         let head = http::Request::builder()
             .method(request.method.clone())
-            .uri(format!("{}{}", self.server.uri(), request.path))
+            .uri(format!("{}{}", self.server.uri(), routed(&request)))
             .header(EXCHANGE, number)
             .body(Empty::new())
             .map_err(|error| format!("forward the request: {error}"))?;
@@ -120,8 +121,16 @@ impl Router {
     }
 }
 
+/// The path by which a request finds its area: a storage account that is named by the host comes first.
+fn routed(request: &Request) -> String {
+    match request.account_of_host() {
+        Some(account) => format!("/{account}{}", request.path),
+        None => request.path.clone(),
+    }
+}
+
 /// Matches the paths of an area.
-struct InArea(Area);
+struct InArea(Area, Arc<Service>);
 
 impl Match for InArea {
     fn matches(&self, request: &wiremock::Request) -> bool {
@@ -135,6 +144,9 @@ impl Match for InArea {
             ),
             Area::Blob => path.starts_with("/md-"),
             Area::Arm => segments.first() == Some(&"subscriptions"),
+            Area::Account => segments
+                .first()
+                .is_some_and(|first| self.1.has_account(first)),
             Area::Unknown => true,
         }
     }

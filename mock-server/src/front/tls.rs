@@ -13,11 +13,12 @@ use tokio_rustls::{
 
 /// Names under which a client may reach the listener. Many verifiers, rustls among them, refuse a wildcard right below a
 /// top-level name, hence the two that a client with separate addresses for both services may want.
-const NAMES: [&str; 6] = [
+const NAMES: [&str; 7] = [
     "localhost",
     "127.0.0.1",
     "::1",
     "*.localhost",
+    "*.blob.localhost",
     "management.localhost",
     "login.localhost",
 ];

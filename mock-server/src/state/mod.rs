@@ -11,11 +11,14 @@ pub(crate) mod resource_id;
 mod seed;
 mod show;
 mod snapshot;
+pub(crate) mod storage;
 pub(crate) mod vm;
 mod vm_show;
 pub(crate) mod volume;
 
-use self::{grant::Grant, network::Network, operation::Operation, vm::Vm, volume::Volume};
+use self::{
+    grant::Grant, network::Network, operation::Operation, storage::Account, vm::Vm, volume::Volume,
+};
 use crate::{
     Config, Error, OperationPolicy, Scenario,
     clock::Instant,
@@ -84,6 +87,8 @@ pub(crate) struct World {
     /// By path on the data endpoint.
     pub(crate) grants: BTreeMap<String, Grant>,
     pub(crate) operations: BTreeMap<String, Operation>,
+    /// Storage accounts by name.
+    pub(crate) accounts: BTreeMap<String, Account>,
     /// Ids of operations that have not ended, oldest first.
     running: Vec<String>,
 }
@@ -108,6 +113,7 @@ impl World {
             network: Network::default(),
             grants: BTreeMap::new(),
             operations: BTreeMap::new(),
+            accounts: BTreeMap::new(),
             running: Vec::new(),
         };
         world.seed(scenario)?;
@@ -118,6 +124,7 @@ impl World {
     pub(crate) fn arrive(&mut self, now: Instant) {
         self.now = now;
         self.settle();
+        self.settle_copies();
     }
 
     pub(crate) fn group(&self, subscription: &str, name: &str) -> Option<&Group> {

@@ -6,16 +6,18 @@ use super::{
     group_key,
     network::{Prefix, Simple, Subnet, VirtualNetwork},
     resource_id::{Kind, ResourceId},
+    storage::Account,
     vm::{Slot, Vm},
     volume::{Role, Upload, Volume},
 };
 use crate::{
     DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, DEFAULT_LOCATION, DEFAULT_RESOURCE_GROUP,
-    DEFAULT_SUBSCRIPTION, DEFAULT_TENANT, Error, Scenario,
+    DEFAULT_STORAGE_KEY, DEFAULT_SUBSCRIPTION, DEFAULT_TENANT, Error, Scenario,
     arm::{body::Body, error::ArmError},
     scenario::{self, AttachedDisk, Disk, NetworkInterface, Principal, Subscription, Tenant},
     size::MIB,
 };
+use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
@@ -73,6 +75,38 @@ impl World {
         }
         for snapshot in &scenario.snapshots {
             self.seed_snapshot(snapshot)?;
+        }
+        self.seed_accounts(scenario)
+    }
+
+    fn seed_accounts(&mut self, scenario: &Scenario) -> Result<(), Error> {
+        for account in &scenario.storage_accounts {
+            let at = format!("storageAccounts[{}]", account.name);
+            let valid = (3..=24).contains(&account.name.len())
+                && account
+                    .name
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+            // The path of Resource Manager begins so.
+            if !valid || account.name == "subscriptions" {
+                return Err(problem(
+                    format!("{at}.name"),
+                    "it is not 3 to 24 lower-case letters and digits",
+                ));
+            }
+            let keys = match &account.keys[..] {
+                [] => vec![DEFAULT_STORAGE_KEY.to_owned()],
+                keys => keys.to_vec(),
+            };
+            let decoded: Result<Vec<_>, _> = keys.iter().map(|key| STANDARD.decode(key)).collect();
+            let keys = decoded.map_err(|_broken| problem(format!("{at}.keys"), "not base64"))?;
+            let empty = Account {
+                keys,
+                containers: BTreeMap::new(),
+            };
+            if self.accounts.insert(account.name.clone(), empty).is_some() {
+                return Err(problem(at, "there are two of this name"));
+            }
         }
         Ok(())
     }

@@ -23,6 +23,7 @@ impl World {
                 .map(|ip| self.show_public_ip(ip))
                 .collect(),
             running_operations: self.running_operations(),
+            storage_accounts: self.view_accounts(),
             ..StateView::default()
         };
         for volume in self.volumes.values() {

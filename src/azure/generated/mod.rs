@@ -20,7 +20,7 @@ pub mod subscriptions;
 pub struct ApiVersions {
     /// Of [`authorization`]: what the caller may do.
     pub authorization: String,
-    /// Of [`blob`]: page blobs behind a SAS: exported snapshots and disks being uploaded.
+    /// Of [`blob`]: page blobs: exported snapshots and disks being uploaded behind a SAS, and those of a storage account.
     pub blob: String,
     /// Of [`compute`]: virtual machines of the compute resource provider.
     pub compute: String,

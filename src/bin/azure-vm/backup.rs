@@ -98,6 +98,7 @@ pub(crate) fn options(settings: &Settings, state: &TempDir) -> Options {
         abort_on_error: settings.abort_on_error,
         fallback: settings.fallback,
         limits: settings.limits,
+        transfer: settings.transfer.clone(),
         state_dir: state.path().to_owned(),
     }
 }

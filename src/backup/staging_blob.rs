@@ -1,0 +1,236 @@
+//! The way through a storage account (`transfer=blob`): Azure copies each snapshot to a page blob, access to the snapshot is
+//! given back, and the image is read from the blob, which goes when the disk is done.
+//!
+//! What to read is listed on the snapshot before it is closed: a copy does not carry the history that a difference needs,
+//! and what is allocated is the snapshot's business, not the copy's. A blob lives for one disk of one run. Its name
+//! begins with what is the same for all runs of a chain, and its metadata names the run: what a dead run left is
+//! found by the next one.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::snapshot_set::OpenSnapshot;
+use super::tags::{chain_name, short_hash};
+use super::{Error, ExportedImage, Run};
+use crate::azure::blob_copy::{BlobCopy, CopyStatus};
+use crate::azure::connection_string::{AccountAccess, ConnectionString};
+use crate::azure::{Azure, Container, ErrorKind, PageBlob};
+use crate::notice::{Notices, with_causes};
+use crate::pipeline::ReadPlan;
+use crate::quantity::{ByteSize, Rate};
+
+/// Container of all blobs of ours.
+const CONTAINER: &str = "bacula-azure-vm";
+
+/// Metadata of a blob: the run's unique name, and the File Daemon's name.
+const JOB: &str = "bacula_azure_vm_job";
+const CLIENT: &str = "bacula_azure_vm_client";
+
+/// A copy in the background is given up by Azure itself after two weeks ("Copy Blob"); nothing renews access meanwhile,
+/// since nobody here uses it.
+pub(super) const ACCESS_DURATION: Duration = Duration::from_secs(15 * 24 * 3600);
+
+/// Waits between two looks at a copy; small disks are copied in seconds, large ones take hours.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+const LONGEST_WAIT: Duration = Duration::from_secs(15);
+
+/// Long enough not to fill a job log, short enough to see that a long copy moves.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5 * 60);
+
+/// Where the copies of a run go.
+#[derive(Debug)]
+pub(super) struct StagingContainer {
+    container: Container,
+    client: String,
+    job: String,
+}
+
+impl StagingContainer {
+    /// Makes the container if need be, which also shows whether the account opens.
+    ///
+    /// # Errors
+    ///
+    /// The account cannot be reached or used; nothing was made in the subscription yet.
+    pub(super) async fn open(
+        azure: &Azure,
+        account: &ConnectionString,
+        run: &Run,
+    ) -> Result<Self, Error> {
+        let failed = |source: crate::azure::Error| {
+            let advice = match source.kind() {
+                ErrorKind::Forbidden | ErrorKind::Unauthorized => {
+                    "; check the key in connection_key, and the firewall of the account"
+                }
+                _ => "",
+            };
+            let action = format!("use container {CONTAINER} of {account} (transfer=blob){advice}");
+            Error::azure(action, source)
+        };
+        let container = azure.container(account, CONTAINER).map_err(failed)?;
+        match (container.create().await, account.access()) {
+            (Ok(()), _) => {}
+            // A signature may open a container without being allowed to make one; listing it will tell.
+            (Err(error), AccountAccess::Sas(_)) if error.kind() == ErrorKind::Forbidden => {
+                container.list("").await.map_err(failed)?;
+            }
+            (Err(error), _) => return Err(failed(error)),
+        }
+        Ok(Self {
+            container,
+            client: run.client.clone(),
+            job: run.job.clone(),
+        })
+    }
+
+    /// What the names of all blobs of this chain begin with.
+    fn prefix(&self) -> String {
+        let chain = short_hash(&[&*self.client, chain_name(&self.job)].join("\n"));
+        format!("{chain}/")
+    }
+
+    /// Deletes what earlier runs of this chain left; `alive` names those that are under way, other Plugin lines of this
+    /// job among them. A failure is a notice: it does not keep the run from saving.
+    ///
+    /// # Errors
+    ///
+    /// Cancelled.
+    pub(super) async fn clear_debris(
+        &self,
+        alive: &[String],
+        notices: &Notices,
+    ) -> Result<(), Error> {
+        let listed = match self.container.list(&self.prefix()).await {
+            Ok(listed) => listed,
+            Err(error) if error.is_cancelled() => return Err(Error::Cancelled),
+            Err(error) => {
+                notices.warning(format!(
+                    "list blobs to delete what earlier runs may have left: {}",
+                    with_causes(&error)
+                ));
+                return Ok(());
+            }
+        };
+        for blob in listed {
+            let ours = blob.metadata(CLIENT) == Some(&*self.client);
+            let dead = blob
+                .metadata(JOB)
+                .is_some_and(|job| alive.iter().all(|alive| alive != job));
+            if !(ours && dead) {
+                continue;
+            }
+            notices.info(format!(
+                "deleting blob {} in {}, which an earlier run of this job left",
+                blob.name, self.container
+            ));
+            let discarded = match self.container.blob(&blob.name) {
+                Ok(blob) => blob.discard().await,
+                Err(error) => Err(error),
+            };
+            report(discarded, &blob.name, notices);
+        }
+        Ok(())
+    }
+
+    /// Has the snapshot copied, gives access to it back, and makes `plan` read from the copy. What is left to be deleted
+    /// is held by the snapshot.
+    ///
+    /// # Errors
+    ///
+    /// Azure's refusal; a copy that failed, or that is not the image of the disk.
+    pub(super) async fn redirect(
+        &self,
+        snapshot: &OpenSnapshot,
+        plan: ReadPlan,
+        notices: &Notices,
+    ) -> Result<ReadPlan, Error> {
+        let label = snapshot.disk.label();
+        let failed = |source| Error::azure(format!("copy {label} to a blob"), source);
+        let name = format!("{}{}.vhd", self.prefix(), snapshot.id.name());
+        let blob = self.container.blob(&name).map_err(failed)?;
+        // From here on there may be a blob, whatever happens.
+        snapshot.held.keep_copy(blob.clone());
+        let metadata = [(JOB, &*self.job), (CLIENT, &*self.client)];
+        let begun = blob
+            .start_copy(&snapshot.blob, &metadata)
+            .await
+            .map_err(failed)?;
+        self.wait(&blob, begun, snapshot, notices).await?;
+        snapshot.held.revoke(&snapshot.id, notices).await;
+
+        let what = format!("{label}, copied to blob {blob}");
+        let image = ExportedImage::open(blob, what, Some(snapshot.disk.size)).await?;
+        Ok(plan.read_from(image.source()))
+    }
+
+    async fn wait(
+        &self,
+        blob: &PageBlob,
+        begun: BlobCopy,
+        snapshot: &OpenSnapshot,
+        notices: &Notices,
+    ) -> Result<(), Error> {
+        let label = snapshot.disk.label();
+        let total = snapshot.disk.size;
+        let started = Instant::now();
+        let (mut reported, mut pause) = (started, FIRST_WAIT);
+        let (id, mut copy) = (begun.id.clone(), begun);
+        loop {
+            let end = match copy.status {
+                CopyStatus::Pending => None,
+                CopyStatus::Success if copy.id == id => {
+                    notices.info(format!(
+                        "{label}: copied to blob {blob} in {:.0} s",
+                        started.elapsed().as_secs_f64()
+                    ));
+                    return Ok(());
+                }
+                CopyStatus::Success => Some("somebody else copied to this blob".to_owned()),
+                CopyStatus::Aborted => Some("somebody ended it".to_owned()),
+                CopyStatus::Failed => Some(format!(
+                    "Azure says: {}",
+                    copy.description.as_deref().unwrap_or("no reason")
+                )),
+            };
+            if let Some(reason) = end {
+                return Err(Error::Unsavable {
+                    what: label,
+                    reason: format!("the copy of its snapshot to blob {blob} failed: {reason}"),
+                });
+            }
+            if reported.elapsed() >= PROGRESS_INTERVAL {
+                reported = Instant::now();
+                let copied = copy.copied.unwrap_or(0).min(total);
+                notices.info(format!(
+                    "{label}: {} of {} copied to blob {blob}, {}",
+                    ByteSize(copied),
+                    ByteSize(total),
+                    Rate::new(copied, started.elapsed()),
+                ));
+            }
+            self.container
+                .pause(pause)
+                .await
+                .map_err(|source| Error::azure(format!("copy {label} to a blob"), source))?;
+            pause = (pause * 2).min(LONGEST_WAIT);
+            copy = blob
+                .copy_state()
+                .await
+                .map_err(|source| Error::azure(format!("copy {label} to a blob"), source))?;
+        }
+    }
+}
+
+/// Deletes a blob, and ends a copy to it. A failure is an error notice, since what stays is billed.
+pub(super) async fn discard(blob: &PageBlob, notices: &Notices) {
+    report(blob.discard().await, &blob.to_string(), notices);
+}
+
+fn report(discarded: Result<(), crate::azure::Error>, name: &str, notices: &Notices) {
+    if let Err(error) = discarded {
+        notices.error(format!(
+            "delete blob {name}: {}; a later run of this job tries again",
+            with_causes(&error)
+        ));
+    }
+}
