@@ -7,7 +7,7 @@ use azure_vm_fd::azure::connection_string::ConnectionString;
 use azure_vm_fd::backup::{Backup, Error, Level, Outcome, Run};
 use azure_vm_fd::config::Transfer;
 use azure_vm_fd::notice::{Severity, with_causes};
-use mock_server::{Action, Fault, Scenario, StorageAccount};
+use mock_server::{Action, Config, Emulator, Fault, OperationPolicy, Scenario};
 use support::{SavedFile, World, ledger, read_vm, run, scenario, small};
 
 const ACCOUNT: &str = "stage";
@@ -99,6 +99,30 @@ async fn full_and_incremental_are_the_same_as_the_direct_ones() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_that_takes_its_time_is_waited_for() {
+    let mut world = world(Scenario::new()).await;
+    world.emulator = Emulator::start(Config {
+        scenario: scenario().vm(small("a")).storage_account(ACCOUNT),
+        operations: OperationPolicy {
+            polls_in_progress: 2,
+            ..OperationPolicy::default()
+        },
+        ..Config::default()
+    })
+    .await
+    .unwrap();
+    let files = back_up(&world, run(1)).await;
+    let expected = world.emulator.disk_read("a-os", 0, files[2].size).unwrap();
+    assert!(files[2].content() == expected);
+    let looks = world
+        .emulator
+        .counters()
+        .requests("StorageBlob_GetProperties");
+    assert!(looks >= 3, "two find it pending: {looks}");
+    assert_no_blob(&world);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn several_vms_go_through_it_one_after_the_other() {
     let world = world(scenario().vm(small("a")).vm(ledger()).vm(small("z"))).await;
     let files = back_up(&world, run(1)).await;
@@ -128,7 +152,13 @@ async fn access_to_the_snapshot_is_given_back_before_the_blob_is_read() {
         assert!(outcome.is_err_and(|error| error.is_cancelled()));
     };
     let watching = async {
-        while world.emulator.counters().requests("DiskOperations_Get") < 6 {
+        let requests = |operation| world.emulator.counters().requests(operation);
+        while requests("Snapshots_RevokeAccess") == 0 {
+            tokio::task::yield_now().await;
+        }
+        // The client has looked once more at what does not end.
+        let polls = requests("DiskOperations_Get");
+        while requests("DiskOperations_Get") == polls {
             tokio::task::yield_now().await;
         }
         let counters = world.emulator.counters();
@@ -238,8 +268,7 @@ async fn a_lost_answer_begins_no_second_copy() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_key_is_refused_before_anything_is_made() {
-    let scenario = scenario().vm(small("a"));
-    let world = world(scenario).await;
+    let world = world(scenario().vm(small("a"))).await;
     let good = world.emulator.connection_string(ACCOUNT);
     let wrong = good.replace("AccountKey=", "AccountKey=QUJD");
     let error = with_causes(&begin_with(&world, run(1), &wrong).await.unwrap_err());
@@ -254,12 +283,7 @@ async fn a_wrong_key_is_refused_before_anything_is_made() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn debris_of_a_dead_run_is_cleared_and_other_blobs_are_not() {
-    let mut scenario = scenario().vm(ledger());
-    scenario.storage_accounts.push(StorageAccount {
-        name: ACCOUNT.into(),
-        ..StorageAccount::default()
-    });
-    let world = World::new(scenario).await;
+    let world = world(scenario().vm(ledger())).await;
     // A run that dies while its images wait in the account: nobody closes or finishes anything.
     let mut backup = begin(&world, run(1)).await.unwrap();
     let vm = backup.next_vm().await.unwrap().unwrap();

@@ -1,4 +1,5 @@
-//! Copy Blob: the service copies a blob by itself, while nobody waits; and what ends it.
+//! Blobs of a storage account made and deleted: above all by Copy Blob, with which the service copies by itself, while
+//! nobody waits.
 
 use std::fmt;
 
@@ -89,13 +90,34 @@ impl PageBlob {
         };
         let limit = Outgoing::DOCUMENT_LIMIT;
         match self.send_as(&credential, subject, call, limit, None).await {
-            Ok(answer) => copy_of(subject, &answer),
+            Ok(answer) => {
+                let begun = copy_of(subject, &answer)?;
+                match begun.status {
+                    CopyStatus::Pending | CopyStatus::Success => Ok(begun),
+                    // Why is told by the blob only.
+                    CopyStatus::Aborted | CopyStatus::Failed => self.copy_state().await,
+                }
+            }
             // The answer to an earlier attempt was lost, and what it began is under way.
             Err(error) if error.attempts() > 1 && error.code() == Some("PendingCopyOperation") => {
                 self.copy_state().await
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Makes the blob, of `len` bytes that read as zeros; a multiple of 512.
+    ///
+    /// # Errors
+    ///
+    /// The service's refusal.
+    pub async fn create(&self, len: u64) -> Result<(), Error> {
+        let subject = Subject::new("create blob", self);
+        let len = len.to_string();
+        let call = blob::page_blob_create(self.location(), self.versions(), &len);
+        self.send(subject, call, Outgoing::DOCUMENT_LIMIT, None)
+            .await
+            .map(|_answer| ())
     }
 
     /// How the copy to this blob stands.

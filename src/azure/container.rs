@@ -94,10 +94,17 @@ impl Container {
     /// # Errors
     ///
     /// The service's refusal.
-    pub async fn create(&self) -> Result<(), Error> {
+    pub async fn ensure(&self) -> Result<(), Error> {
         let call = blob::container_create(&self.credential.location(), &self.versions);
         match self.send(self.subject("create container"), call).await {
             Err(error) if error.code() == Some("ContainerAlreadyExists") => Ok(()),
+            // A signature may open a container without being allowed to make one: whether it is there, a list tells.
+            Err(error)
+                if error.kind() == ErrorKind::Forbidden
+                    && matches!(self.account.access(), AccountAccess::Sas(_)) =>
+            {
+                self.list("").await.map(|_listed| ()).map_err(|_| error)
+            }
             other => other.map(|_answer| ()),
         }
     }

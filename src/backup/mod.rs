@@ -48,6 +48,7 @@ pub use self::exported::{Changes, ExportedImage};
 pub use self::image::DiskImage;
 pub use self::inventory::{KnownSnapshot, known_snapshots};
 pub use self::run::Backup;
+pub use self::staging_blob::STAGING_CONTAINER;
 pub use self::vm::VmBackup;
 
 use crate::config::{Selection, Transfer};

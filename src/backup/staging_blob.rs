@@ -14,14 +14,14 @@ use super::snapshot_set::OpenSnapshot;
 use super::tags::{chain_name, short_hash};
 use super::{Error, ExportedImage, Run};
 use crate::azure::blob_copy::{BlobCopy, CopyStatus};
-use crate::azure::connection_string::{AccountAccess, ConnectionString};
+use crate::azure::connection_string::ConnectionString;
 use crate::azure::{Azure, Container, ErrorKind, PageBlob};
 use crate::notice::{Notices, with_causes};
 use crate::pipeline::ReadPlan;
 use crate::quantity::{ByteSize, Rate};
 
-/// Container of all blobs of ours.
-const CONTAINER: &str = "bacula-azure-vm";
+/// Container of all blobs of ours in a storage account.
+pub const STAGING_CONTAINER: &str = "bacula-azure-vm";
 
 /// Metadata of a blob: the run's unique name, and the File Daemon's name.
 const JOB: &str = "bacula_azure_vm_job";
@@ -30,6 +30,9 @@ const CLIENT: &str = "bacula_azure_vm_client";
 /// A copy in the background is given up by Azure itself after two weeks ("Copy Blob"); nothing renews access meanwhile,
 /// since nobody here uses it.
 pub(super) const ACCESS_DURATION: Duration = Duration::from_secs(15 * 24 * 3600);
+
+/// Largest page blob, in bytes ("Scalability and performance targets for Blob storage").
+const MAX_BLOB: u64 = 8 << 40;
 
 /// Waits between two looks at a copy; small disks are copied in seconds, large ones take hours.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
@@ -64,18 +67,14 @@ impl StagingContainer {
                 }
                 _ => "",
             };
-            let action = format!("use container {CONTAINER} of {account} (transfer=blob){advice}");
+            let action =
+                format!("use container {STAGING_CONTAINER} of {account} (transfer=blob){advice}");
             Error::azure(action, source)
         };
-        let container = azure.container(account, CONTAINER).map_err(failed)?;
-        match (container.create().await, account.access()) {
-            (Ok(()), _) => {}
-            // A signature may open a container without being allowed to make one; listing it will tell.
-            (Err(error), AccountAccess::Sas(_)) if error.kind() == ErrorKind::Forbidden => {
-                container.list("").await.map_err(failed)?;
-            }
-            (Err(error), _) => return Err(failed(error)),
-        }
+        let container = azure
+            .container(account, STAGING_CONTAINER)
+            .map_err(failed)?;
+        container.ensure().await.map_err(failed)?;
         Ok(Self {
             container,
             client: run.client.clone(),
@@ -145,6 +144,15 @@ impl StagingContainer {
         notices: &Notices,
     ) -> Result<ReadPlan, Error> {
         let label = snapshot.disk.label();
+        if snapshot.disk.size >= MAX_BLOB {
+            return Err(Error::Unsavable {
+                what: label,
+                reason: format!(
+                    "it has {}, and a page blob holds less: transfer=direct saves such a disk",
+                    ByteSize(snapshot.disk.size)
+                ),
+            });
+        }
         let failed = |source| Error::azure(format!("copy {label} to a blob"), source);
         let name = format!("{}{}.vhd", self.prefix(), snapshot.id.name());
         let blob = self.container.blob(&name).map_err(failed)?;

@@ -60,6 +60,32 @@ pub fn container_list_blob_flat_segment(
         .build()
 }
 
+/// `PageBlob_Create`: see [`page_blob_create`].
+pub const PAGE_BLOB_CREATE: Operation = Operation {
+    id: "PageBlob_Create",
+    success: &[201],
+    long_running: false,
+};
+
+/// Makes a page blob that reads as zeros.
+///
+/// - `blob_content_length`: Its length in bytes, a multiple of 512.
+///
+/// # Errors
+///
+/// A parameter that cannot stand where it belongs.
+pub fn page_blob_create(
+    blob: &Uri,
+    versions: &ApiVersions,
+    blob_content_length: &str,
+) -> Result<Call, BuildError> {
+    CallBuilder::blob(&PAGE_BLOB_CREATE, Method::PUT, blob)
+        .header("x-ms-version", Some(versions.blob.as_str()))
+        .header("x-ms-blob-type", Some("PageBlob"))
+        .header("x-ms-blob-content-length", Some(blob_content_length))
+        .build()
+}
+
 /// `Blob_StartCopyFromURL`: see [`blob_start_copy_from_url`].
 pub const BLOB_START_COPY_FROM_URL: Operation = Operation {
     id: "Blob_StartCopyFromURL",

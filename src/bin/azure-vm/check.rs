@@ -1,12 +1,18 @@
-//! `check`: whether login, rights and endpoints are good, and what is missing. Reads only.
+//! `check`: whether login, rights and endpoints are good, and what is missing. Reads only, but for a storage account that
+//! backups would go through: there a blob is made and deleted.
 
 use std::collections::BTreeSet;
 
 use azure_vm_fd::azure::authorization::Rights;
+use azure_vm_fd::azure::connection_string::ConnectionString;
+use azure_vm_fd::azure::page_blob::PAGE;
 use azure_vm_fd::azure::{Azure, Error, ErrorKind, ResourceId};
+use azure_vm_fd::backup::STAGING_CONTAINER;
+use azure_vm_fd::config::Transfer;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::args::{Pairs, Parameters};
 use crate::failure::{Failure, Status, azure_status};
@@ -55,7 +61,7 @@ pub(crate) async fn run(
     let settings = parameters.settings(Pairs::new(), output)?;
     let azure = Azure::new(settings.azure, cancel)?;
     let mut checks = Checks::default();
-    let result = checks.run(&azure).await;
+    let result = checks.run(&azure, &settings.transfer).await;
     for check in &checks.checks {
         check.print(output);
     }
@@ -70,7 +76,7 @@ pub(crate) async fn run(
 
 impl Checks {
     /// Tests one thing after the other; stops at a failure that the following ones would only repeat.
-    async fn run(&mut self, azure: &Azure) -> Result<(), Error> {
+    async fn run(&mut self, azure: &Azure, transfer: &Transfer) -> Result<(), Error> {
         let login = azure.login().await;
         self.add("login", login.map(|()| "a token was issued".to_owned()))?;
         let subscription = azure.subscription().await;
@@ -93,6 +99,10 @@ impl Checks {
         }
         for group in &groups {
             self.add_rights(group, azure.rights(group).await)?;
+        }
+        if let Transfer::Blob(account) = transfer {
+            let tried = try_account(azure, account).await;
+            self.add("storage account", tried)?;
         }
         self.push(
             "data endpoint",
@@ -165,6 +175,22 @@ impl Check {
         };
         output.line(format!("{verdict:8} {}: {}", self.name, self.detail));
     }
+}
+
+/// Writes, reads and deletes a blob where a backup would.
+async fn try_account(azure: &Azure, account: &ConnectionString) -> Result<String, Error> {
+    let container = azure.container(account, STAGING_CONTAINER)?;
+    container.ensure().await?;
+    let blob = container.blob(&format!("check-{}", Uuid::new_v4().simple()))?;
+    let tried = async {
+        blob.create(PAGE).await?;
+        blob.page_ranges().await
+    }
+    .await;
+    let deleted = blob.discard().await;
+    tried?;
+    deleted?;
+    Ok(format!("{container} can be written, read and cleaned"))
 }
 
 /// Compares rights with a role of the documentation.
