@@ -1,4 +1,6 @@
 //! Storage accounts: who may, what becomes of containers, blobs and copies, and the shapes of refusals.
+#![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
+
 mod common;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
