@@ -103,7 +103,10 @@ impl Container {
                 if error.kind() == ErrorKind::Forbidden
                     && matches!(self.account.access(), AccountAccess::Sas(_)) =>
             {
-                self.list("").await.map(|_listed| ()).map_err(|_| error)
+                match self.list("").await {
+                    Ok(_listed) => Ok(()),
+                    Err(_also_refused) => Err(error),
+                }
             }
             other => other.map(|_answer| ()),
         }
@@ -200,7 +203,7 @@ fn credential(
     Ok(match account.access() {
         AccountAccess::Key(key) => BlobCredential::Key {
             key: key.clone(),
-            location: url.as_str().parse::<Uri>().map_err(|_| refuse())?,
+            location: url.as_str().parse::<Uri>().map_err(|_unusable| refuse())?,
         },
         AccountAccess::Sas(sas) => {
             BlobCredential::Fixed(SasUrl::parse(&format!("{url}?{}", sas.expose()))?)

@@ -61,11 +61,14 @@ impl StagingContainer {
         run: &Run,
     ) -> Result<Self, Error> {
         let failed = |source: crate::azure::Error| {
-            let advice = match source.kind() {
-                ErrorKind::Forbidden | ErrorKind::Unauthorized => {
-                    "; check the key in connection_key, and the firewall of the account"
-                }
-                _ => "",
+            let refused = matches!(
+                source.kind(),
+                ErrorKind::Forbidden | ErrorKind::Unauthorized
+            );
+            let advice = if refused {
+                "; check the key in connection_key, and the firewall of the account"
+            } else {
+                ""
             };
             let action =
                 format!("use container {STAGING_CONTAINER} of {account} (transfer=blob){advice}");
