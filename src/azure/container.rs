@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::Uri;
@@ -14,7 +13,7 @@ use super::call::{BuildError, Call};
 use super::connection_string::{AccountAccess, ConnectionString};
 use super::exchange::Answer;
 use super::generated::{ApiVersions, blob};
-use super::retry::{Outgoing, RetryPolicy, Sender};
+use super::retry::{Outgoing, Sender};
 use super::{Azure, Error, ErrorKind, PageBlob, SasUrl, xml};
 
 /// A container. Cheap to clone.
@@ -66,15 +65,6 @@ impl Azure {
 }
 
 impl Container {
-    /// The same container with a cancellation of its own and short deadlines: for deleting what a cancelled job made.
-    #[must_use]
-    pub fn for_cleanup(&self) -> Self {
-        Self {
-            sender: self.sender.detached(RetryPolicy::CLEANUP),
-            ..self.clone()
-        }
-    }
-
     /// A page blob of this container; it need not exist.
     ///
     /// # Errors
@@ -140,15 +130,6 @@ impl Container {
                 Some(next) => marker = Some(next),
             }
         }
-    }
-
-    /// Waits, unless the job is cancelled.
-    ///
-    /// # Errors
-    ///
-    /// Cancelled.
-    pub async fn pause(&self, delay: Duration) -> Result<(), Error> {
-        self.sender.pause(delay, "wait for container", self).await
     }
 
     fn subject(&self, operation: &'static str) -> Subject<'_> {

@@ -91,9 +91,7 @@ pub(super) async fn plan(
     let Some(staging) = &context.staging else {
         return Ok(planned);
     };
-    let plan = staging
-        .redirect(snapshot, planned.plan, &context.notices)
-        .await?;
+    let plan = staging.redirect(context, snapshot, planned.plan).await?;
     Ok(PlannedImage { plan, ..planned })
 }
 

@@ -187,7 +187,9 @@ impl Backup {
         };
         if let Some(staging) = &context.staging {
             let alive = context.tracker.other_runs(&context.run).await?.alive;
-            staging.clear_debris(&context, &alive).await?;
+            staging
+                .clear_debris(&context.azure, &alive, &context.notices)
+                .await?;
         }
         context.chain = Arc::new(context.recorded().await?);
         if let Some(newest) = context.chain.runs.last() {

@@ -8,14 +8,16 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
+use super::exported::ExportedImage;
+use super::run::Context;
 use super::snapshot_set::OpenSnapshot;
 use super::tags::{chain_name, short_hash};
-use super::{Error, ExportedImage, Run};
+use super::{Error, Run};
 use crate::azure::blob_copy::{BlobCopy, CopyStatus};
 use crate::azure::connection_string::ConnectionString;
-use crate::azure::{Azure, Container, ErrorKind, PageBlob};
+use crate::azure::{self, Azure, Container, ErrorKind, PageBlob};
 use crate::notice::{Notices, with_causes};
 use crate::pipeline::ReadPlan;
 use crate::quantity::{ByteSize, Rate};
@@ -42,9 +44,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(15);
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5 * 60);
 
 /// Where the copies of a run go.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct StagingContainer {
-    container: Container,
+    account: ConnectionString,
     client: String,
     job: String,
 }
@@ -60,29 +62,38 @@ impl StagingContainer {
         account: &ConnectionString,
         run: &Run,
     ) -> Result<Self, Error> {
-        let failed = |source: crate::azure::Error| {
-            let refused = matches!(
-                source.kind(),
-                ErrorKind::Forbidden | ErrorKind::Unauthorized
-            );
-            let advice = if refused {
-                "; check the key in connection_key, and the firewall of the account"
-            } else {
-                ""
-            };
-            let action =
-                format!("use container {STAGING_CONTAINER} of {account} (transfer=blob){advice}");
-            Error::azure(action, source)
-        };
-        let container = azure
-            .container(account, STAGING_CONTAINER)
-            .map_err(failed)?;
-        container.ensure().await.map_err(failed)?;
-        Ok(Self {
-            container,
+        let staging = Self {
+            account: account.clone(),
             client: run.client.clone(),
             job: run.job.clone(),
-        })
+        };
+        let opened = match staging.container(azure) {
+            Ok(container) => container.ensure().await,
+            Err(error) => Err(error),
+        };
+        match opened {
+            Ok(()) => Ok(staging),
+            Err(source) => {
+                let refused = matches!(
+                    source.kind(),
+                    ErrorKind::Forbidden | ErrorKind::Unauthorized
+                );
+                let advice = if refused {
+                    "; check the key in connection_key, and the firewall of the account"
+                } else {
+                    ""
+                };
+                let action = format!(
+                    "use container {STAGING_CONTAINER} of {account} (transfer=blob){advice}"
+                );
+                Err(Error::azure(action, source))
+            }
+        }
+    }
+
+    /// The container, over the connections and with the cancellation of `azure`.
+    fn container(&self, azure: &Azure) -> Result<Container, azure::Error> {
+        azure.container(&self.account, STAGING_CONTAINER)
     }
 
     /// What the names of all blobs of this chain begin with.
@@ -99,66 +110,71 @@ impl StagingContainer {
     /// Cancelled.
     pub(super) async fn clear_debris(
         &self,
+        azure: &Azure,
         alive: &[String],
         notices: &Notices,
     ) -> Result<(), Error> {
-        let listed = match self.container.list(&self.prefix()).await {
-            Ok(listed) => listed,
+        let cleared = self.try_clear_debris(azure, alive, notices).await;
+        match cleared {
             Err(error) if error.is_cancelled() => return Err(Error::Cancelled),
-            Err(error) => {
-                notices.warning(format!(
-                    "list blobs to delete what earlier runs may have left: {}",
-                    with_causes(&error)
-                ));
-                return Ok(());
-            }
-        };
-        for blob in listed {
-            let ours = blob.metadata(CLIENT) == Some(&*self.client);
-            let dead = blob
-                .metadata(JOB)
-                .is_some_and(|job| alive.iter().all(|alive| alive != job));
-            if !(ours && dead) {
-                continue;
-            }
-            notices.info(format!(
-                "deleting blob {} in {}, which an earlier run of this job left",
-                blob.name, self.container
-            ));
-            let discarded = match self.container.blob(&blob.name) {
-                Ok(blob) => blob.discard().await,
-                Err(error) => Err(error),
-            };
-            report(discarded, &blob.name, notices);
+            Err(error) => notices.warning(format!(
+                "list blobs to delete what earlier runs may have left: {}",
+                with_causes(&error)
+            )),
+            Ok(()) => {}
         }
         Ok(())
     }
 
-    /// Has the snapshot copied, gives access to it back, and makes `plan` read from the copy. What is left to be deleted
-    /// is held by the snapshot.
+    async fn try_clear_debris(
+        &self,
+        azure: &Azure,
+        alive: &[String],
+        notices: &Notices,
+    ) -> Result<(), azure::Error> {
+        let container = self.container(azure)?;
+        for listed in container.list(&self.prefix()).await? {
+            let ours = listed.metadata(CLIENT) == Some(&*self.client);
+            let dead = listed
+                .metadata(JOB)
+                .is_some_and(|job| alive.iter().all(|alive| alive != job));
+            if ours && dead {
+                notices.info(format!(
+                    "deleting blob {} in {container}, which an earlier run of this job left",
+                    listed.name
+                ));
+                discard(&container.blob(&listed.name)?, notices).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the snapshot copied, gives access to it back, and makes `plan` read from the copy. The copy is held by the
+    /// snapshot, to be deleted in every outcome.
     ///
     /// # Errors
     ///
     /// Azure's refusal; a copy that failed, or that is not the image of the disk.
     pub(super) async fn redirect(
         &self,
+        context: &Context,
         snapshot: &OpenSnapshot,
         plan: ReadPlan,
-        notices: &Notices,
     ) -> Result<ReadPlan, Error> {
-        let label = snapshot.disk.label();
-        if snapshot.disk.size >= MAX_BLOB {
+        let disk = &snapshot.disk;
+        if disk.size >= MAX_BLOB {
             return Err(Error::Unsavable {
-                what: label,
+                what: disk.label(),
                 reason: format!(
                     "it has {}, and a page blob holds less: transfer=direct saves such a disk",
-                    ByteSize(snapshot.disk.size)
+                    ByteSize(disk.size)
                 ),
             });
         }
-        let failed = |source| Error::azure(format!("copy {label} to a blob"), source);
+        let failed = |source| Error::azure(format!("copy {} to a blob", disk.label()), source);
+        let container = self.container(&context.azure).map_err(failed)?;
         let name = format!("{}{}.vhd", self.prefix(), snapshot.id.name());
-        let blob = self.container.blob(&name).map_err(failed)?;
+        let blob = container.blob(&name).map_err(failed)?;
         // From here on there may be a blob, whatever happens.
         snapshot.held.keep_copy(blob.clone());
         let metadata = [(JOB, &*self.job), (CLIENT, &*self.client)];
@@ -166,81 +182,76 @@ impl StagingContainer {
             .start_copy(&snapshot.blob, &metadata)
             .await
             .map_err(failed)?;
-        self.wait(&blob, begun, snapshot, notices).await?;
-        snapshot.held.revoke(&snapshot.id, notices).await;
+        wait(context, &blob, begun, snapshot).await?;
+        snapshot.held.revoke(&snapshot.id, &context.notices).await;
 
-        let what = format!("{label}, copied to blob {blob}");
-        let image = ExportedImage::open(blob, what, Some(snapshot.disk.size)).await?;
+        let what = format!("{}, copied to blob {blob}", disk.label());
+        let image = ExportedImage::open(blob, what, Some(disk.size)).await?;
         Ok(plan.read_from(image.source()))
     }
+}
 
-    async fn wait(
-        &self,
-        blob: &PageBlob,
-        begun: BlobCopy,
-        snapshot: &OpenSnapshot,
-        notices: &Notices,
-    ) -> Result<(), Error> {
-        let label = snapshot.disk.label();
-        let total = snapshot.disk.size;
-        let started = Instant::now();
-        let (mut reported, mut pause) = (started, FIRST_WAIT);
-        let (id, mut copy) = (begun.id.clone(), begun);
-        loop {
-            let end = match copy.status {
-                CopyStatus::Pending => None,
-                CopyStatus::Success if copy.id == id => {
-                    notices.info(format!(
-                        "{label}: copied to blob {blob} in {:.0} s",
-                        started.elapsed().as_secs_f64()
-                    ));
-                    return Ok(());
-                }
-                CopyStatus::Success => Some("somebody else copied to this blob".to_owned()),
-                CopyStatus::Aborted => Some("somebody ended it".to_owned()),
-                CopyStatus::Failed => Some(format!(
-                    "Azure says: {}",
-                    copy.description.as_deref().unwrap_or("no reason")
-                )),
-            };
-            if let Some(reason) = end {
-                return Err(Error::Unsavable {
-                    what: label,
-                    reason: format!("the copy of its snapshot to blob {blob} failed: {reason}"),
-                });
-            }
-            if reported.elapsed() >= PROGRESS_INTERVAL {
-                reported = Instant::now();
-                let copied = copy.copied.unwrap_or(0).min(total);
-                notices.info(format!(
-                    "{label}: {} of {} copied to blob {blob}, {}",
-                    ByteSize(copied),
-                    ByteSize(total),
-                    Rate::new(copied, started.elapsed()),
+/// Waits until the copy is done, and tells how far it is.
+async fn wait(
+    context: &Context,
+    blob: &PageBlob,
+    begun: BlobCopy,
+    snapshot: &OpenSnapshot,
+) -> Result<(), Error> {
+    let (label, total) = (snapshot.disk.label(), snapshot.disk.size);
+    let started = Instant::now();
+    let (mut reported, mut pause) = (started, FIRST_WAIT);
+    let (id, mut copy) = (begun.id.clone(), begun);
+    loop {
+        let failure = match copy.status {
+            CopyStatus::Pending => None,
+            CopyStatus::Success if copy.id == id => {
+                context.notices.info(format!(
+                    "{label}: copied to blob {blob} in {:.0} s",
+                    started.elapsed().as_secs_f64()
                 ));
+                return Ok(());
             }
-            self.container
-                .pause(pause)
-                .await
-                .map_err(|source| Error::azure(format!("copy {label} to a blob"), source))?;
-            pause = (pause * 2).min(LONGEST_WAIT);
-            copy = blob
-                .copy_state()
-                .await
-                .map_err(|source| Error::azure(format!("copy {label} to a blob"), source))?;
+            CopyStatus::Success => Some("somebody else copied to this blob".to_owned()),
+            CopyStatus::Aborted => Some("somebody ended it".to_owned()),
+            CopyStatus::Failed => Some(format!(
+                "Azure says: {}",
+                copy.description.as_deref().unwrap_or("no reason")
+            )),
+        };
+        if let Some(reason) = failure {
+            return Err(Error::Unsavable {
+                what: label,
+                reason: format!("the copy of its snapshot to blob {blob} failed: {reason}"),
+            });
         }
+        if reported.elapsed() >= PROGRESS_INTERVAL {
+            reported = Instant::now();
+            let copied = copy.copied.unwrap_or(0).min(total);
+            context.notices.info(format!(
+                "{label}: {} of {} copied to blob {blob}, {}",
+                ByteSize(copied),
+                ByteSize(total),
+                Rate::new(copied, started.elapsed()),
+            ));
+        }
+        let cancel = context.azure.cancellation();
+        if cancel.run_until_cancelled(sleep(pause)).await.is_none() {
+            return Err(Error::Cancelled);
+        }
+        pause = (pause * 2).min(LONGEST_WAIT);
+        copy = blob
+            .copy_state()
+            .await
+            .map_err(|source| Error::azure(format!("copy {label} to a blob"), source))?;
     }
 }
 
 /// Deletes a blob, and ends a copy to it. A failure is an error notice, since what stays is billed.
 pub(super) async fn discard(blob: &PageBlob, notices: &Notices) {
-    report(blob.discard().await, &blob.to_string(), notices);
-}
-
-fn report(discarded: Result<(), crate::azure::Error>, name: &str, notices: &Notices) {
-    if let Err(error) = discarded {
+    if let Err(error) = blob.discard().await {
         notices.error(format!(
-            "delete blob {name}: {}; a later run of this job tries again",
+            "delete blob {blob}: {}; a later run of this job tries again",
             with_causes(&error)
         ));
     }
