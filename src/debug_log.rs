@@ -1,5 +1,8 @@
 //! What `debug` shows: in a file per job, `<WorkingDir>/azure-vm/azure-vm_<jobid>_<pid>.log`, or on standard error.
 //!
+//! From level 3 on the libraries speak, too: hyper through tracing, rustls through a bridge from `log`. The file stops
+//! growing at [`MAX_FILE_BYTES`]; what a person must know is in the job log in any case.
+//!
 //! The file is made only when `debug` is above 0, readable by the File Daemon's user alone. It belongs to the job: a
 //! subscriber of its own, set on the job's threads, so that jobs side by side do not mix and nothing process-wide is
 //! touched. Standard error is for the command line, which has the process to itself.
@@ -8,18 +11,30 @@ use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{LazyLock, Mutex};
+use std::sync::{LazyLock, Mutex, Once};
 
 use regex::bytes::Regex;
 use tracing::Dispatch;
 use tracing::level_filters::LevelFilter;
+use tracing_log::LogTracer;
+use tracing_log::log::LevelFilter as LogLevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::registry;
 
+/// The first level at which libraries are heard.
+const LIBRARIES: u8 = 3;
+
 /// Everything below this crate is traced under this name.
 const OWN_TARGET: &str = "azure_vm_fd";
+
+/// At `debug=2` a job leaves some hundred bytes per request, so this is millions of them: nobody reads more, and the
+/// folder is the one where a restore stages its images.
+const MAX_FILE_BYTES: u64 = 1 << 30;
+
+/// The last line of a file that was full.
+const FULL: &str = "the debug file ends here: it has reached its largest size\n";
 
 /// Opens the debug file of `job_id` in `state_dir` (made if it does not exist) for `level`, 1 to 9.
 ///
@@ -39,22 +54,39 @@ pub(crate) fn open(
         .mode(0o600)
         .open(&path)
         .map_err(|error| (path, error))?;
-    Ok(dispatch(file, level))
+    Ok(dispatch(file, MAX_FILE_BYTES, level))
 }
 
 /// Shows on standard error what `level`, 1 to 9, asks for.
 #[must_use]
 pub fn to_stderr(level: u8) -> Dispatch {
-    dispatch(io::stderr(), level)
+    dispatch(io::stderr(), u64::MAX, level)
 }
 
-fn dispatch(writer: impl Write + Send + 'static, level: u8) -> Dispatch {
+fn dispatch(writer: impl Write + Send + 'static, limit: u64, level: u8) -> Dispatch {
+    if level >= LIBRARIES {
+        hear_log();
+    }
     let layer = fmt::layer()
         .with_ansi(false)
         .with_thread_names(true)
-        .with_writer(Mutex::new(Redacting(writer)))
+        .with_writer(Mutex::new(Redacting {
+            writer,
+            left: limit,
+        }))
         .with_filter(filter(level));
     Dispatch::new(registry().with(layer))
+}
+
+/// Takes what libraries say through the crate `log` to the present thread's subscriber. The logger is this library's own:
+/// the host and other plugins have none, or another copy.
+fn hear_log() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let bridge = LogTracer::builder().with_max_level(LogLevelFilter::Debug);
+        // Fails only if there is a logger already, and nobody else makes one.
+        drop(bridge.init());
+    });
 }
 
 /// Makes `dir` and its parents; `dir` itself for its owner alone.
@@ -70,7 +102,7 @@ fn filter(level: u8) -> Targets {
     } else {
         LevelFilter::TRACE
     };
-    let libraries = if level < 3 {
+    let libraries = if level < LIBRARIES {
         LevelFilter::OFF
     } else {
         LevelFilter::DEBUG
@@ -90,20 +122,31 @@ static SECRET: LazyLock<Regex> = LazyLock::new(|| {
     .expect("a constant expression")
 });
 
-/// A second guard behind types that cannot be printed: masks what looks like a secret.
+/// A second guard behind types that cannot be printed: masks what looks like a secret. Also keeps count.
 #[derive(Debug)]
-struct Redacting<W>(W);
+struct Redacting<W> {
+    writer: W,
+    /// Bytes that may still be written.
+    left: u64,
+}
 
 impl<W: Write> Write for Redacting<W> {
     /// One call is one event, so nothing to be masked is split.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
-        self.0
-            .write_all(&SECRET.replace_all(event, &b"${1}***"[..]))?;
+        if self.left > 0 {
+            let masked = SECRET.replace_all(event, &b"${1}***"[..]);
+            let left = self.left.checked_sub(masked.len() as u64);
+            self.left = left.unwrap_or(0);
+            match left {
+                Some(_) => self.writer.write_all(&masked)?,
+                None => self.writer.write_all(FULL.as_bytes())?,
+            }
+        }
         Ok(event.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        self.writer.flush()
     }
 }
 
@@ -124,6 +167,8 @@ mod tests {
             tracing::trace!("own trace");
             tracing::debug!(target: "hyper::client", "library debug");
             tracing::trace!(target: "hyper::client", "library trace");
+            tracing_log::log::debug!(target: "rustls::client", "logged debug");
+            tracing_log::log::trace!(target: "rustls::client", "logged trace");
             tracing::warn!(
                 "GET /disk?sv=2&sig=AbC%2F1 with Bearer eyJ.x.y and {{\"accessSAS\": \"https://x\"}}"
             );
@@ -144,13 +189,15 @@ mod tests {
                 "own trace",
                 "library debug",
                 "library trace",
+                "logged debug",
+                "logged trace",
             ]
             .map(|line| text.contains(line))
         };
-        assert_eq!(seen(1), [true, true, false, false, false]);
-        assert_eq!(seen(2), [true, true, true, false, false]);
-        assert_eq!(seen(3), [true, true, true, true, false]);
-        assert_eq!(seen(9), [true, true, true, true, false]);
+        assert_eq!(seen(1), [true, true, false, false, false, false, false]);
+        assert_eq!(seen(2), [true, true, true, false, false, false, false]);
+        assert_eq!(seen(3), [true, true, true, true, false, true, false]);
+        assert_eq!(seen(9), [true, true, true, true, false, true, false]);
     }
 
     #[test]
@@ -160,5 +207,17 @@ mod tests {
         for secret in ["AbC", "eyJ", "https://x"] {
             assert!(!text.contains(secret), "{text}");
         }
+    }
+
+    #[test]
+    fn a_file_stops_growing() {
+        let mut file = Redacting {
+            writer: Vec::new(),
+            left: 10,
+        };
+        for line in ["one\n", "two\n", "three\n", "4\n"] {
+            assert_eq!(file.write(line.as_bytes()).expect("taken"), line.len());
+        }
+        assert_eq!(file.writer, format!("one\ntwo\n{FULL}").as_bytes());
     }
 }

@@ -69,11 +69,13 @@ pub mod document;
     reason = "the C interface of the File Daemon is unsafe by nature; nothing else is"
 )]
 mod ffi;
+pub mod inventory;
 mod json;
 pub mod notice;
 pub mod pipeline;
 pub mod plugin;
 pub mod quantity;
+pub mod query;
 pub mod range;
 pub mod restore;
 pub mod secret;

@@ -56,6 +56,14 @@ impl Notices {
             .pop_front()
     }
 
+    /// Forgets all that nobody took. It was traced.
+    pub fn clear(&self) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+    }
+
     fn push(&self, severity: Severity, text: String) {
         match severity {
             Severity::Info => tracing::info!("{text}"),

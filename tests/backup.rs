@@ -409,5 +409,16 @@ async fn a_plan_reads_only() {
     ] {
         assert_eq!(counters.requests(operation), 0);
     }
+
+    // The sizes are those of the files of a run; of the document all but what its snapshots add.
+    let files = world.back_up(run(1)).await;
+    let planned = plans.iter().flat_map(|plan| &plan.entries);
+    for (planned, file) in planned.zip(&files) {
+        assert!(
+            planned.size.abs_diff(file.size) < 64,
+            "{planned:?}: {}",
+            file.size
+        );
+    }
     world.assert_settled();
 }

@@ -6,9 +6,10 @@ use serde_json::Value;
 use super::image::PlannedImage;
 use super::select::Candidate;
 use super::snapshot_set::OpenSnapshot;
+use super::tags::SNAPSHOT_NAME_LEN;
 use super::{Error, Run};
 use crate::azure::{Azure, ResourceId};
-use crate::document::{Document, FORMAT, ImageRecord, Slot};
+use crate::document::{Document, FORMAT, ImageContent, ImageRecord, Slot};
 use crate::{catalog, json};
 
 /// A VM's configuration, complete and fit to be saved.
@@ -45,6 +46,22 @@ impl Disk {
 
     pub(super) fn sku(&self) -> &str {
         json::text(&self.resource, "/sku/name").unwrap_or_default()
+    }
+
+    /// What the document says about the disk, but for its snapshot: of that only the lengths are right.
+    fn record(&self, epoch: u64, position: usize) -> ImageRecord {
+        ImageRecord {
+            file: catalog::image_file(epoch, position.checked_sub(1)),
+            slot: self.slot,
+            disk_unique_id: self.unique_id.clone(),
+            size_bytes: self.size,
+            sector_size: self.sector_size,
+            data_bytes: self.size,
+            content: ImageContent::Full,
+            snapshot: "x".repeat(SNAPSHOT_NAME_LEN),
+            snapshot_time: "2026-11-23T09:05:00.0000000+00:00".to_owned(),
+            disk: self.resource.clone(),
+        }
     }
 
     fn from_resource(id: ResourceId, slot: Slot, resource: Value) -> Result<Self, Error> {
@@ -139,18 +156,32 @@ impl Export {
             .zip(planned)
             .enumerate()
             .map(|(position, (saved, planned))| ImageRecord {
-                file: catalog::image_file(epoch, position.checked_sub(1)),
-                slot: saved.disk.slot,
-                disk_unique_id: saved.disk.unique_id.clone(),
-                size_bytes: saved.disk.size,
-                sector_size: saved.disk.sector_size,
                 data_bytes: planned.account.planned,
                 content: planned.content.clone(),
                 snapshot: saved.id.name().to_owned(),
                 snapshot_time: saved.created.clone(),
-                disk: saved.disk.resource.clone(),
+                ..saved.disk.record(epoch, position)
             })
             .collect();
+        self.document_of(candidate, run, epoch, images)
+    }
+
+    /// How long the document of a run would be, in bytes, before there are snapshots: the ranges that a disk has cleared
+    /// since its base come on top.
+    pub(super) fn document_size(&self, candidate: &Candidate, run: &Run, epoch: u64) -> u64 {
+        let images = self.disks.iter().enumerate();
+        let images = images.map(|(position, disk)| disk.record(epoch, position));
+        let document = self.document_of(candidate, run, epoch, images.collect());
+        document.to_bytes().map_or(0, |bytes| bytes.len() as u64)
+    }
+
+    fn document_of(
+        &self,
+        candidate: &Candidate,
+        run: &Run,
+        epoch: u64,
+        images: Vec<ImageRecord>,
+    ) -> Document {
         Document {
             format: FORMAT,
             creator: format!("azure-vm-fd {}", env!("CARGO_PKG_VERSION")),

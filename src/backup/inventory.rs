@@ -1,13 +1,15 @@
-//! Which snapshots of ours there are, by the tracker. Reads only.
+//! Which snapshots of ours there are: by the tracker of one state folder, and by the tags in Azure. Reads only, but for
+//! [`delete_snapshot`].
 
 use std::path::Path;
 
+use super::tags::OurSnapshot;
 use super::tracker::State;
-use super::{Error, Level};
-use crate::azure::ResourceId;
+use super::{Error, Level, snapshot_set};
+use crate::azure::{Azure, ResourceId};
 use crate::document::Slot;
 
-/// A snapshot that the tracker knows.
+/// A snapshot of ours, as the tracker or its tags describe it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownSnapshot {
     /// The snapshot.
@@ -38,6 +40,15 @@ pub struct KnownSnapshot {
     pub size: u64,
     /// Seconds since 1970 at which Azure took it.
     pub created: u64,
+}
+
+/// A snapshot of ours that is in Azure, whichever job or daemon made it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnSnapshot {
+    /// What it is.
+    pub known: KnownSnapshot,
+    /// Somebody holds access to its bytes: a run that is under way, or one that was killed.
+    pub is_open: bool,
 }
 
 /// The snapshots that the tracker in `state_dir` knows, oldest run first within a job; none if there is no tracker file.
@@ -74,4 +85,66 @@ pub fn known_snapshots(state_dir: &Path) -> Result<Vec<KnownSnapshot>, Error> {
         }
     }
     Ok(known)
+}
+
+/// The snapshots in the subscription that carry our tags, oldest run first.
+///
+/// # Errors
+///
+/// Azure's refusal.
+pub async fn own_snapshots(azure: &Azure) -> Result<Vec<OwnSnapshot>, Error> {
+    let listed = azure
+        .snapshots()
+        .await
+        .map_err(|source| Error::azure("list snapshots", source))?;
+    let mut own: Vec<_> = listed
+        .iter()
+        .filter_map(OurSnapshot::from_listed)
+        .map(OwnSnapshot::from)
+        .collect();
+    own.sort_by(|a, b| {
+        let order = |own: &OwnSnapshot| (own.known.started, own.known.epoch, own.known.slot);
+        order(a).cmp(&order(b))
+    });
+    Ok(own)
+}
+
+/// Ends access to a snapshot of ours and deletes it; one that is gone already is no error.
+///
+/// # Errors
+///
+/// Azure's refusal.
+pub async fn delete_snapshot(azure: &Azure, id: &ResourceId) -> Result<(), Error> {
+    match snapshot_set::delete_one(azure, id).await {
+        Err(error) if !error.is_not_found() => Err(Error::azure(
+            format!("delete snapshot {}", id.name()),
+            error,
+        )),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+impl From<OurSnapshot> for OwnSnapshot {
+    fn from(snapshot: OurSnapshot) -> Self {
+        let tags = snapshot.tags;
+        Self {
+            is_open: snapshot.has_access,
+            known: KnownSnapshot {
+                id: snapshot.id,
+                client: tags.client,
+                chain: tags.chain,
+                job: tags.job,
+                level: tags.level,
+                started: tags.started,
+                vm: tags.vm,
+                vm_name: tags.vm_name,
+                epoch: tags.epoch,
+                disk: tags.disk,
+                disk_name: snapshot.disk_name,
+                slot: tags.slot,
+                size: snapshot.size,
+                created: snapshot.created,
+            },
+        }
+    }
 }

@@ -37,6 +37,7 @@ mod tags;
 mod tracker;
 mod vm;
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -46,7 +47,9 @@ pub use self::changes::MOST_CLEARED;
 pub use self::error::Error;
 pub use self::exported::{Changes, ExportedImage};
 pub use self::image::DiskImage;
-pub use self::inventory::{KnownSnapshot, known_snapshots};
+pub use self::inventory::{
+    KnownSnapshot, OwnSnapshot, delete_snapshot, known_snapshots, own_snapshots,
+};
 pub use self::run::Backup;
 pub use self::staging_blob::STAGING_CONTAINER;
 pub use self::vm::VmBackup;
@@ -79,6 +82,12 @@ impl Level {
         [Self::Full, Self::Incremental, Self::Differential]
             .into_iter()
             .find(|level| level.as_str() == text)
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

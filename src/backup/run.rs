@@ -458,8 +458,10 @@ async fn plan_vm(
     };
     let mut entry = |path, size| plan.entries.push(PlannedEntry { path, size });
     entry(catalog::label(&candidate.uuid, &candidate.name), 0);
-    // Its exact size is known only with the snapshots, whose names and times are in it.
-    entry(catalog::document(&candidate.uuid, epoch), 0);
+    entry(
+        catalog::document(&candidate.uuid, epoch),
+        export.document_size(&candidate, run, epoch),
+    );
     for (position, disk) in export.disks.iter().enumerate() {
         let file = catalog::image_file(epoch, position.checked_sub(1));
         entry(catalog::image(&candidate.uuid, &file), disk.size);
@@ -511,11 +513,6 @@ pub(super) fn seconds(time: SystemTime) -> u64 {
 fn announcement<'a>(level: Level, names: impl ExactSizeIterator<Item = &'a str>) -> String {
     /// More would bury the line that matters.
     const MAX_NAMES: usize = 20;
-    let level = match level {
-        Level::Full => "Full",
-        Level::Incremental => "Incremental",
-        Level::Differential => "Differential",
-    };
     let (count, plural) = match names.len() {
         1 => (1, ""),
         count => (count, "s"),

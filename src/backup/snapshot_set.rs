@@ -254,7 +254,7 @@ pub(super) async fn delete(azure: &Azure, ids: &[ResourceId], notices: &Notices)
 }
 
 /// Closing may be refused for a snapshot that is not whole, so only the deletion counts.
-async fn delete_one(azure: &Azure, id: &ResourceId) -> Result<(), crate::azure::Error> {
+pub(super) async fn delete_one(azure: &Azure, id: &ResourceId) -> Result<(), crate::azure::Error> {
     if let Err(error) = azure.revoke(id).await {
         tracing::debug!("close snapshot {} before its deletion: {error}", id.name());
     }

@@ -18,6 +18,9 @@ use crate::json;
 /// What the name of every tag of ours begins with.
 pub(super) const PREFIX: &str = "bacula-azure-vm:";
 
+/// Characters of the name of a snapshot.
+pub(super) const SNAPSHOT_NAME_LEN: usize = 45;
+
 /// What our tags say about a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SnapshotTags {
@@ -291,6 +294,7 @@ pub(super) mod tests {
     fn a_name_belongs_to_one_run_one_vm_and_one_disk() {
         let name = tags().snapshot_name();
         assert_eq!(name, tags().snapshot_name());
+        assert_eq!(name.len(), SNAPSHOT_NAME_LEN);
         assert!(name.len() <= 80 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'));
         let other_run = SnapshotTags {
             job: "AzureVMs.2026-11-23_09.05.00_08".into(),

@@ -38,8 +38,21 @@ impl Estimate {
             .bridge()?
             .race(Backup::plan(&azure, &run, &options, &notices))
             .ok_or(Error::Cancelled)??;
+        if level != 'F' {
+            notices.info(
+                "the sizes are those of the whole disks; a job of this level sends what has changed, and how much that is \
+                 only its snapshots tell",
+            );
+        }
         let mut rest = Vec::new();
         for vm in plan {
+            if level != 'F' && vm.refusal.is_none() {
+                let disks = vm.disks.iter();
+                let disks: Vec<_> = disks
+                    .map(|disk| format!("{}: {}", disk.name, disk.reason))
+                    .collect();
+                notices.info(format!("virtual machine {}: {}", vm.name, disks.join("; ")));
+            }
             if let Some(refusal) = vm.refusal {
                 notices.warning(format!("save virtual machine {}: {refusal}", vm.name));
             }

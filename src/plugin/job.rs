@@ -233,7 +233,7 @@ impl Job {
 
     /// Answers a console's question.
     pub(super) fn query(&mut self, host: &dyn Host, parameter: &str, command: &str) -> String {
-        query::answer(&mut self.session, host, parameter, command)
+        query::text(&mut self.session, host, parameter, command)
     }
 
     /// The job is gone: whatever it still holds is given back. No message can be sent any more.
@@ -267,7 +267,7 @@ impl Job {
             !(matches!(error, Error::Cancelled) && std::mem::replace(&mut self.cancel_told, true));
         if let Some(class) = outcome.message.filter(|_| is_new) {
             let text = error.chain();
-            tracing::error!("{text}");
+            self.session.logged(|| tracing::error!("{text}"));
             joblog::send(host, class, &text);
             self.failed |= class == MessageClass::Fatal;
         }

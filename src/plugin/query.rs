@@ -2,77 +2,37 @@
 
 use std::path::Path;
 
-use super::error::Error;
 use super::host::Host;
-use super::session::Session;
+use super::session::{Session, state_dir};
 use crate::config::{self, DEFAULT_CONFIG_FILE};
-
-/// First line of every answer.
-const HEAD: &str = "info=Query\n";
-
-/// Fixed by the contract.
-const UNKNOWN: &str =
-    "Query not recognized, possible value={CONNECTION, VM}\ninfo=GROUP is known, too\n";
+use crate::notice::with_causes;
+use crate::query::{Sources, answer, failure};
 
 /// Answers `parameter`; every failure is part of the answer.
-pub(super) fn answer(
+pub(super) fn text(
     session: &mut Session,
     host: &dyn Host,
     parameter: &str,
     command: &str,
 ) -> String {
-    let lines = match parameter.to_ascii_uppercase().as_str() {
-        "CONNECTION" => {
-            let state = match login(session, host, command) {
-                Ok(()) => "OK",
-                Err(error) => {
-                    tracing::warn!("{}", error.chain());
-                    "NOK"
-                }
-            };
-            format!("CONNECTION={state}\n")
-        }
-        "VM" => listed("VM", virtual_machines(session, host, command)),
-        "GROUP" => listed(
-            "GROUP",
-            config::groups_of_command(command, Path::new(DEFAULT_CONFIG_FILE)).map_err(Error::from),
-        ),
-        _ => UNKNOWN.to_owned(),
+    let sources = Sources {
+        settings: session
+            .settings(host, command)
+            .map_err(|error| error.chain()),
+        groups: config::groups_of_command(command, Path::new(DEFAULT_CONFIG_FILE))
+            .map_err(|error| with_causes(&error)),
+        state_dir: state_dir(host).map_err(|error| error.chain()),
+        cancel: session.cancel.clone(),
     };
-    format!("{HEAD}{lines}")
-}
-
-fn listed(key: &str, values: Result<Vec<String>, Error>) -> String {
-    match values {
-        Ok(values) => values
-            .iter()
-            .map(|value| format!("{key}={value}\n"))
-            .collect(),
-        Err(error) => format!("error={}\n", error.chain().replace('\n', "; ")),
-    }
-}
-
-fn login(session: &mut Session, host: &dyn Host, command: &str) -> Result<(), Error> {
-    let settings = session.settings(host, command)?;
-    let azure = session.connect(&settings)?;
-    let login = session.bridge()?.race(azure.login());
-    Ok(login.ok_or(Error::Cancelled)??)
-}
-
-/// All VMs that Azure lists, whatever the command selects, by name.
-fn virtual_machines(
-    session: &mut Session,
-    host: &dyn Host,
-    command: &str,
-) -> Result<Vec<String>, Error> {
-    let settings = session.settings(host, command)?;
-    let azure = session.connect(&settings)?;
-    let listing = session.bridge()?.race(azure.virtual_machines());
-    let mut names: Vec<_> = listing
-        .ok_or(Error::Cancelled)??
-        .iter()
-        .filter_map(|vm| vm["name"].as_str().map(str::to_owned))
-        .collect();
-    names.sort();
-    Ok(names)
+    let answered = session
+        .bridge()
+        .map(|bridge| bridge.run(answer(parameter, &sources), || ()));
+    // A message of a console command goes to the console at once, in front of the answer, whose first line is fixed.
+    session.notices.clear();
+    let answer = match answered {
+        Ok(Some(answer)) => answer,
+        Ok(None) => failure(parameter, "gave up waiting"),
+        Err(error) => failure(parameter, &error.chain()),
+    };
+    answer.to_string()
 }

@@ -63,10 +63,21 @@ impl Session {
                 )),
             }
         }
-        for warning in &settings.warnings {
-            self.notices.warning(warning.clone());
-        }
+        self.logged(|| {
+            for warning in &settings.warnings {
+                self.notices.warning(warning.clone());
+            }
+        });
         Ok(settings)
+    }
+
+    /// Runs `body` with the debug file in reach, also in the call that opened it.
+    pub(super) fn logged<T>(&self, body: impl FnOnce() -> T) -> T {
+        let _log = self
+            .debug_log
+            .as_ref()
+            .map(tracing::dispatcher::set_default);
+        body()
     }
 
     /// A client for Azure as `settings` say; no request is made.

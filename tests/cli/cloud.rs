@@ -194,16 +194,21 @@ impl Cloud {
 
     /// Takes a snapshot as an administrator would, and returns a SAS for it.
     pub(crate) fn snapshot(&self, disk: &str, name: &str) -> String {
+        self.take_snapshot(disk, name, &json!({}));
+        self.grant(&format!("snapshots/{name}"), "Read")
+    }
+
+    pub(crate) fn take_snapshot(&self, disk: &str, name: &str, tags: &Value) {
         let source = self.emulator.state().disk(disk).unwrap().id.clone();
         let body = json!({
             "location": "westeurope",
+            "tags": tags,
             "properties": {
                 "creationData": { "createOption": "Copy", "sourceResourceId": source },
                 "incremental": true,
             },
         });
         self.put(&format!("snapshots/{name}"), &body.to_string());
-        self.grant(&format!("snapshots/{name}"), "Read")
     }
 
     pub(crate) fn upload_disk(&self, name: &str, size: u64) -> String {
@@ -216,7 +221,7 @@ impl Cloud {
         self.grant(&format!("disks/{name}"), "Write")
     }
 
-    fn grant(&self, resource: &str, access: &str) -> String {
+    pub(crate) fn grant(&self, resource: &str, access: &str) -> String {
         let body = json!({ "access": access, "durationInSeconds": 3600 }).to_string();
         let granted = self.post(&format!("{resource}/beginGetAccess"), &body);
         granted["accessSAS"].as_str().unwrap().to_owned()

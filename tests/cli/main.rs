@@ -6,6 +6,7 @@
 )]
 
 mod cloud;
+mod jobs;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -21,6 +21,8 @@ mod library;
 #[path = "../support/life.rs"]
 mod life;
 mod load;
+mod messages;
 mod numbers;
+mod queries;
 mod round_trip;
 mod symbols;

@@ -241,8 +241,21 @@ fn an_estimate_lists_and_creates_nothing() {
             }
         }
         assert_eq!(names.len(), 5, "{names:?}");
+        assert!(
+            names[1].0.ends_with("_conf") && names[1].1 > 1000,
+            "{names:?}"
+        );
         assert_eq!(names[2].1, OS_DISK_SIZE);
         job.end();
+        let counters = cloud.emulator.counters();
+        for operation in counters.operations.keys() {
+            let reads = ["_Get", "_List", "_ListAll", "Token"];
+            assert!(
+                reads.iter().any(|end| operation.ends_with(end)),
+                "{operation}"
+            );
+        }
+        assert!(!cloud.working_dir().join("azure-vm").exists());
         cloud.assert_clean(0);
     }
 }
@@ -343,31 +356,6 @@ fn where_is_ignored_with_a_note() {
         job.end();
         assert_eq!(cloud.emulator.state().virtual_machines.len(), 2);
         cloud.assert_clean(3);
-    }
-}
-
-#[test]
-fn questions_are_answered() {
-    for numbers in ALL.iter().filter(|numbers| numbers.version > 14) {
-        let cloud = Cloud::start();
-        let mut job = start(numbers, &cloud, 0);
-        let good = cloud.command("");
-        let bad = cloud.command("application_secret=nonsense");
-        assert_eq!(
-            job.query("connection", &good),
-            "info=Query\nCONNECTION=OK\n"
-        );
-        assert_eq!(
-            job.query("CONNECTION", &bad),
-            "info=Query\nCONNECTION=NOK\n"
-        );
-        assert_eq!(job.query("VM", &good), "info=Query\nVM=web-01\n");
-        assert_eq!(job.query("GROUP", &good), "info=Query\nGROUP=emulator\n");
-        let unknown = job.query("COLOUR", &good);
-        let sentence = "Query not recognized, possible value={CONNECTION, VM}";
-        assert!(unknown.lines().any(|line| line == sentence), "{unknown}");
-        job.end();
-        cloud.assert_clean(0);
     }
 }
 

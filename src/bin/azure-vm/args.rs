@@ -6,8 +6,9 @@
 use std::convert::Infallible;
 use std::env;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use azure_vm_fd::config::{DEFAULT_CONFIG_FILE, Settings, TransferSettings};
+use azure_vm_fd::config::{DEFAULT_CONFIG_FILE, Settings, TransferSettings, groups};
 use azure_vm_fd::notice::Severity;
 use azure_vm_fd::secret::Secret;
 use clap::{ArgAction, Parser, Subcommand};
@@ -49,6 +50,12 @@ pub(crate) enum Command {
     Backup(BackupArgs),
     /// Build a VM from a folder that `backup` or `bextract` filled.
     Restore(RestoreArgs),
+    /// Answer what `.query` in bconsole answers.
+    Query(QueryArgs),
+    /// List the snapshots that jobs keep in Azure.
+    Snapshots(SnapshotArgs),
+    /// Delete snapshots that jobs have left in Azure.
+    Prune(PruneArgs),
     /// Fetch one disk image by SAS URL.
     Pull(PullArgs),
     /// Upload one raw disk image to an upload disk by SAS URL.
@@ -176,6 +183,50 @@ pub(crate) struct RestoreArgs {
     pub(crate) staging: Option<PathBuf>,
 }
 
+/// Arguments of `query`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct QueryArgs {
+    /// `CONNECTION`, `VM`, `GROUP`, `VERSION`, `SNAPSHOT` or `DISK`, in any case.
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+
+    /// `SNAPSHOT`: working directory of the File Daemon, where the tracker is.
+    #[arg(long, value_name = "DIR", default_value = "/opt/bacula/working")]
+    pub(crate) working_directory: PathBuf,
+}
+
+/// Which snapshots; all conditions that are given must hold.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Selection")]
+pub(crate) struct SnapshotArgs {
+    /// Of this job, or of this run by its unique name. A `*` at the end stands for anything.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) job: Option<String>,
+
+    /// Of this File Daemon, by its name. A `*` at the end stands for anything.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) client: Option<String>,
+
+    /// Of runs that began longer ago than this, such as `12h` or `30d`.
+    #[arg(long, value_name = "TIME", value_parser = age)]
+    pub(crate) older_than: Option<Duration>,
+}
+
+/// Arguments of `prune`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PruneArgs {
+    #[command(flatten)]
+    pub(crate) selection: SnapshotArgs,
+
+    /// Delete them. Without it they are only shown.
+    #[arg(long)]
+    pub(crate) yes: bool,
+
+    /// Also those that somebody holds access to: a run that was killed, or one that is under way and would fail.
+    #[arg(long)]
+    pub(crate) in_use: bool,
+}
+
 /// Arguments of `pull`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct PullArgs {
@@ -227,6 +278,9 @@ impl Command {
             Self::Plan(_) => "plan",
             Self::Backup(_) => "backup",
             Self::Restore(_) => "restore",
+            Self::Query(_) => "query",
+            Self::Snapshots(_) => "snapshots",
+            Self::Prune(_) => "prune",
             Self::Pull(_) => "pull",
             Self::Push(_) => "push",
         }
@@ -253,6 +307,16 @@ impl Parameters {
             output.message(Severity::Warning, warning.clone());
         }
         Ok(settings)
+    }
+
+    /// The groups of the configuration file that [`Parameters::settings`] would read.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be read or parsed.
+    pub(crate) fn groups(&self) -> Result<Vec<String>, azure_vm_fd::config::Error> {
+        let file = self.config.as_deref();
+        groups(file.unwrap_or(Path::new(DEFAULT_CONFIG_FILE)))
     }
 
     /// The settings of a transfer by SAS: these options alone, since the configuration file is about credentials.
@@ -364,6 +428,23 @@ fn secret(text: &str) -> Result<Secret, Infallible> {
     Ok(Secret::new(text.to_owned()))
 }
 
+/// A number and one of `m`, `h`, `d`, `w`.
+fn age(text: &str) -> Result<Duration, String> {
+    let seconds = text.char_indices().next_back().and_then(|(at, unit)| {
+        let unit = match unit {
+            'm' => 60,
+            'h' => 60 * 60,
+            'd' => 24 * 60 * 60,
+            'w' => 7 * 24 * 60 * 60,
+            _ => return None,
+        };
+        text[..at].parse::<u64>().ok()?.checked_mul(unit)
+    });
+    seconds
+        .map(Duration::from_secs)
+        .ok_or_else(|| "write a number and m, h, d or w, such as 30d".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -411,6 +492,24 @@ mod tests {
                 .unwrap_err();
             assert!(failure.text.contains("process list"));
             assert!(!failure.text.contains("x1y"));
+        }
+    }
+
+    #[test]
+    fn ages_have_a_unit() {
+        assert_eq!(age("90m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(age("2w"), age("14d"));
+        for wrong in [
+            "",
+            "d",
+            "30",
+            "-1d",
+            "1.5h",
+            "99999999999999999999d",
+            "3 d",
+            "5ü",
+        ] {
+            assert!(age(wrong).is_err(), "{wrong}");
         }
     }
 

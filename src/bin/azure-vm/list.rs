@@ -1,9 +1,7 @@
 //! `list`: the VMs of the subscription and their disks.
 
-use std::collections::HashMap;
-
 use azure_vm_fd::azure::{Azure, Error, ResourceId};
-use azure_vm_fd::document::Slot;
+use azure_vm_fd::inventory::{AttachedDisk, ManagedDisks};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 use serde_json::Value;
@@ -34,16 +32,7 @@ struct Vm {
     /// `running`, `deallocated`, ...; null where Azure does not say.
     power_state: Option<String>,
     size: Option<String>,
-    disks: Vec<Disk>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Disk {
-    name: String,
-    slot: Slot,
-    size_bytes: Option<u64>,
-    sku: Option<String>,
+    disks: Vec<AttachedDisk>,
 }
 
 pub(crate) async fn run(
@@ -60,13 +49,7 @@ pub(crate) async fn run(
         .filter_map(id)
         .collect();
     let resources = read_all(&azure, ids).await?;
-    // One list instead of a request per disk; a VM has sizes of its disks only while it is allocated.
-    let disks: HashMap<_, _> = azure
-        .disks()
-        .await?
-        .into_iter()
-        .filter_map(|disk| Some((text(&disk, "/id")?.to_ascii_lowercase(), disk)))
-        .collect();
+    let disks = ManagedDisks::new(azure.disks().await?);
     let mut vms: Vec<_> = resources
         .iter()
         .filter_map(|(id, vm)| Some(Vm::new(id, vm.as_ref()?, &disks)))
@@ -97,19 +80,7 @@ async fn read_all(
 }
 
 impl Vm {
-    fn new(id: &ResourceId, vm: &Value, disks: &HashMap<String, Value>) -> Self {
-        let profile = &vm["properties"]["storageProfile"];
-        let attached = profile["dataDisks"].as_array().into_iter().flatten();
-        let attached = attached.filter_map(|disk| {
-            let lun = disk["lun"].as_u64()?.try_into().ok()?;
-            Some(Disk::new(Slot::Data(lun), disk, disks))
-        });
-        let mut attached: Vec<_> = attached.collect();
-        attached.sort_by_key(|disk| match disk.slot {
-            Slot::Os => None,
-            Slot::Data(lun) => Some(lun),
-        });
-        attached.insert(0, Disk::new(Slot::Os, &profile["osDisk"], disks));
+    fn new(id: &ResourceId, vm: &Value, disks: &ManagedDisks) -> Self {
         Self {
             name: id.name().to_owned(),
             uuid: owned(vm, "/properties/vmId").map(|uuid| uuid.to_ascii_lowercase()),
@@ -117,7 +88,7 @@ impl Vm {
             location: owned(vm, "/location"),
             power_state: power_state(vm),
             size: owned(vm, "/properties/hardwareProfile/vmSize"),
-            disks: attached,
+            disks: disks.of_vm(vm),
         }
     }
 
@@ -139,24 +110,6 @@ impl Vm {
                 disk.size_bytes.map_or_else(|| "?".to_owned(), human),
                 shown(&disk.sku)
             ));
-        }
-    }
-}
-
-impl Disk {
-    fn new(slot: Slot, attached: &Value, disks: &HashMap<String, Value>) -> Self {
-        let disk = text(attached, "/managedDisk/id")
-            .and_then(|id| disks.get(&id.to_ascii_lowercase()))
-            .unwrap_or(&Value::Null);
-        Self {
-            name: owned(disk, "/name")
-                .or_else(|| owned(attached, "/name"))
-                .unwrap_or_default(),
-            slot,
-            size_bytes: disk
-                .pointer("/properties/diskSizeBytes")
-                .and_then(Value::as_u64),
-            sku: owned(disk, "/sku/name"),
         }
     }
 }
@@ -192,51 +145,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn disks_come_in_lun_order_with_sizes_of_the_disk_list() {
-        let disk = |name: &str| {
-            format!("/subscriptions/s/resourceGroups/G/providers/Microsoft.Compute/disks/{name}")
-        };
+    fn a_vm_is_shown_as_the_list_and_its_instance_view_tell() {
         let vm = json!({
             "location": "westeurope",
             "properties": {
                 "vmId": "3D1F0C52-7A44-4E0E-9A53-8B1D6C2F9E10",
                 "hardwareProfile": { "vmSize": "Standard_B2s" },
-                "storageProfile": {
-                    "osDisk": { "name": "os", "managedDisk": { "id": disk("OS") } },
-                    "dataDisks": [
-                        { "lun": 5, "name": "five", "managedDisk": { "id": disk("five") } },
-                        { "lun": 0, "name": "zero", "managedDisk": { "id": disk("zero") } },
-                    ],
-                },
                 "instanceView": { "statuses": [
                     { "code": "ProvisioningState/succeeded" },
                     { "code": "PowerState/deallocated" },
                 ] },
             },
         });
-        let disks = HashMap::from([(
-            disk("os").to_ascii_lowercase(),
-            json!({ "name": "os", "sku": { "name": "Premium_LRS" }, "properties": { "diskSizeBytes": 1024 } }),
-        )]);
         let id = ResourceId::new("s", "g", "Microsoft.Compute/virtualMachines", "v");
-        let vm = Vm::new(&id, &vm, &disks);
+        let vm = Vm::new(&id, &vm, &ManagedDisks::new(Vec::new()));
         assert_eq!(vm.power_state.as_deref(), Some("deallocated"));
         assert_eq!(
             vm.uuid.as_deref(),
             Some("3d1f0c52-7a44-4e0e-9a53-8b1d6c2f9e10")
         );
-        let shown: Vec<_> = vm
-            .disks
-            .iter()
-            .map(|d| (d.slot, d.name.as_str(), d.size_bytes))
-            .collect();
-        assert_eq!(
-            shown,
-            [
-                (Slot::Os, "os", Some(1024)),
-                (Slot::Data(0), "zero", None),
-                (Slot::Data(5), "five", None),
-            ]
-        );
+        assert_eq!((vm.name.as_str(), vm.resource_group.as_str()), ("v", "g"));
     }
 }

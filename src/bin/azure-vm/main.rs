@@ -11,11 +11,14 @@ mod folder;
 mod list;
 mod output;
 mod plan;
+mod prune;
 mod pull;
 mod push;
+mod query;
 mod restore;
 mod sas;
 mod saved;
+mod snapshots;
 
 use std::process::ExitCode;
 
@@ -72,6 +75,11 @@ async fn dispatch(
         Command::Plan(selection) => plan::run(parameters, &selection, cancel, output).await,
         Command::Backup(backup) => backup::run(parameters, backup, cancel, output).await,
         Command::Restore(restore) => restore::run(parameters, restore, cancel, output).await,
+        Command::Query(query) => query::run(parameters, &query, cancel, output).await,
+        Command::Snapshots(selection) => {
+            snapshots::run(parameters, &selection, cancel, output).await
+        }
+        Command::Prune(prune) => prune::run(parameters, &prune, cancel, output).await,
         Command::Pull(pull) => pull::run(parameters, pull, cancel, output).await,
         Command::Push(push) => push::run(parameters, push, cancel, output).await,
     }

@@ -1,0 +1,150 @@
+//! The table of promises, `docs/PROMISES.md`: every test that it names exists, and its numbers are complete.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a panic in a helper of a test is a failed test"
+)]
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::path::Path;
+
+/// Rows that say [`NO_TEST`]. Goes down only; at 0 the words are refused.
+const WITHOUT_TEST: usize = 34;
+
+const NO_TEST: &str = "no test yet";
+
+/// Where tests with real daemons are.
+const DAEMON_TESTS: &str = "tests/bacula/";
+
+struct Row {
+    number: usize,
+    tests: Vec<String>,
+    daemons: String,
+}
+
+#[test]
+fn every_promise_names_tests_that_exist() {
+    let rows = rows();
+    assert!(rows.len() > 100, "{} rows", rows.len());
+    let numbers: Vec<_> = rows.iter().map(|row| row.number).collect();
+    assert_eq!(numbers, (1..=rows.len()).collect::<Vec<_>>());
+
+    let mut files: HashMap<String, HashSet<String>> = HashMap::new();
+    let mut without = 0;
+    for Row {
+        number,
+        tests,
+        daemons,
+    } in &rows
+    {
+        for test in tests {
+            let (file, name) = test
+                .split_once("::")
+                .unwrap_or_else(|| panic!("row {number}: {test} is no file::name"));
+            let known = files
+                .entry(file.to_owned())
+                .or_insert_with(|| test_names(file));
+            assert!(
+                known.contains(name),
+                "row {number}: {file} has no test {name}"
+            );
+        }
+        without += usize::from(tests.is_empty());
+        let has_daemons = tests.iter().any(|test| test.starts_with(DAEMON_TESTS));
+        assert!(
+            daemons.is_empty() || has_daemons,
+            "row {number}: no test of it runs daemons"
+        );
+        let known = ["9.6", "15", "9.6, 15"];
+        assert!(
+            daemons.is_empty() || known.contains(&daemons.as_str()),
+            "row {number}: {daemons}"
+        );
+    }
+    assert_eq!(without, WITHOUT_TEST, "rows without a test");
+}
+
+/// A test that only seems to be one is not found.
+#[test]
+fn functions_are_not_tests() {
+    let names = tests_of(
+        "#[test]\nfn one() {}\n\n    #[tokio::test(start_paused = true)]\n    async fn two() {}\n\n\
+         #[test]\n#[ignore = \"slow\"]\nfn three() {}\n\nfn helper() {}\n// #[test]\nfn four() {}\n",
+    );
+    assert_eq!(
+        names,
+        HashSet::from(["one".into(), "two".into(), "three".into()])
+    );
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn rows() -> Vec<Row> {
+    let table = fs::read_to_string(root().join("docs/PROMISES.md")).unwrap();
+    let cells = table.lines().filter_map(|line| {
+        let cells: Vec<_> = line
+            .strip_prefix("| ")?
+            .split(" |")
+            .map(str::trim)
+            .collect();
+        Some((cells[0].parse().ok()?, line, cells))
+    });
+    cells
+        .map(|(number, line, cells)| {
+            let &[_, promise, tests, daemons, ""] = cells.as_slice() else {
+                panic!("row {number} has not four cells: {line}");
+            };
+            assert!(!promise.is_empty(), "row {number}");
+            let names: Vec<_> = tests
+                .split('`')
+                .skip(1)
+                .step_by(2)
+                .map(str::to_owned)
+                .collect();
+            assert!(
+                if names.is_empty() {
+                    tests == NO_TEST
+                } else {
+                    !tests.contains(NO_TEST)
+                },
+                "row {number}: {tests}"
+            );
+            Row {
+                number,
+                tests: names,
+                daemons: daemons.to_owned(),
+            }
+        })
+        .collect()
+}
+
+fn test_names(file: &str) -> HashSet<String> {
+    let path = root().join(file);
+    tests_of(&fs::read_to_string(&path).unwrap_or_else(|error| panic!("{file}: {error}")))
+}
+
+/// The functions that stand right behind an attribute that makes them tests.
+fn tests_of(source: &str) -> HashSet<String> {
+    let mut names = HashSet::new();
+    let mut is_test = false;
+    for line in source.lines().map(str::trim) {
+        if line.starts_with("#[test]") || line.starts_with("#[tokio::test") {
+            is_test = true;
+        } else if let Some(name) = line
+            .strip_prefix("async ")
+            .unwrap_or(line)
+            .strip_prefix("fn ")
+        {
+            let name = name.split(['(', '<']).next().unwrap();
+            if std::mem::take(&mut is_test) {
+                names.insert(name.to_owned());
+            }
+        } else if !line.starts_with("#[") && !line.starts_with("//") && !line.ends_with(")]") {
+            is_test = false;
+        }
+    }
+    names
+}
