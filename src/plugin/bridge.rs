@@ -41,7 +41,6 @@ pub(super) struct Bridge {
     runtime: Option<Runtime>,
     handle: Handle,
     cancel: CancellationToken,
-    debug_log: Option<Dispatch>,
 }
 
 impl Bridge {
@@ -55,7 +54,6 @@ impl Bridge {
         debug_log: Option<Dispatch>,
     ) -> io::Result<Self> {
         let _blocked = SignalsBlocked::new();
-        let on_threads = debug_log.clone();
         let runtime = Builder::new_multi_thread()
             .worker_threads(WORKERS)
             .thread_name("azure-vm")
@@ -63,7 +61,7 @@ impl Bridge {
             .on_thread_start(move || {
                 // Threads inherit the mask of their creator, which has it blocked, too; this says it once more.
                 block_signals();
-                let guard = on_threads.as_ref().map(set_default);
+                let guard = debug_log.as_ref().map(set_default);
                 DEBUG_LOG.with(|slot| *slot.borrow_mut() = guard);
             })
             .on_thread_stop(|| DEBUG_LOG.with(|slot| drop(slot.borrow_mut().take())))
@@ -72,7 +70,6 @@ impl Bridge {
             handle: runtime.handle().clone(),
             runtime: Some(runtime),
             cancel,
-            debug_log,
         })
     }
 
@@ -126,8 +123,6 @@ impl Bridge {
         let runtime = self.runtime.as_ref()?;
         // A thread that is started from here must not see the host's signals, not even before its first line.
         let _blocked = SignalsBlocked::new();
-        // The call that opened the file began without it.
-        let _log = self.debug_log.as_ref().map(set_default);
         runtime.block_on(work)
     }
 }

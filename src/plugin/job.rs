@@ -106,6 +106,10 @@ impl Job {
     /// that the plugin is not loaded.
     fn start_backup(&mut self, host: &dyn Host) -> Result<(), Error> {
         self.work = Work::Backup(Box::default());
+        for command in std::mem::take(&mut self.commands) {
+            let settings = self.session.settings(host, &command)?;
+            self.lines.push((command, settings));
+        }
         match encryption::of_this_daemon() {
             Encryption::Off => {}
             Encryption::On(file) => {
@@ -117,10 +121,6 @@ impl Job {
                 "read {}: {reason}; whether it sets PKI Encryption is not known, and images are not encrypted by it",
                 file.display()
             )),
-        }
-        for command in std::mem::take(&mut self.commands) {
-            let settings = self.session.settings(host, &command)?;
-            self.lines.push((command, settings));
         }
         Ok(())
     }
@@ -267,7 +267,7 @@ impl Job {
             !(matches!(error, Error::Cancelled) && std::mem::replace(&mut self.cancel_told, true));
         if let Some(class) = outcome.message.filter(|_| is_new) {
             let text = error.chain();
-            self.session.logged(|| tracing::error!("{text}"));
+            tracing::error!("{text}");
             joblog::send(host, class, &text);
             self.failed |= class == MessageClass::Fatal;
         }

@@ -1,9 +1,11 @@
 //! What all kinds of jobs need: cancelling, notices, debug file, runtime, a client for Azure.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
 use tokio_util::sync::CancellationToken;
 use tracing::Dispatch;
+use tracing::dispatcher::{DefaultGuard, set_default};
 
 use super::bridge::Bridge;
 use super::error::Error;
@@ -56,28 +58,20 @@ impl Session {
     fn adopt(&mut self, host: &dyn Host, settings: Settings) -> Result<Settings, Error> {
         if settings.debug > 0 && self.debug_log.is_none() {
             match debug_log::open(&state_dir(host)?, job_id(host)?, settings.debug) {
-                Ok(dispatch) => self.debug_log = Some(dispatch),
+                Ok(dispatch) => {
+                    OPENED.set(Some(set_default(&dispatch)));
+                    self.debug_log = Some(dispatch);
+                }
                 Err((path, error)) => self.notices.warning(format!(
                     "open debug file {}: {error}; the job goes on without it",
                     path.display()
                 )),
             }
         }
-        self.logged(|| {
-            for warning in &settings.warnings {
-                self.notices.warning(warning.clone());
-            }
-        });
+        for warning in &settings.warnings {
+            self.notices.warning(warning.clone());
+        }
         Ok(settings)
-    }
-
-    /// Runs `body` with the debug file in reach, also in the call that opened it.
-    pub(super) fn logged<T>(&self, body: impl FnOnce() -> T) -> T {
-        let _log = self
-            .debug_log
-            .as_ref()
-            .map(tracing::dispatcher::set_default);
-        body()
     }
 
     /// A client for Azure as `settings` say; no request is made.
@@ -140,6 +134,20 @@ impl Session {
     }
 }
 
+thread_local! {
+    /// Makes the debug file the default for the rest of the call that opened it.
+    static OPENED: Cell<Option<DefaultGuard>> = const { Cell::new(None) };
+}
+
+/// Ends what a call has set for its thread, also when it panics.
+struct EndOfCall;
+
+impl Drop for EndOfCall {
+    fn drop(&mut self) {
+        drop(OPENED.take());
+    }
+}
+
 /// The job's debug file and runtime, for the present thread.
 #[derive(Debug)]
 pub(super) struct Surroundings {
@@ -150,11 +158,9 @@ pub(super) struct Surroundings {
 impl Surroundings {
     /// Runs `body` inside.
     pub(super) fn enter<T>(self, body: impl FnOnce() -> T) -> T {
-        let _log = self
-            .debug_log
-            .as_ref()
-            .map(tracing::dispatcher::set_default);
+        let _log = self.debug_log.as_ref().map(set_default);
         let _runtime = self.runtime.as_ref().map(tokio::runtime::Handle::enter);
+        let _end = EndOfCall;
         body()
     }
 }
