@@ -127,6 +127,7 @@ pub async fn delete_snapshot(azure: &Azure, id: &ResourceId) -> Result<(), Error
 impl From<OurSnapshot> for OwnSnapshot {
     fn from(snapshot: OurSnapshot) -> Self {
         let tags = snapshot.tags;
+        let disk_name = snapshot.source.as_ref().map(ResourceId::name);
         Self {
             is_open: snapshot.has_access,
             known: KnownSnapshot {
@@ -139,8 +140,8 @@ impl From<OurSnapshot> for OwnSnapshot {
                 vm: tags.vm,
                 vm_name: tags.vm_name,
                 epoch: tags.epoch,
+                disk_name: disk_name.unwrap_or(&tags.disk).to_owned(),
                 disk: tags.disk,
-                disk_name: snapshot.disk_name,
                 slot: tags.slot,
                 size: snapshot.size,
                 created: snapshot.created,
