@@ -5,6 +5,7 @@
     reason = "a panic in a helper of a test is a failed test"
 )]
 
+mod account;
 mod cloud;
 mod jobs;
 

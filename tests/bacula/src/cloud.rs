@@ -13,8 +13,8 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use mock_server::{
-    Config, DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, DEFAULT_SUBSCRIPTION, DEFAULT_TENANT,
-    Emulator, Scenario, StateView,
+    Config, DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, DEFAULT_STORAGE_KEY, DEFAULT_SUBSCRIPTION,
+    DEFAULT_TENANT, Emulator, Scenario, StateView,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -76,7 +76,8 @@ impl Cloud {
         self.emulator.state()
     }
 
-    /// The plugin's configuration file: valid credentials, HTTPS endpoints, the emulator's CA.
+    /// The plugin's configuration file: valid credentials, HTTPS endpoints, the emulator's CA, and the key of the first storage
+    /// account, if there is one.
     #[must_use]
     pub fn config_file(&self) -> PathBuf {
         self.directory.path().join("azure-vm.conf")
@@ -101,7 +102,14 @@ impl Cloud {
         let ca_file = ca_file.to_string_lossy();
         // By number, which the certificate covers too: not every small machine can resolve `localhost`.
         let endpoint = self.emulator.https_url().replace("localhost", "127.0.0.1");
-        let values = [
+        let account = self.state().storage_accounts.into_iter().next();
+        let connection_key = account.map(|account| {
+            let name = account.name;
+            format!(
+                "AccountName={name};AccountKey={DEFAULT_STORAGE_KEY};BlobEndpoint={endpoint}/{name}"
+            )
+        });
+        let mut values = vec![
             ("tenant_id", DEFAULT_TENANT),
             ("subscription_id", DEFAULT_SUBSCRIPTION),
             ("application_id", DEFAULT_CLIENT_ID),
@@ -110,6 +118,7 @@ impl Cloud {
             ("arm_endpoint", &endpoint),
             ("ca_file", &ca_file),
         ];
+        values.extend(connection_key.as_deref().map(|key| ("connection_key", key)));
         let mut text = String::from("[emulator]\n");
         for (key, value) in values {
             let change = changes.iter().find(|(name, _)| *name == key);
