@@ -14,6 +14,9 @@ use crate::range::ByteRange;
 /// The number of the format that this version writes; any other is refused at restore.
 pub const FORMAT: u32 = 1;
 
+/// 1 January 10000, in seconds since 1970: no date is written from here on, and no epoch is this large.
+pub(crate) const END_OF_DATES: u64 = 253_402_300_800;
+
 /// One VM as it was at backup time, and the images that belong to it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -110,7 +113,7 @@ pub enum ImageContent {
     Delta {
         /// Epoch of the image that the changes apply to.
         base_epoch: u64,
-        /// Unique name of the job that made that image, for people.
+        /// Unique name of the job that made that image; with the epoch, it tells which one that is.
         base_job: String,
         /// Ranges that read as zeros since then; ascending and disjoint.
         #[serde(with = "range_list")]

@@ -9,7 +9,7 @@ use azure_vm_fd::backup::{Backup, Content, Error, Level, Outcome};
 use azure_vm_fd::config::NamePattern;
 use azure_vm_fd::document::Document;
 use azure_vm_fd::notice::Severity;
-use mock_server::{Action, Fault, Snapshot};
+use mock_server::{Action, Fault, Snapshot, SnapshotView};
 use support::{World, ledger, read_vm, run, scenario, small};
 
 /// The file names of a run with the epoch taken out.
@@ -313,35 +313,39 @@ async fn debris_of_a_dead_run_is_cleared_and_foreign_snapshots_are_not() {
     drop((vm, backup));
     assert_eq!(world.state().snapshots.len(), 1 + 3 + 3);
 
-    world.back_up(run(3)).await;
-    let state = world.state();
     let of = |number| {
-        state
+        let state = world.state();
+        let of_run = state
             .snapshots
             .iter()
-            .filter(|s| s.tags.get("bacula-azure-vm:job") == Some(&run(number).job))
+            .filter(|s| s.tags.get("bacula-azure-vm:job") == Some(&run(number).job));
+        of_run.count()
+    };
+    let marks = || {
+        let files = fs::read_dir(world.options().state_dir).unwrap();
+        files
+            .filter(|file| {
+                let path = file.as_ref().unwrap().path();
+                path.extension().is_some_and(|extension| extension == "run")
+            })
             .count()
     };
-    assert_eq!((of(1), of(2), of(3)), (3, 0, 3));
-    assert!(
-        state
-            .snapshots
-            .iter()
-            .any(|snapshot| snapshot.name == "by-hand")
-    );
+    // As long as they cannot be looked for, the mark of the dead run goes on telling of them.
+    let refusal = Action::error(403, "AuthorizationFailed");
+    world
+        .emulator
+        .fault(Fault::new("Snapshots_List", refusal).nth(1));
+    world.back_up(run(3)).await;
+    assert_eq!((of(1), of(2), of(3)), (3, 3, 3));
+    assert_eq!(marks(), 2);
+
+    world.back_up(run(4)).await;
+    assert_eq!((of(1), of(2), of(3), of(4)), (0, 0, 3, 3));
+    assert_eq!(marks(), 0);
+    let state = world.state();
+    let by_hand = |snapshot: &SnapshotView| snapshot.name == "by-hand";
+    assert!(state.snapshots.iter().any(by_hand));
     world.assert_settled();
-    let marks = fs::read_dir(world.options().state_dir)
-        .unwrap()
-        .filter(|entry| {
-            entry
-                .as_ref()
-                .unwrap()
-                .path()
-                .extension()
-                .is_some_and(|e| e == "run")
-        })
-        .count();
-    assert_eq!(marks, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

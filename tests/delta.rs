@@ -413,6 +413,23 @@ async fn a_base_that_is_busy_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn beside_a_full_that_may_be_restored_before_it_a_run_builds_on_nothing() {
+    let world = World::new(scenario().vm(small("a"))).await;
+    world.back_up(run(1)).await;
+    let full = world.begin(run(2)).await.unwrap();
+    world.take_notices();
+    let files = world.back_up(incremental(3, 1)).await;
+    assert_eq!(images(&files)[0].0.content, ImageContent::Full);
+    let errors = &world.take_notices()[&Severity::Error];
+    assert!(errors[0].contains(&run(2).job), "{errors:?}");
+
+    full.finish(Outcome::Bad).await.unwrap();
+    let files = world.back_up(incremental(4, 3)).await;
+    assert_ne!(images(&files)[0].0.content, ImageContent::Full);
+    world.assert_settled();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_fallback_the_run_fails_and_leaves_nothing() {
     let world = World::new(scenario().vm(ledger()).vm(small("z"))).await;
     world.back_up(run(1)).await;

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::chain::{Chain, RunRecord};
 use super::run::Context;
 use super::tags::OurSnapshot;
-use super::{Error, Run, snapshot_set};
+use super::{Error, Level, Run, snapshot_set};
 use crate::azure::{Azure, ResourceId};
 use crate::json;
 use crate::notice::with_causes;
@@ -52,6 +52,15 @@ impl Facts {
             Fate::Adopt
         }
     }
+}
+
+/// What a run finds when it begins.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// All that had to go is gone.
+    pub(super) is_clean: bool,
+    /// A run under way that keeps this one from building on anything: see [`OtherRuns::rival`](super::tracker::OtherRuns::rival).
+    pub(super) rival: Option<(String, Level)>,
 }
 
 /// Of listed snapshots those of `chain`: made by this daemon, or recorded here, or made by a daemon that had the job
@@ -106,13 +115,11 @@ fn former_client(
 /// `vms`, the UUIDs of all VMs that the subscription lists; gives back access that nobody uses; takes into the tracker what it does not know, and out of it
 /// what is not there any more. Snapshots of other jobs, other daemons and other people are not touched.
 ///
-/// Returns whether all that had to go is gone.
-///
 /// # Errors
 ///
 /// Cancelled, or the tracker cannot be used. That Azure cannot be asked or refuses is a notice: it does not keep the
 /// run from saving.
-pub(super) async fn clear(context: &Context, vms: &HashSet<&str>) -> Result<bool, Error> {
+pub(super) async fn clear(context: &Context, vms: &HashSet<&str>) -> Result<Found, Error> {
     let Context {
         azure,
         run,
@@ -140,7 +147,7 @@ pub(super) async fn clear(context: &Context, vms: &HashSet<&str>) -> Result<bool
     for snapshot in of_chain(listed.as_deref().unwrap_or_default(), &chain, run) {
         let tags = &snapshot.tags;
         let facts = Facts {
-            alive: others.alive.contains(&tags.job),
+            alive: others.is_alive(&tags.job),
             present: tags.job == run.job,
             recorded: chain.holds(&snapshot.id),
             dead: others.dead.iter().any(|mark| mark.job == tags.job),
@@ -166,9 +173,7 @@ pub(super) async fn clear(context: &Context, vms: &HashSet<&str>) -> Result<bool
         }
     }
     // An earlier attempt at this very run that ended well here, and not for the Director.
-    let earlier = chain
-        .run(&run.job)
-        .filter(|_| !others.alive.contains(&run.job));
+    let earlier = chain.run(&run.job).filter(|_| !others.is_alive(&run.job));
     if let Some(earlier) = earlier {
         clear.extend(
             ids(earlier)
@@ -225,7 +230,9 @@ pub(super) async fn clear(context: &Context, vms: &HashSet<&str>) -> Result<bool
             clear.len()
         ));
     }
-    let is_clean = snapshot_set::delete(azure, &clear, notices).await;
+    let rival = others.rival(run).cloned();
+    // Without a list nobody knows what the dead have left; their marks must go on telling.
+    let is_clean = snapshot_set::delete(azure, &clear, notices).await && listed.is_some();
     if is_clean {
         for mark in others.dead {
             mark.remove()?;
@@ -234,7 +241,7 @@ pub(super) async fn clear(context: &Context, vms: &HashSet<&str>) -> Result<bool
     if azure.cancellation().is_cancelled() {
         return Err(Error::Cancelled);
     }
-    Ok(is_clean)
+    Ok(Found { is_clean, rival })
 }
 
 /// Whether the disk of a snapshot whose VM is not listed is gone, or belongs to nobody: then nothing will ever be built
@@ -279,7 +286,6 @@ mod tests {
     use super::super::tags::SnapshotTags;
     use super::super::tags::tests::tags;
     use super::*;
-    use crate::backup::Level;
 
     #[test]
     fn only_what_is_surely_of_no_use_is_cleared() {

@@ -38,6 +38,8 @@ pub(super) struct Context {
     pub(super) tracker: Tracker,
     /// The earlier runs of the job, as known when this one began, after the debris was cleared.
     chain: Arc<Chain>,
+    /// A run of the job under way that keeps this one from building on anything, and its level.
+    rival: Option<(String, Level)>,
     /// All reading of the run: one budget, images in the order in which they are sent.
     pub(super) queue: ReadQueue,
     /// Where the snapshots are copied to before they are read, if they are.
@@ -53,6 +55,13 @@ impl Context {
     ///
     /// Why there is no base, for the notice: the disk is then saved in full, or the run fails.
     pub(super) fn base(&self, vm: &str, disk: &str) -> Result<Option<Base>, String> {
+        if let Some((job, level)) = &self.rival {
+            return Err(format!(
+                "run {job} of this job, level {}, began before it and is still under way, so what the Director restores \
+                 before this run is not known (Maximum Concurrent Jobs = 1 in the Job resource prevents this)",
+                level.as_str()
+            ));
+        }
         base(&self.chain, &self.run, vm, disk)
     }
 
@@ -169,12 +178,15 @@ impl Backup {
             notices,
             tracker,
             chain: Arc::new(chain),
+            rival: None,
             queue,
             staging,
             started: seconds(SystemTime::now()),
         };
         let vms = candidates.iter().map(|vm| vm.uuid.as_str()).collect();
-        let swept = debris::clear(&context, &vms).await?;
+        let found = debris::clear(&context, &vms).await?;
+        let swept = found.is_clean;
+        context.rival = found.rival;
         let selection = &context.options.selection;
         let selected = match select(candidates, selection, &context.notices) {
             Ok(selected) => selected,
@@ -186,9 +198,9 @@ impl Backup {
             }
         };
         if let Some(staging) = &context.staging {
-            let alive = context.tracker.other_runs(&context.run).await?.alive;
+            let others = context.tracker.other_runs(&context.run).await?;
             staging
-                .clear_debris(&context.azure, &alive, &context.notices)
+                .clear_debris(&context.azure, &others, &context.notices)
                 .await?;
         }
         context.chain = Arc::new(context.recorded().await?);

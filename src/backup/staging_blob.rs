@@ -14,6 +14,7 @@ use super::exported::ExportedImage;
 use super::run::Context;
 use super::snapshot_set::OpenSnapshot;
 use super::tags::{chain_name, short_hash};
+use super::tracker::OtherRuns;
 use super::{Error, Run};
 use crate::azure::blob_copy::{BlobCopy, CopyStatus};
 use crate::azure::connection_string::ConnectionString;
@@ -102,7 +103,7 @@ impl StagingContainer {
         format!("{chain}/")
     }
 
-    /// Deletes what earlier runs of this chain left; `alive` names those that are under way, other Plugin lines of this
+    /// Deletes what earlier runs of this chain left; `others` names those that are under way, other Plugin lines of this
     /// job among them. A failure is a notice: it does not keep the run from saving.
     ///
     /// # Errors
@@ -111,10 +112,10 @@ impl StagingContainer {
     pub(super) async fn clear_debris(
         &self,
         azure: &Azure,
-        alive: &[String],
+        others: &OtherRuns,
         notices: &Notices,
     ) -> Result<(), Error> {
-        let cleared = self.try_clear_debris(azure, alive, notices).await;
+        let cleared = self.try_clear_debris(azure, others, notices).await;
         match cleared {
             Err(error) if error.is_cancelled() => return Err(Error::Cancelled),
             Err(error) => notices.warning(format!(
@@ -129,7 +130,7 @@ impl StagingContainer {
     async fn try_clear_debris(
         &self,
         azure: &Azure,
-        alive: &[String],
+        others: &OtherRuns,
         notices: &Notices,
     ) -> Result<(), azure::Error> {
         let container = self.container(azure)?;
@@ -137,7 +138,7 @@ impl StagingContainer {
             let ours = listed.metadata(CLIENT) == Some(&*self.client);
             let dead = listed
                 .metadata(JOB)
-                .is_some_and(|job| alive.iter().all(|alive| alive != job));
+                .is_some_and(|job| !others.is_alive(job));
             if ours && dead {
                 notices.info(format!(
                     "deleting blob {} in {container}, which an earlier run of this job left",

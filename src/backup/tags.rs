@@ -12,7 +12,7 @@ use super::export::Disk;
 use super::run::Context;
 use super::select::Candidate;
 use crate::azure::ResourceId;
-use crate::document::Slot;
+use crate::document::{END_OF_DATES, Slot};
 use crate::json;
 
 /// What the name of every tag of ours begins with.
@@ -111,17 +111,21 @@ impl SnapshotTags {
                 .and_then(|(_, value)| value.as_str())
                 .map(str::to_owned)
         };
+        let seconds = |name: &str| {
+            let seconds = get(name)?.parse::<u64>().ok()?;
+            (seconds < END_OF_DATES).then_some(seconds)
+        };
         Some(Self {
             client: get("client")?,
             chain: get("chain")?,
             job: get("job")?,
             level: Level::from_str(&get("level")?)?,
-            started: get("started")?.parse().ok()?,
+            started: seconds("started")?,
             previous: get("previous"),
             full: get("full"),
             vm: get("vm")?,
             vm_name: get("vm-name")?,
-            epoch: get("epoch")?.parse().ok()?,
+            epoch: seconds("epoch")?,
             disk: get("disk")?,
             slot: match &*get("slot")? {
                 "os" => Slot::Os,
@@ -157,14 +161,22 @@ pub(super) struct OurSnapshot {
 }
 
 impl OurSnapshot {
-    /// `None` if it is not ours.
+    /// `None` if it is not ours. People copy snapshots together with their tags; the source of a copy is no disk.
     pub(super) fn from_listed(snapshot: &Value) -> Option<Self> {
         let tags = SnapshotTags::of_snapshot(snapshot)?;
-        let source = json::text(snapshot, "/properties/creationData/sourceResourceId");
+        let id = ResourceId::parse(json::text(snapshot, "/id")?)?;
+        let source = json::text(snapshot, "/properties/creationData/sourceResourceId")
+            .and_then(ResourceId::parse);
+        let is_copy = source
+            .as_ref()
+            .is_some_and(|source| source.is_type("Microsoft.Compute/snapshots"));
+        if is_copy {
+            return None;
+        }
         let created = json::text(snapshot, "/properties/timeCreated").unwrap_or_default();
         Some(Self {
-            id: ResourceId::parse(json::text(snapshot, "/id")?)?,
-            source: source.and_then(ResourceId::parse),
+            id,
+            source,
             size: json::integer(snapshot, "/properties/diskSizeBytes").unwrap_or_default(),
             created: seconds_of(created).unwrap_or(tags.epoch),
             tags,
@@ -319,6 +331,29 @@ pub(super) mod tests {
         for other in [other_run, other_disk, other_client, other_vm, later_line] {
             assert_ne!(name, other.snapshot_name());
         }
+    }
+
+    #[test]
+    fn a_copy_and_a_snapshot_with_other_tags_are_not_ours() {
+        let listed = |name: &str, tags: &SnapshotTags, source: &str| {
+            let id = |kind, name| ResourceId::new("s", "g", kind, name);
+            OurSnapshot::from_listed(&json!({
+                "id": id("Microsoft.Compute/snapshots", name).as_str(),
+                "tags": tags.to_json(),
+                "properties": { "creationData": { "sourceResourceId": id(source, "from").as_str() } },
+            }))
+        };
+        let (disk, snapshot) = ("Microsoft.Compute/disks", "Microsoft.Compute/snapshots");
+        let name = tags().snapshot_name();
+        let ours = listed(&name.to_uppercase(), &tags(), disk).expect("ours");
+        assert_eq!(ours.tags, tags());
+        assert_eq!(ours.source.expect("a disk").name(), "from");
+        assert!(listed(&name, &tags(), snapshot).is_none());
+        let absurd = SnapshotTags {
+            epoch: u64::MAX,
+            ..tags()
+        };
+        assert!(listed(&absurd.snapshot_name(), &absurd, disk).is_none());
     }
 
     #[test]

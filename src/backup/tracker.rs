@@ -22,7 +22,8 @@ use tokio::time::{Instant, sleep};
 
 use super::chain::{Chain, ChainKey};
 use super::tags::{chain_name, short_hash};
-use super::{Error, Run};
+use super::{Error, Level, Run};
+use crate::document::END_OF_DATES;
 use crate::notice::Notices;
 
 const VERSION: u32 = 1;
@@ -108,8 +109,16 @@ impl State {
         }
         serde_json::from_slice::<Self>(text)
             .ok()
-            .filter(|state| state.version == VERSION)
+            .filter(|state| state.version == VERSION && state.has_dates())
             .ok_or(Unreadable::Damaged)
+    }
+
+    /// Whether all times can be ones, so that there is room for later ones.
+    fn has_dates(&self) -> bool {
+        let runs = self.chains.iter().flat_map(|chain| &chain.runs);
+        let started = runs.map(|run| &run.started);
+        let mut times = self.epochs.values().chain(started);
+        times.all(|&time| time < END_OF_DATES)
     }
 
     pub(super) fn chains(&self) -> &[Chain] {
@@ -258,6 +267,7 @@ impl Tracker {
         let text = MarkText {
             client: run.client.clone(),
             job: run.job.clone(),
+            level: run.level,
         };
         file.set_len(0)
             .and_then(|()| Ok(serde_json::to_writer(&mut file, &text)?))
@@ -296,7 +306,7 @@ impl Tracker {
             if file.read_to_string(&mut text).is_err() {
                 continue;
             }
-            let Ok(MarkText { client, job }) = serde_json::from_str(&text) else {
+            let Ok(MarkText { client, job, level }) = serde_json::from_str(&text) else {
                 continue;
             };
             if client != run.client || chain_name(&job) != chain_name(&run.job) {
@@ -310,7 +320,7 @@ impl Tracker {
                 };
                 runs.dead.push(mark);
             } else {
-                runs.alive.push(job);
+                runs.alive.push((job, level));
             }
         }
         Ok(runs)
@@ -322,14 +332,35 @@ impl Tracker {
 pub(super) struct OtherRuns {
     /// Marks of runs whose process is gone; held now, so that nobody else clears them too.
     pub(super) dead: Vec<RunMark>,
-    /// Unique names of runs that are under way.
-    pub(super) alive: Vec<String>,
+    /// Unique names and levels of runs that are under way.
+    pub(super) alive: Vec<(String, Level)>,
+}
+
+impl OtherRuns {
+    /// Whether a run of this unique name is under way.
+    pub(super) fn is_alive(&self, job: &str) -> bool {
+        self.alive.iter().any(|(alive, _)| alive == job)
+    }
+
+    /// A run under way that `present`, which began later, cannot build on, but that the Director restores before
+    /// `present` and instead of what `present` builds on, if it ends well.
+    pub(super) fn rival(&self, present: &Run) -> Option<&(String, Level)> {
+        self.alive.iter().find(|(job, level)| {
+            *job != present.job
+                && match present.level {
+                    Level::Full => false,
+                    Level::Differential => *level == Level::Full,
+                    Level::Incremental => *level != Level::Incremental,
+                }
+        })
+    }
 }
 
 #[derive(Serialize, Deserialize)]
 struct MarkText {
     client: String,
     job: String,
+    level: Level,
 }
 
 /// The mark of a run. Dropping it frees the lock and leaves the file: the run counts as dead.
@@ -369,7 +400,6 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::backup::Level;
 
     fn run(job: &str) -> Run {
         Run {
@@ -437,6 +467,10 @@ mod tests {
         assert!(notices.pop().is_some());
         assert!(folder.path().join("tracker.damaged.json").exists());
 
+        let edited = r#"{"version":1,"epochs":{"vm":18446744073709551615},"chains":[]}"#;
+        fs::write(tracker.path(), edited).unwrap();
+        assert_eq!(tracker.read(&notices).await.unwrap(), State::default());
+
         fs::write(tracker.path(), r#"{"version":2,"runs":[]}"#).unwrap();
         assert!(tracker.read(&notices).await.is_err());
         assert!(tracker.path().exists());
@@ -473,7 +507,20 @@ mod tests {
         let found = tracker.other_runs(&present).await.unwrap();
         let dead: Vec<_> = found.dead.iter().map(|mark| mark.job.as_str()).collect();
         assert_eq!(dead, ["job.2026-01-01_00.00.00_01"]);
-        assert_eq!(found.alive, ["job.2026-01-01_00.00.00_02"]);
+        assert_eq!(
+            found.alive,
+            [("job.2026-01-01_00.00.00_02".to_owned(), Level::Full)]
+        );
+        assert!(found.is_alive("job.2026-01-01_00.00.00_02"));
+        let rival = |level| {
+            found.rival(&Run {
+                level,
+                ..present.clone()
+            })
+        };
+        assert_eq!(rival(Level::Full), None);
+        assert_eq!(rival(Level::Differential), found.alive.first());
+        assert_eq!(rival(Level::Incremental), found.alive.first());
         // While it is held, nobody else takes it for dead.
         assert!(tracker.other_runs(&present).await.unwrap().dead.is_empty());
     }
@@ -490,7 +537,12 @@ mod tests {
         };
         let _second = tracker.mark(&second_line).await.unwrap();
         let found = tracker.other_runs(&second_line).await.unwrap();
-        assert_eq!(found.alive, ["job"]);
-        assert!(found.dead.is_empty());
+        assert!(found.is_alive("job") && found.dead.is_empty());
+        // Another Plugin line of the same run.
+        let present = Run {
+            level: Level::Incremental,
+            ..second_line
+        };
+        assert_eq!(found.rival(&present), None);
     }
 }

@@ -35,7 +35,7 @@ impl Chain {
         } = &image.content
         {
             changes.push(Arc::clone(image));
-            image = base_of(runs, image, *base_epoch)
+            image = base_of(runs, image, *base_epoch, base_job)
                 .ok_or_else(|| missing_link(runs, image, *base_epoch, base_job))?;
         }
         changes.reverse();
@@ -64,16 +64,27 @@ pub(super) fn links<'a>(
     runs: &'a Runs,
     newest: &'a Arc<SavedImage>,
 ) -> impl Iterator<Item = &'a Arc<SavedImage>> {
-    std::iter::successors(Some(newest), |image| match image.content {
+    std::iter::successors(Some(newest), |image| match &image.content {
         SavedContent::Full => None,
-        SavedContent::Delta { base_epoch, .. } => base_of(runs, image, base_epoch),
+        SavedContent::Delta {
+            base_epoch,
+            base_job,
+            ..
+        } => base_of(runs, image, *base_epoch, base_job),
     })
 }
 
-/// Ends, since a base is always older: see `saved`.
-fn base_of<'a>(runs: &'a Runs, image: &SavedImage, base_epoch: u64) -> Option<&'a Arc<SavedImage>> {
+/// Ends, since a base is always older: see `saved`. The job counts too, since two File Daemons may have saved the virtual
+/// machine in the same second.
+fn base_of<'a>(
+    runs: &'a Runs,
+    image: &SavedImage,
+    base_epoch: u64,
+    base_job: &str,
+) -> Option<&'a Arc<SavedImage>> {
     let run = runs.get(&base_epoch)?.as_ref().ok()?;
     run.image_of(&image.disk_unique_id)
+        .filter(|_| run.job == base_job)
         .filter(|base| base.size <= image.size)
 }
 
@@ -94,6 +105,11 @@ fn missing_link(runs: &Runs, image: &SavedImage, base_epoch: u64, base_job: &str
                 "{needs}, whose configuration document {base_epoch}_conf cannot be used: {reason}"
             )
         }
+        Some(Ok(run)) if run.job != base_job => format!(
+            "{needs}, and {base_epoch}_conf came from job {}, which saved this virtual machine in the same second; mark the \
+             files of job {base_job} instead",
+            run.job
+        ),
         Some(Ok(run)) => match run.image_of(&image.disk_unique_id) {
             None => {
                 format!("{needs}, which did not save this disk; restore another point in time")
@@ -166,6 +182,16 @@ mod tests {
         runs.insert(2, SavedRun::new(&other, b""));
         let reason = chain_of(&runs, 4).unwrap_err();
         assert!(reason.contains("did not save this disk"), "{reason}");
+
+        // Another File Daemon saved the same disk in the same second.
+        let mut foreign = document(2, &[("osdisk", json!("os"), "u", json!("full"))]);
+        foreign.job = "job-x".into();
+        runs.insert(2, SavedRun::new(&foreign, b""));
+        let reason = chain_of(&runs, 4).unwrap_err();
+        assert!(
+            reason.contains("came from job job-x") && reason.contains("files of job job-2"),
+            "{reason}"
+        );
 
         let mut larger = document(2, &[("osdisk", json!("os"), "u", json!("full"))]);
         larger.images[0].size_bytes *= 2;

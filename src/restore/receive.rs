@@ -430,7 +430,13 @@ impl Restore {
         self.azure
             .resource_group(group)
             .await
-            .map_err(|source| Error::azure(format!("read resource group {group}"), source))?;
+            .map_err(|source| {
+                let action = format!(
+                    "read resource group {group}, in which the virtual machine was saved and must be restored (make an empty \
+                     one if it is gone)"
+                );
+                Error::azure(action, source)
+            })?;
         build::check_name(&self.azure, plan).await
     }
 }

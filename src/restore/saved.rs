@@ -7,15 +7,12 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use crate::document::{Document, FORMAT, ImageContent, ImageRecord, Slot};
+use crate::document::{Document, END_OF_DATES, FORMAT, ImageContent, ImageRecord, Slot};
 use crate::json;
 use crate::range::ByteRange;
 
 /// 64 TiB, the largest Ultra disk ("Azure managed disk types").
 const LARGEST_DISK: u64 = 64 << 40;
-
-/// 1 January 10000, in seconds since 1970: no date is written from here on.
-const END_OF_DATES: u64 = 253_402_300_800;
 
 /// One run of a backup, as far as chains are concerned.
 #[derive(Debug)]
