@@ -56,6 +56,12 @@ impl ByteRange {
         self.end - self.start
     }
 
+    /// What lies in both.
+    #[must_use]
+    pub fn intersection(self, other: Self) -> Option<Self> {
+        Self::new(self.start.max(other.start), self.end.min(other.end))
+    }
+
     /// Whether both ends are multiples of `unit` bytes.
     #[must_use]
     pub fn is_aligned(self, unit: u64) -> bool {

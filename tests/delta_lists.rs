@@ -35,6 +35,8 @@ struct Case {
     base: Vec<u8>,
     target: Vec<u8>,
     pages: Vec<Vec<Listed>>,
+    /// What the target has allocated behind the end of the base.
+    grown: Vec<Vec<Listed>>,
     /// Bytes of the disk that are listed as written.
     written: u64,
 }
@@ -88,6 +90,7 @@ impl Case {
         }
         let mut case = Self {
             pages: Vec::new(),
+            grown: Vec::new(),
             written: changes
                 .iter()
                 .filter(|&&change| change == Change::Written)
@@ -96,6 +99,11 @@ impl Case {
             base: with_footer(base),
             target: with_footer(target),
         };
+        case.grown = pages(&grown(&changes, before, random), random);
+        // A service may leave out of a difference what the base does not have at all.
+        if random.bool() {
+            changes[before..].fill(Change::None);
+        }
         case.pages = pages(&list(&changes, random), random);
         case
     }
@@ -121,9 +129,9 @@ impl Case {
         true
     }
 
-    fn page(&self, number: usize) -> String {
+    fn page(pages: &[Vec<Listed>], number: usize) -> String {
         let mut xml = String::from("\u{feff}<?xml version=\"1.0\" encoding=\"utf-8\"?><PageList>");
-        for &(start, end, written) in &self.pages[number] {
+        for &(start, end, written) in &pages[number] {
             let name = if written { "PageRange" } else { "ClearRange" };
             let last = end as i64 - 1;
             write!(
@@ -132,7 +140,7 @@ impl Case {
             )
             .unwrap();
         }
-        if number + 1 < self.pages.len() {
+        if number + 1 < pages.len() {
             write!(xml, "<NextMarker>p/{} &amp;+=</NextMarker>", number + 1).unwrap();
         }
         xml.push_str("</PageList>");
@@ -171,6 +179,19 @@ fn list(changes: &[Change], random: &mut Rng) -> Vec<Listed> {
         _ => {}
     }
     list
+}
+
+/// What is allocated from sector `before` on; what begins before it is cut there or not.
+fn grown(changes: &[Change], before: usize, random: &mut Rng) -> Vec<Listed> {
+    let mut grown = list(changes, random);
+    let start = before * SECTOR;
+    grown.retain(|&(_, end, written)| written && end > start);
+    if random.bool()
+        && let Some(first) = grown.first_mut()
+    {
+        first.0 = first.0.max(start);
+    }
+    grown
 }
 
 fn pages(list: &[Listed], random: &mut Rng) -> Vec<Vec<Listed>> {
@@ -272,16 +293,20 @@ fn answer(
     }
     if query.get("comp").is_some_and(|comp| comp == "pagelist") {
         assert_eq!(which, "target");
-        assert_eq!(
-            headers["x-ms-previous-snapshot-url"],
-            format!("http://{address}/base/{seed}?sig=a%2Bb")
-        );
+        let pages = if let Some(base) = headers.get("x-ms-previous-snapshot-url") {
+            assert_eq!(*base, format!("http://{address}/base/{seed}?sig=a%2Bb"));
+            &case.pages
+        } else {
+            let (grown, end) = (case.base.len() - SECTOR, case.target.len() - SECTOR);
+            assert_eq!(headers["x-ms-range"], format!("bytes={grown}-{}", end - 1));
+            &case.grown
+        };
         let page = query.get("marker").map_or(0, |marker| {
             let number = marker.strip_prefix("p/").unwrap();
             number.strip_suffix(" &+=").unwrap().parse().unwrap()
         });
         let length = format!("x-ms-blob-content-length: {}\r\n", content.len());
-        return with_body("200 OK", length, case.page(page).as_bytes());
+        return with_body("200 OK", length, Case::page(pages, page).as_bytes());
     }
     let range = headers["x-ms-range"].strip_prefix("bytes=").unwrap();
     let (first, last) = range.split_once('-').unwrap();
@@ -408,6 +433,7 @@ async fn an_image_that_is_no_fixed_vhd_is_refused() {
             base: image,
             target: Vec::new(),
             pages: Vec::new(),
+            grown: Vec::new(),
             written: 0,
         };
         server

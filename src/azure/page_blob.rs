@@ -180,6 +180,15 @@ impl PageBlob {
         PageList::new(self.clone(), None)
     }
 
+    /// The page ranges that overlap with `window`, page by page, cut to it.
+    #[must_use]
+    pub fn page_list_within(&self, window: ByteRange) -> PageList {
+        PageList {
+            window: Some(window),
+            ..self.page_list()
+        }
+    }
+
     /// What changed since `base`, page by page: both kinds of range, in address order.
     #[must_use]
     pub fn page_list_diff(&self, base: &Self) -> PageList {
@@ -354,6 +363,8 @@ fn content_range(text: &str) -> Option<(u64, u64, u64)> {
 pub struct PageList {
     blob: PageBlob,
     base: Option<PageBlob>,
+    /// What alone is listed.
+    window: Option<ByteRange>,
     marker: Option<String>,
     position: u64,
     /// Pages without a range since the last one with any.
@@ -366,6 +377,7 @@ impl PageList {
         Self {
             blob,
             base,
+            window: None,
             marker: None,
             position: 0,
             empty: 0,
@@ -405,7 +417,7 @@ impl PageList {
                 .same_length(now)
                 .map_err(|defect| Error::invalid_answer(subject.operation, &self.blob, defect))?;
         }
-        let page = PageListPage::parse(&answer.body, self.position, length)
+        let mut page = PageListPage::parse(&answer.body, self.position, length)
             .map_err(|text| subject.invalid(text))?;
         if page.marker.is_some() && page.marker == self.marker {
             return Err(subject.invalid("the list repeats a page: its marker was not heeded"));
@@ -425,6 +437,14 @@ impl PageList {
         }
         self.done = page.marker.is_none();
         self.marker = page.marker;
+        if let Some(window) = self.window {
+            // Whether the service cuts the ranges at the ends of the window is not documented.
+            page.ranges.retain_mut(|page| {
+                let inside = page.range.intersection(window);
+                page.range = inside.unwrap_or(page.range);
+                inside.is_some()
+            });
+        }
         Ok(Some(page.ranges))
     }
 
@@ -450,7 +470,7 @@ impl PageList {
         let call = blob::page_blob_get_page_ranges(
             &shared.location,
             versions,
-            None,
+            self.window,
             self.marker.as_deref(),
             Some(LIST_PAGE),
         );

@@ -23,6 +23,8 @@ const MOST_READ: usize = 1 << 20;
 pub(super) struct RangeLists {
     /// Size of the disk in bytes; what lies behind it is the VHD's footer.
     size: u64,
+    /// Where the part begins that the disk has grown by since its base.
+    grown_from: u64,
     most_read: usize,
     most_cleared: usize,
     /// Ascending and disjoint, neighbours joined.
@@ -39,6 +41,7 @@ impl RangeLists {
     pub(super) fn new(size: u64, most_cleared: usize) -> Self {
         Self {
             size,
+            grown_from: size,
             most_read: MOST_READ,
             most_cleared,
             read: Vec::new(),
@@ -46,6 +49,11 @@ impl RangeLists {
             written_bytes: 0,
             cleared_bytes: 0,
         }
+    }
+
+    /// The base has `grown_from` bytes only: from there on [`add_allocated`](Self::add_allocated) counts as written.
+    pub(super) fn grown_from(self, grown_from: u64) -> Self {
+        Self { grown_from, ..self }
     }
 
     /// Takes the next entry of a list, which is ascending and disjoint.
@@ -56,7 +64,10 @@ impl RangeLists {
         };
         match page.kind {
             PageRangeKind::Written => {
-                self.written_bytes += range.len();
+                self.written_bytes += range
+                    .end()
+                    .min(self.grown_from)
+                    .saturating_sub(range.start());
                 push_joined(&mut self.read, range);
                 self.bound_read();
             }
@@ -71,9 +82,23 @@ impl RangeLists {
         }
     }
 
+    /// Takes the next entry of the list of what is allocated in the grown part, after the list of changes, with which it
+    /// may overlap.
+    pub(super) fn add_allocated(&mut self, range: ByteRange) {
+        let Some(range) = ByteRange::new(range.start(), range.end().min(self.size)) else {
+            return;
+        };
+        self.written_bytes += range.len();
+        self.read.push(range);
+        if self.read.len() > self.most_read {
+            self.unite();
+        }
+    }
+
     /// At the end of the list: keeps the bounds, and adds the last sector, so that the data ends where the disk does.
     pub(super) fn finish(mut self) -> Self {
         self.bound_cleared();
+        self.unite();
         if self.read.last().is_none_or(|last| last.end() < self.size) {
             // Smaller than a sector only if the footer lies; then the plan is the whole image.
             self.read
@@ -101,7 +126,11 @@ impl RangeLists {
             }
             taken
         }));
-        // Two ascending runs, which this sort merges. They overlap where neighbours were joined before.
+        self.unite();
+    }
+
+    /// Makes one list of two ascending runs, which may overlap.
+    fn unite(&mut self) {
         self.read.sort();
         join(&mut self.read, 0);
         self.bound_read();
@@ -244,6 +273,33 @@ mod tests {
         assert_eq!(lists.cleared.len(), 1000);
         assert!(lists.cleared.iter().all(|range| range.len() == 7 * 512));
         assert!(lists.read.len() <= 5001);
+    }
+
+    #[test]
+    fn what_is_allocated_in_the_grown_part_is_read_whether_listed_as_changed_or_not() {
+        let range = |start, end| ByteRange::new(start, end).unwrap();
+        let mut lists = RangeLists::new(8192, 10).grown_from(4096);
+        for (start, end, kind) in [
+            (0, 512, Written),
+            (3584, 5120, Written),
+            (6144, 6656, Cleared),
+        ] {
+            let range = range(start, end);
+            lists.add(PageRange { range, kind });
+        }
+        lists.add_allocated(range(4096, 5632));
+        lists.add_allocated(range(7168, 8704));
+        let lists = lists.finish();
+        assert_eq!(pairs(&lists.read), [(0, 512), (3584, 5632), (7168, 8192)]);
+        assert_eq!(pairs(&lists.cleared), [(6144, 6656)]);
+        assert_eq!(lists.written_bytes, 512 + 512 + 1536 + 1024);
+
+        let mut lists = RangeLists::new(1 << 40, 0).grown_from(0);
+        lists.most_read = 1000;
+        for number in 0..50_000 {
+            lists.add_allocated(range(number * 4096, number * 4096 + 512));
+            assert!(lists.read.len() <= 1000);
+        }
     }
 
     proptest! {

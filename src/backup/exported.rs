@@ -136,7 +136,7 @@ impl ExportedImage {
     }
 
     /// What to do to the image of `base`, an earlier snapshot of the same disk. Beyond `most_cleared` ranges, the
-    /// smallest cleared ones are read instead of being named.
+    /// smallest cleared ones are read instead of being named. Where the disk has grown, all that is allocated is read.
     ///
     /// # Errors
     ///
@@ -146,10 +146,21 @@ impl ExportedImage {
             let action = format!("list changes of {} since {}", self.what, base.what);
             Error::azure(action, source)
         };
-        let mut lists = RangeLists::new(self.size, most_cleared);
+        let mut lists = RangeLists::new(self.size, most_cleared).grown_from(base.size);
         let mut list = self.blob.page_list_diff(&base.blob);
         while let Some(page) = list.next_page().await.map_err(failed)? {
             page.into_iter().for_each(|page| lists.add(page));
+        }
+        // Whether a difference covers what the base does not have at all is not documented, and a list that leaves it out
+        // looks like any other.
+        if let Some(grown) = ByteRange::new(base.size, self.size) {
+            let mut list = self.blob.page_list_within(grown);
+            while let Some(page) = list.next_page().await.map_err(failed)? {
+                let written = |page: &PageRange| page.kind == PageRangeKind::Written;
+                page.into_iter()
+                    .filter(written)
+                    .for_each(|page| lists.add_allocated(page.range));
+            }
         }
         let lists = lists.finish();
         Ok(Changes {
