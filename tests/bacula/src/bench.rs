@@ -4,13 +4,16 @@ use anyhow::{Result, ensure};
 use mock_server::Scenario;
 
 use crate::cloud::Cloud;
-use crate::console::JobReport;
+use crate::console::{JobReport, RestoreRequest};
 use crate::daemon::Generation;
 use crate::plugin::plugin;
 use crate::sandbox::{JobDefinition, Sandbox, SandboxConfig};
 
 /// Name of the job that [`Bench::start`] defines.
 pub const JOB: &str = "azure";
+
+/// Name of restored VMs. Its length is one with which 9.6 with SQLite does not lose the restore options.
+pub const RESTORED: &str = "restored";
 
 /// A world in the emulator and private daemons with the plugin.
 #[derive(Debug)]
@@ -67,6 +70,32 @@ impl Bench {
     pub fn full(&self) -> Result<JobReport> {
         let report = self.sandbox.backup(JOB, "Full")?;
         ensure!(report.is_clean(), "the backup failed:\n{}", report.log);
+        Ok(report)
+    }
+
+    /// Restores these jobs as a VM of another name and compares its disks with `expected` ([`Cloud::digests`]); the VM
+    /// is deleted afterwards.
+    ///
+    /// # Errors
+    ///
+    /// The restore is not clean, or a disk differs; with the job log.
+    pub fn restore_equals(&self, jobs: &[u32], expected: &[String]) -> Result<JobReport> {
+        let report = self.sandbox.restore(&RestoreRequest {
+            jobs: jobs.to_vec(),
+            ..RestoreRequest::named(RESTORED)
+        })?;
+        ensure!(
+            report.is_clean(),
+            "the restore of {jobs:?} failed:\n{}",
+            report.log
+        );
+        let restored = self.cloud.digests(RESTORED)?;
+        ensure!(
+            restored == expected,
+            "the disks restored from {jobs:?} differ: {restored:?} instead of {expected:?}\n{}",
+            report.log
+        );
+        self.cloud.delete_vm(RESTORED)?;
         Ok(report)
     }
 }

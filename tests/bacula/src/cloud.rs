@@ -165,6 +165,34 @@ impl Cloud {
         Ok(())
     }
 
+    /// Deletes all snapshots, as somebody might who wants to save money.
+    ///
+    /// # Errors
+    ///
+    /// ARM refuses.
+    pub fn delete_snapshots(&self) -> Result<()> {
+        for snapshot in self.state().snapshots {
+            self.delete(&snapshot.id, DISK_API)?;
+        }
+        Ok(())
+    }
+
+    /// What the disks of a VM hold, as digests: the OS disk, then data disks by LUN.
+    ///
+    /// # Errors
+    ///
+    /// There is no such VM.
+    pub fn digests(&self, vm: &str) -> Result<Vec<String>> {
+        let state = self.state();
+        let vm = state
+            .vm(vm)
+            .with_context(|| format!("find VM {vm}: not there"))?;
+        std::iter::once(&vm.os_disk)
+            .chain(vm.data_disks.values())
+            .map(|disk| Ok(self.emulator.disk_digest(&disk.id)?))
+            .collect()
+    }
+
     /// Sends a DELETE to ARM.
     fn delete(&self, id: &str, api_version: &str) -> Result<()> {
         let url = format!("{}{id}?api-version={api_version}", self.emulator.http_url());

@@ -22,6 +22,10 @@ const LOG_LIMIT: Duration = Duration::from_secs(10);
 pub struct JobReport {
     /// Catalog number.
     pub id: u32,
+    /// Unique name.
+    pub name: String,
+    /// Letter of the level: `F`, `I`, `D`.
+    pub level: char,
     /// Letter: `T` OK, `E` error, `f` fatal, `A` cancelled, `I` incomplete.
     pub status: char,
     /// Errors counted; an OK job with errors is "OK -- with warnings".
@@ -58,8 +62,21 @@ impl JobReport {
 pub struct RestoreRequest {
     /// Jobs to restore from, in this order.
     pub jobs: Vec<u32>,
+    /// Further words of the `restore` command, such as `where=/tmp`; with no jobs, how they are selected.
+    pub arguments: String,
     /// Values for the plugin's restore options, by name.
     pub plugin_options: Vec<(String, String)>,
+}
+
+impl RestoreRequest {
+    /// A restore of a VM under this name.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        Self {
+            plugin_options: vec![("new_hostname".into(), name.into())],
+            ..Self::default()
+        }
+    }
 }
 
 impl Sandbox {
@@ -115,6 +132,15 @@ impl Sandbox {
         self.start_job(&format!("run job=\"{job}\" level={level} yes\n"))
     }
 
+    /// Says something to `bconsole` that it answers at once.
+    ///
+    /// # Errors
+    ///
+    /// See [`Sandbox::console`].
+    pub fn ask(&self, commands: &str) -> Result<String> {
+        self.console(&format!("{commands}\n"), Duration::from_secs(60))
+    }
+
     /// Cancels a running job and waits for its end; the report's time starts with the cancel.
     ///
     /// # Errors
@@ -133,9 +159,14 @@ impl Sandbox {
     /// The job cannot be started or does not end in time. A job that *fails* is a report.
     pub fn restore(&self, request: &RestoreRequest) -> Result<JobReport> {
         let ids: Vec<String> = request.jobs.iter().map(ToString::to_string).collect();
+        let jobs = if ids.is_empty() {
+            String::new()
+        } else {
+            format!("jobid={}", ids.join(","))
+        };
         let restore = format!(
-            "restore jobid={} client={CLIENT} restorejob={RESTORE_JOB} all done",
-            ids.join(",")
+            "restore {jobs} client={CLIENT} restorejob={RESTORE_JOB} {} all done",
+            request.arguments
         );
         if request.plugin_options.is_empty() {
             return self.run(&format!("{restore} yes\n"));
@@ -176,13 +207,23 @@ impl Sandbox {
             .collect())
     }
 
-    fn run(&self, commands: &str) -> Result<JobReport> {
+    /// Starts a job by these commands and waits for its end.
+    ///
+    /// # Errors
+    ///
+    /// The job cannot be started or does not end in time. A job that *fails* is a report.
+    pub fn run(&self, commands: &str) -> Result<JobReport> {
         let started = Instant::now();
         let id = self.start_job(commands)?;
         self.wait(id, started)
     }
 
-    fn start_job(&self, commands: &str) -> Result<u32> {
+    /// Starts a job by these commands; returns its number.
+    ///
+    /// # Errors
+    ///
+    /// The job cannot be started.
+    pub fn start_job(&self, commands: &str) -> Result<u32> {
         let answer = self.console(commands, Duration::from_secs(60))?;
         let (_, id) = answer
             .lines()
@@ -191,7 +232,12 @@ impl Sandbox {
         Ok(id.trim().parse()?)
     }
 
-    fn wait(&self, id: u32, started: Instant) -> Result<JobReport> {
+    /// Waits for the end of a job that was started at `started`.
+    ///
+    /// # Errors
+    ///
+    /// It does not end in time.
+    pub fn wait(&self, id: u32, started: Instant) -> Result<JobReport> {
         self.console(
             &format!("wait jobid={id} timeout={}\n", JOB_LIMIT.as_secs()),
             JOB_LIMIT + Duration::from_secs(10),
@@ -212,6 +258,8 @@ impl Sandbox {
         }
         Ok(JobReport {
             id,
+            name: text("Job").to_owned(),
+            level: text("Level").chars().next().unwrap_or_default(),
             status,
             errors: u32::try_from(number("JobErrors"))?,
             files: u32::try_from(number("JobFiles"))?,
@@ -303,7 +351,12 @@ impl Sandbox {
         self.sqlite(&[".dump"])
     }
 
-    fn query(&self, sql: &str) -> Result<Vec<Value>> {
+    /// Rows of the catalog.
+    ///
+    /// # Errors
+    ///
+    /// The catalog cannot be read.
+    pub fn query(&self, sql: &str) -> Result<Vec<Value>> {
         let text = self.sqlite(&[".mode json", sql])?;
         if text.trim().is_empty() {
             return Ok(Vec::new());

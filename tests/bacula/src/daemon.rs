@@ -96,7 +96,7 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts `name -f -c config` and waits until it listens on `port` itself.
+    /// Starts `name -fc config` and waits until it listens on `port` itself.
     ///
     /// The daemon is told to end when the calling *thread* ends (`PR_SET_PDEATHSIG`), so that a killed test leaves
     /// nothing running: call this on the thread that keeps the daemon.
@@ -116,8 +116,8 @@ impl Daemon {
         command
             .args(["--pdeathsig", "TERM", "--"])
             .arg(programs.path(name))
-            .arg("-f")
-            .arg("-c")
+            // Together, as service files write it.
+            .arg("-fc")
             .arg(config);
         let child = command
             .stdin(Stdio::null())

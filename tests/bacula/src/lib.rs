@@ -12,7 +12,7 @@ mod plugin;
 mod sandbox;
 mod tool;
 
-pub use bench::{Bench, JOB};
+pub use bench::{Bench, JOB, RESTORED};
 pub use cloud::Cloud;
 pub use compare::{CloudDisk, Image, compare};
 pub use console::{JobReport, RestoreRequest};

@@ -10,7 +10,9 @@ mod life;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use bacula_bench::{Bench, Generation, JOB, JobReport, RestoreRequest, on_both_generations};
+use bacula_bench::{
+    Bench, Generation, JOB, JobReport, RESTORED, RestoreRequest, on_both_generations,
+};
 use fastrand::Rng;
 use life::{Disks, Life, TAG, disks_of};
 use mock_server::{Action, Change, Disk, Fault, Link, MIB, Scenario, Vm};
@@ -155,7 +157,7 @@ fn restore(bench: &Bench, good: &[Run], at: usize, newest_first: bool) -> Result
     println!("restore of job {} from {jobs:?}", good[at].job);
     let report = bench.sandbox.restore(&RestoreRequest {
         jobs,
-        plugin_options: vec![("new_hostname".into(), "restored".into())],
+        ..RestoreRequest::named(RESTORED)
     })?;
     ensure!(report.is_clean(), "the restore failed:\n{}", report.log);
     let content = |disks: Disks| -> Vec<_> {
@@ -164,7 +166,7 @@ fn restore(bench: &Bench, good: &[Run], at: usize, newest_first: bool) -> Result
             .map(|(lun, disk)| (lun, disk.size, disk.digest))
             .collect()
     };
-    let restored = content(disks_of(bench.cloud.emulator(), "restored"));
+    let restored = content(disks_of(bench.cloud.emulator(), RESTORED));
     let saved = content(good[at].disks.clone());
     ensure!(
         restored == saved,
@@ -172,7 +174,7 @@ fn restore(bench: &Bench, good: &[Run], at: usize, newest_first: bool) -> Result
         report.log
     );
     bench.cloud.emulator().change(&Change::DeleteVm {
-        vm: "restored".into(),
+        vm: RESTORED.into(),
         with_resources: true,
     })?;
     Ok(())

@@ -44,6 +44,7 @@ fn round_trip(generation: Generation, change: impl FnOnce(&mut SandboxConfig)) -
     let restore = sandbox.restore(&RestoreRequest {
         jobs: vec![backup.id],
         plugin_options: vec![("new_hostname".into(), NEW_NAME.into())],
+        ..RestoreRequest::default()
     })?;
     ensure!(restore.is_clean(), "the restore failed:\n{}", restore.log);
     expect_good(&ledger.compare_disks(cloud, NEW_NAME)?)?;

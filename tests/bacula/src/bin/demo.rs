@@ -102,6 +102,7 @@ fn tell(ledger: &Ledger, cloud: &Cloud, sandbox: &Sandbox) -> Result<usize> {
     let restore = sandbox.restore(&RestoreRequest {
         jobs: vec![backup.id],
         plugin_options: vec![("new_hostname".into(), NEW_NAME.into())],
+        ..RestoreRequest::default()
     })?;
     show_job(&restore);
     ensure!(restore.is_clean(), "the restore did not end well");
