@@ -47,6 +47,21 @@ impl JobReport {
         self.status == 'T' && self.errors == 0
     }
 
+    /// The job itself, if it ended OK without any error counted.
+    ///
+    /// # Errors
+    ///
+    /// It did not; with the job log.
+    pub fn clean(self) -> Result<Self> {
+        ensure!(
+            self.is_clean(),
+            "job {} did not end well:\n{}",
+            self.id,
+            self.log
+        );
+        Ok(self)
+    }
+
     /// Lines of the log that contain `needle`.
     #[must_use]
     pub fn lines_with(&self, needle: &str) -> Vec<&str> {

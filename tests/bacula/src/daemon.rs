@@ -92,6 +92,7 @@ pub fn workspace() -> &'static Path {
 pub(crate) struct Daemon {
     name: &'static str,
     child: Child,
+    port: u16,
     log: PathBuf,
 }
 
@@ -125,7 +126,12 @@ impl Daemon {
             .stderr(output)
             .spawn()
             .with_context(|| format!("start {name}"))?;
-        let mut daemon = Self { name, child, log };
+        let mut daemon = Self {
+            name,
+            child,
+            port,
+            log,
+        };
         daemon.wait_until_listening(port)?;
         Ok(daemon)
     }
@@ -134,6 +140,12 @@ impl Daemon {
     #[must_use]
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     fn wait_until_listening(&mut self, port: u16) -> Result<()> {
@@ -163,7 +175,12 @@ impl Daemon {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    fn stop(&mut self) -> Result<()> {
+    /// Ends it, if need be by force.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be signalled.
+    pub(crate) fn stop(&mut self) -> Result<()> {
         let pid = Pid::from_raw(i32::try_from(self.pid())?);
         if self.child.try_wait()?.is_some() {
             return Ok(());

@@ -175,6 +175,26 @@ impl Sandbox {
         self.file_daemon.pid()
     }
 
+    /// Puts a File Daemon of another generation in the place of the running one, with an empty working directory.
+    ///
+    /// # Errors
+    ///
+    /// It does not come up; with its output.
+    pub fn replace_file_daemon(&mut self, generation: Generation) -> Result<()> {
+        self.file_daemon.stop()?;
+        let directory = self.file_daemon_directory();
+        fs::remove_dir_all(&directory)?;
+        fs::create_dir(&directory)?;
+        self.file_daemon = Daemon::start(
+            &Programs::find(generation)?,
+            "bacula-fd",
+            &self.root.join("bacula-fd.conf"),
+            self.file_daemon.port(),
+            self.root.join("log/bacula-fd-2.out"),
+        )?;
+        Ok(())
+    }
+
     /// Resident memory of the File Daemon.
     ///
     /// # Errors

@@ -3,7 +3,8 @@
 
 use anyhow::{Context, Result, ensure};
 use bacula_bench::{
-    Bench, Generation, JOB, JobDefinition, JobReport, RESTORED, RestoreRequest, on_both_generations,
+    Bench, Generation, JOB, JobDefinition, JobReport, RESTORED, RestoreRequest, mebibytes,
+    on_both_generations,
 };
 use mock_server::{Action, Disk, Fault, GIB, MIB, Scenario, Vm};
 
@@ -49,7 +50,7 @@ fn run_as(bench: &Bench, arguments: &str, level: &str) -> Result<(JobReport, Vec
         report.id,
         report.level,
         report.files,
-        report.bytes as f64 / MIB as f64,
+        mebibytes(report.bytes),
         report.elapsed.as_secs_f64()
     );
     ensure!(report.is_clean(), "{}", report.log);
