@@ -41,7 +41,7 @@ fn changes_come_back_that_went_through_a_storage_account(generation: Generation)
 
     let restore = bench.sandbox.restore(&RestoreRequest {
         jobs: vec![full.id, changes.id],
-        plugin_options: vec![("new_hostname".into(), "web02".into())],
+        ..RestoreRequest::named("web02")
     })?;
     ensure!(restore.is_clean(), "the restore failed:\n{}", restore.log);
     let state = bench.cloud.state();
