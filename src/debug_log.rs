@@ -1,7 +1,7 @@
 //! What `debug` shows: in a file per job, `<WorkingDir>/azure-vm/azure-vm_<jobid>_<pid>.log`, or on standard error.
 //!
 //! From level 3 on the libraries speak, too: hyper through tracing, rustls through a bridge from `log`. The file stops
-//! growing at [`MAX_FILE_BYTES`]; what a person must know is in the job log in any case.
+//! growing at 1 GiB; what a person must know is in the job log in any case.
 //!
 //! The file is made only when `debug` is above 0, readable by the File Daemon's user alone. It belongs to the job: a
 //! subscriber of its own, set on the job's threads, so that jobs side by side do not mix and nothing process-wide is
