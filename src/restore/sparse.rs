@@ -14,9 +14,6 @@ use tokio::task::spawn_blocking;
 use crate::pipeline::is_zero;
 use crate::range::ByteRange;
 
-/// Zeros are left out in pieces of this size, in bytes: small enough to skip most of them, large enough that data with
-/// gaps does not fall apart into tiny requests.
-const GRAIN: u64 = 64 * 1024;
 /// Bytes read at a time.
 const BUFFER: u64 = 4 * 1024 * 1024;
 
@@ -25,6 +22,8 @@ const BUFFER: u64 = 4 * 1024 * 1024;
 pub struct SparseReader {
     file: Arc<File>,
     size: u64,
+    /// Bytes, a power of two.
+    grain: u64,
     /// Everything before it is done or in `window`.
     position: u64,
     window: Window,
@@ -40,12 +39,14 @@ struct Window {
 }
 
 impl SparseReader {
-    /// Reads the first `size` bytes of `file`, whose own position does not matter.
+    /// Reads the first `size` bytes of `file`, whose own position does not matter. Zeros are left out in pieces of `grain`
+    /// bytes that lie at multiples of it; `grain` is a power of two, of 4 MiB at most.
     #[must_use]
-    pub fn new(file: File, size: u64) -> Self {
+    pub fn new(file: File, size: u64, grain: u32) -> Self {
         Self {
             file: Arc::new(file),
             size,
+            grain: grain.into(),
             position: 0,
             window: Window::default(),
             done: 0,
@@ -63,16 +64,17 @@ impl SparseReader {
     /// A dropped future may lose bytes.
     pub async fn next(&mut self) -> io::Result<Option<(u64, &[u8])>> {
         loop {
-            if let Some((from, to)) = next_nonzero(&self.window.bytes, self.done) {
+            if let Some((from, to)) = next_nonzero(&self.window.bytes, self.done, self.grain) {
                 self.done = to;
                 return Ok(Some((
                     self.window.start + from as u64,
                     &self.window.bytes[from..to],
                 )));
             }
-            let (file, position, size) = (Arc::clone(&self.file), self.position, self.size);
+            let file = Arc::clone(&self.file);
+            let (position, size, grain) = (self.position, self.size, self.grain);
             let bytes = std::mem::take(&mut self.window.bytes);
-            let read = spawn_blocking(move || read_window(&file, position, size, bytes));
+            let read = spawn_blocking(move || read_window(&file, position, size, grain, bytes));
             let Some(window) = read.await.map_err(io::Error::other)?? else {
                 self.position = self.size;
                 return Ok(None);
@@ -85,8 +87,8 @@ impl SparseReader {
 }
 
 /// The first run of grains from `from` on of which none is zero. Windows begin at multiples of the grain.
-fn next_nonzero(bytes: &[u8], from: usize) -> Option<(usize, usize)> {
-    let grain = usize::try_from(GRAIN).unwrap_or(usize::MAX);
+fn next_nonzero(bytes: &[u8], from: usize, grain: u64) -> Option<(usize, usize)> {
+    let grain = usize::try_from(grain).unwrap_or(usize::MAX);
     let grain_at = |at: usize| {
         bytes
             .get(at..bytes.len().min(at + grain))
@@ -108,6 +110,7 @@ fn read_window(
     file: &File,
     position: u64,
     size: u64,
+    grain: u64,
     mut bytes: Vec<u8>,
 ) -> io::Result<Option<Window>> {
     if position >= size {
@@ -116,12 +119,12 @@ fn read_window(
     let Some(data) = seek(file, position, Whence::SeekData)? else {
         return Ok(None);
     };
-    let start = (data - data % GRAIN).max(position);
+    let start = (data - data % grain).max(position);
     if start >= size {
         return Ok(None);
     }
     let hole = seek(file, data, Whence::SeekHole)?.unwrap_or(size);
-    let end = hole.next_multiple_of(GRAIN).min(start + BUFFER).min(size);
+    let end = hole.next_multiple_of(grain).min(start + BUFFER).min(size);
     bytes.resize(usize::try_from(end - start).map_err(io::Error::other)?, 0);
     file.read_exact_at(&mut bytes, start)?;
     Ok(Some(Window { start, bytes }))
@@ -171,6 +174,8 @@ fn write_zeros(file: &File, range: ByteRange) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    const GRAIN: u32 = 64 * 1024;
+
     #[test]
     fn cleared_ranges_read_as_zeros() {
         let range = ByteRange::new(1000, 200_000).unwrap();
@@ -192,7 +197,7 @@ mod tests {
             file.write_all_at(&vec![byte; usize::try_from(len).unwrap()], offset)
                 .unwrap();
         }
-        let mut reader = SparseReader::new(file, size);
+        let mut reader = SparseReader::new(file, size, GRAIN);
         let mut pieces = Vec::new();
         while let Some((offset, bytes)) = reader.next().await.unwrap() {
             pieces.push((offset, bytes.to_vec()));
@@ -225,7 +230,7 @@ mod tests {
         let size = (21 << 20) + 512;
         let writes = [
             (0, 1, 1),
-            (GRAIN * 3 - 1, 2, 2),
+            (u64::from(GRAIN) * 3 - 1, 2, 2),
             (5 << 20, 3, 9 << 20),
             ((7 << 20) + 100, 0, 3 << 20),
             (size - 1, 4, 1),

@@ -18,6 +18,10 @@ use crate::azure::PageBlob;
 use crate::pipeline::{BoxError, ByteBudget, Limits, PageWriter, RangeSink, WriteStats};
 use crate::vhd;
 
+/// Zeros are left out in pieces of this size, in bytes: small enough to skip most of them, large enough that data with
+/// gaps does not fall apart into tiny requests.
+const GRAIN: u32 = 64 * 1024;
+
 /// A raw disk in a local file.
 #[derive(Debug)]
 pub struct RawImage {
@@ -84,7 +88,7 @@ pub async fn upload_image(
         stop,
     );
     let mut sent = 0;
-    let mut pieces = SparseReader::new(file, size);
+    let mut pieces = SparseReader::new(file, size, GRAIN);
     loop {
         let piece = pieces.next().await.map_err(|source| Error::Local {
             action: "read image",

@@ -20,6 +20,8 @@ use crate::sas;
 
 /// Bytes handed over at a time.
 const BLOCK_BYTES: usize = 1 << 20;
+/// Zeros of the older image are left out in pieces of this size, in bytes: the smallest hole of the usual file systems.
+const HOLE: u32 = 4096;
 
 /// The JSON document.
 #[derive(Serialize)]
@@ -164,7 +166,7 @@ async fn copy_older(
             image.size()
         )));
     }
-    let mut pieces = SparseReader::new(file, len);
+    let mut pieces = SparseReader::new(file, len, HOLE);
     while let Some((offset, bytes)) = pieces.next().await.map_err(failed)? {
         if cancel.is_cancelled() {
             return Err(Failure::cancelled());

@@ -15,8 +15,9 @@ use crate::failure::{Failure, Status};
 use crate::output::{Output, Report};
 use crate::saved::{SavedImage, SavedVm};
 
-/// Images are made of sectors of this many bytes.
-const SECTOR: usize = 512;
+/// Images are made of sectors of this many bytes. Azure lists ranges in them as well: a coarser grain would hand over more
+/// than was saved.
+const SECTOR: u32 = 512;
 
 /// Where staging files go by default: kept over restarts and not in memory, unlike `/tmp` on many systems
 /// (Filesystem Hierarchy Standard 3.0, section 5.15).
@@ -128,17 +129,21 @@ async fn stage_image(
     let failed = |error| Failure::local("read image", &image.path, &error);
     let file = File::open(&image.path).map_err(failed)?;
     let last = file.try_clone().map_err(failed)?;
-    let mut pieces = SparseReader::new(file, image.size);
+    let mut pieces = SparseReader::new(file, image.size, SECTOR);
+    let mut end = 0;
     while let Some((offset, bytes)) = pieces.next().await.map_err(failed)? {
         if cancel.is_cancelled() {
             return Err(Failure::cancelled());
         }
         restore.write(offset, bytes)?;
-        output.progress(offset + bytes.len() as u64);
+        end = offset + bytes.len() as u64;
+        output.progress(end);
     }
-    let mut sector = [0; SECTOR];
-    let offset = image.size - SECTOR as u64;
-    last.read_exact_at(&mut sector, offset).map_err(failed)?;
-    restore.write(offset, &sector)?;
+    if end < image.size {
+        let mut sector = [0; SECTOR as usize];
+        let offset = image.size - u64::from(SECTOR);
+        last.read_exact_at(&mut sector, offset).map_err(failed)?;
+        restore.write(offset, &sector)?;
+    }
     Ok(())
 }
