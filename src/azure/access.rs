@@ -391,7 +391,11 @@ fn access_sas(subject: Subject<'_>, value: serde_json::Value) -> Result<Option<S
     let result: AccessUri = subject.decode(value)?;
     result
         .access_sas
-        .map(|secret| SasUrl::parse(secret.expose()))
+        .map(|secret| {
+            SasUrl::parse(secret.expose()).map_err(|error| {
+                subject.invalid(format!("the accessSAS is none: {}", error.message()))
+            })
+        })
         .transpose()
 }
 
