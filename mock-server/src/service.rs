@@ -317,7 +317,11 @@ fn plain_error(
             &serde_json::json!({ "error": code, "error_description": MESSAGE, "error_codes": [] }),
         ),
         Area::Arm | Area::Control | Area::Unknown => {
-            ArmError::new(status, code, MESSAGE).into_response()
+            let response = ArmError::new(status, code, MESSAGE).into_response();
+            match status {
+                500.. => response.header("x-ms-failure-cause", "service"),
+                _ => response,
+            }
         }
     }
 }
@@ -416,7 +420,11 @@ fn finish(response: &mut Response, area: Area, request: &Request, world: &World)
                 "DELETE" => ("x-ms-ratelimit-remaining-subscription-deletes", "14999"),
                 _ => ("x-ms-ratelimit-remaining-subscription-writes", "1199"),
             };
-            if response.status < 400 {
+            // The front end refuses before it counts.
+            let by_front_end = response
+                .headers
+                .contains(&("x-ms-failure-cause", "gateway".to_owned()));
+            if !by_front_end {
                 response.headers.push((kind, left.to_owned()));
             }
             response

@@ -97,8 +97,9 @@ pub(crate) fn throttled(policy: &str, start: &str, end: &str) -> Response {
             "code": "TooManyRequests", "target": policy, "message": limits.to_string(),
         }],
     });
-    Response::json(429, &body).header(
-        "x-ms-ratelimit-remaining-resource",
-        format!("Microsoft.Compute/{policy};0"),
-    )
+    let left = |policy: &str, left: u32| format!("Microsoft.Compute/{policy};{left}");
+    let short = policy.replace("30Min", "3Min");
+    Response::json(429, &body)
+        .header("x-ms-ratelimit-remaining-resource", left(&short, 46))
+        .header("x-ms-ratelimit-remaining-resource", left(policy, 0))
 }

@@ -1,5 +1,5 @@
 //! Long-running operations on the wire: the first answer's headers, and polling by both URLs.
-use super::{Call, error::ArmError};
+use super::{Call, error::ArmError, volumes::limits};
 use crate::{
     clock,
     message::Response,
@@ -77,6 +77,9 @@ impl Call<'_> {
     }
 }
 
+/// Where in the compute provider an operation is kept (as recorded in West US).
+const PARTITION: &str = "42128af7-4c72-4222-9761-fb0d8e6cebdc";
+
 struct PollingUrls {
     operation: String,
     result: String,
@@ -98,12 +101,16 @@ impl PollingUrls {
         let filler = crate::pattern::mix(call.world.now.as_secs()).to_string();
         let certificate: String = filler.chars().cycle().take(signature_len).collect();
         let signature = format!("t={stamp}&c=MII{certificate}&s={id}&h={id}");
+        let network = collection.starts_with("Microsoft.Network");
+        let partition = match network {
+            true => String::new(),
+            false => format!("p={PARTITION}&"),
+        };
         let url = |collection: &str, monitor: &str| {
             format!(
-                "{base}/subscriptions/{subscription}/providers/{collection}/{id}?{monitor}api-version={version}&{signature}"
+                "{base}/subscriptions/{subscription}/providers/{collection}/{id}?{partition}{monitor}api-version={version}&{signature}"
             )
         };
-        let network = collection.starts_with("Microsoft.Network");
         let result = if network {
             url(&collection.replace("/operations", "/operationResults"), "")
         } else {
@@ -162,15 +169,28 @@ fn look(call: &mut Call<'_>, by_location: bool) -> Result<Response, ArmError> {
         Some(seconds) => response.header("retry-after", seconds.to_string()),
         None => response,
     };
-    if !by_location {
-        let body = status(call, &id, operation);
-        let response = Response::json(200, &body);
-        return Ok(if operation.ended.is_none() {
-            with_delay(response)
-        } else {
-            response
-        });
-    }
+    let compute = operation.collection.starts_with("Microsoft.Compute");
+    let response = if by_location {
+        result_of(call, operation, with_delay)?
+    } else {
+        let response = Response::json(200, &status(call, &id, operation));
+        match operation.ended {
+            None => with_delay(response),
+            Some(_) => response,
+        }
+    };
+    Ok(match compute {
+        true => limits(response, "GetOperation"),
+        false => response,
+    })
+}
+
+/// The answer at `Location`: the result, once there is one.
+fn result_of(
+    call: &Call<'_>,
+    operation: &Operation,
+    with_delay: impl Fn(Response) -> Response,
+) -> Result<Response, ArmError> {
     match &operation.ended {
         None => {
             let url = format!("{}{}", call.request.base, call.request.target);

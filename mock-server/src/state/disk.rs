@@ -3,7 +3,7 @@ use super::{
     World,
     content::Content,
     resource_id::{Kind, ResourceId},
-    volume::{Form, Role, Upload, Volume},
+    volume::{Form, Role, Upload, Volume, accepted},
 };
 use crate::{
     arm::{body::Body, error::ArmError},
@@ -153,7 +153,7 @@ impl World {
             grant: None,
             uploaded_footer: None,
         };
-        let shown = self.show_volume(&volume, Form::Accepted);
+        let shown = accepted(&volume.id, body)?;
         self.volumes.insert(key, volume);
         Ok(shown)
     }
@@ -200,8 +200,7 @@ impl World {
         volume.tags = tags;
         volume.extra.extend(extra);
         volume.provisioning = "Updating";
-        let volume = &self.volumes[&key];
-        Ok(self.show_volume(volume, Form::Accepted))
+        accepted(&volume.id, body)
     }
 
     /// PATCH of a disk or snapshot: tags, SKU, size and what is kept.

@@ -3,7 +3,7 @@ use super::{
     World,
     disk::{check_name, kept},
     resource_id::ResourceId,
-    volume::{Form, Role, Volume},
+    volume::{Role, Volume, accepted},
 };
 use crate::arm::{body::Body, error::ArmError};
 use serde_json::{Value, json};
@@ -34,6 +34,11 @@ impl World {
         if !body.flag("properties.incremental")?.unwrap_or(false) {
             return Err(ArmError::unmodelled("snapshot that is not incremental"));
         }
+        if body.has("properties.creationData.instantAccessDurationMinutes") {
+            return Err(ArmError::unmodelled(
+                "snapshot with instantAccessDurationMinutes",
+            ));
+        }
         let key = id.key();
         if let Some(existing) = self.volumes.get(&key) {
             let of = existing
@@ -52,7 +57,7 @@ impl World {
                 existing.tags = tags;
                 existing.provisioning = "Updating";
             }
-            return Ok(self.show_volume(&self.volumes[&key], Form::Accepted));
+            return accepted(&id, body);
         }
         let source = self.source(source_id)?;
         if source.is_snapshot() {
@@ -87,7 +92,7 @@ impl World {
             extra: volume.extra.into_iter().chain(kept(body)?).collect(),
             ..volume
         };
-        let shown = self.show_volume(&volume, Form::Accepted);
+        let shown = accepted(&volume.id, body)?;
         self.volumes.insert(key, volume);
         Ok(shown)
     }

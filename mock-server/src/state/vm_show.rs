@@ -115,13 +115,18 @@ impl World {
             .filter_map(|slot| self.volumes.get(&slot.disk))
             .map(|disk| json!({ "name": disk.id.name, "statuses": [provisioned] }))
             .collect();
-        json!({
-            "disks": disks,
-            "statuses": [
-                provisioned,
-                { "code": format!("PowerState/{power}"), "level": "Info", "displayStatus": format!("VM {power}") },
-            ],
-        })
+        let mut view = Map::new();
+        view.insert("disks".to_owned(), json!(disks));
+        let os_disk = self.volumes.get(&vm.os_disk.disk);
+        if let Some(generation) = os_disk.and_then(|disk| disk.extra.get("hyperVGeneration")) {
+            view.insert("hyperVGeneration".to_owned(), generation.clone());
+        }
+        let statuses = json!([
+            provisioned,
+            { "code": format!("PowerState/{power}"), "level": "Info", "displayStatus": format!("VM {power}") },
+        ]);
+        view.insert("statuses".to_owned(), statuses);
+        Value::Object(view)
     }
 }
 

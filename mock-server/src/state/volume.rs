@@ -6,7 +6,13 @@ use super::{
     operation::Outcome,
     resource_id::ResourceId,
 };
-use crate::{arm::error::ArmError, clock, clock::Instant, footer, size::GIB};
+use crate::{
+    arm::{body::Body, error::ArmError},
+    clock,
+    clock::Instant,
+    footer,
+    size::GIB,
+};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
@@ -70,7 +76,7 @@ pub(crate) enum Upload {
 /// How complete a resource is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
-    /// First answer to PUT: nothing computed yet.
+    /// First answer to PATCH: nothing computed yet.
     Accepted,
     /// Result of an operation: without `completionPercent`.
     Output,
@@ -236,6 +242,11 @@ impl World {
             ("publicNetworkAccess", json!("Enabled")),
         ] {
             put(name, volume.extra.get(name).cloned().unwrap_or(value));
+        }
+        let premium =
+            matches!(volume.role, Role::Disk { .. }) && volume.sku.starts_with("Premium_");
+        if premium && !volume.extra.contains_key("tier") {
+            put("tier", json!(premium_tier(size)));
         }
         put("timeCreated", json!(clock::iso(volume.created)));
         put("provisioningState", json!(volume.provisioning));
@@ -504,4 +515,50 @@ pub(crate) fn element(change: Change) -> &'static str {
         Change::Written => "PageRange",
         Change::Cleared => "ClearRange",
     }
+}
+
+/// The performance tier of a Premium SSD of this size, unless a higher one was chosen ("Premium SSD size").
+fn premium_tier(size: u64) -> &'static str {
+    const TIERS: [(u64, &str); 13] = [
+        (4, "P1"),
+        (8, "P2"),
+        (16, "P3"),
+        (32, "P4"),
+        (64, "P6"),
+        (128, "P10"),
+        (256, "P15"),
+        (512, "P20"),
+        (1024, "P30"),
+        (2048, "P40"),
+        (4096, "P50"),
+        (8192, "P60"),
+        (16_384, "P70"),
+    ];
+    TIERS
+        .iter()
+        .find(|(most, _)| size <= most * GIB)
+        .map_or("P80", |(_, tier)| tier)
+}
+
+/// The first answer to a PUT: what was asked for, and that it is under way.
+pub(crate) fn accepted(id: &ResourceId, body: &Body<'_>) -> Result<Value, ArmError> {
+    let mut properties = match body.has("properties") {
+        true => body.object("properties")?.clone(),
+        false => Map::new(),
+    };
+    properties.insert("provisioningState".to_owned(), json!("Updating"));
+    let mut out = json!({
+        "name": id.name,
+        "id": id.to_string(),
+        "type": id.kind.resource_type(),
+        "location": body.location()?,
+        "tags": body.tags()?,
+    });
+    for name in ["zones", "sku"] {
+        if let Some(value) = body.value(name) {
+            out[name] = value.clone();
+        }
+    }
+    out["properties"] = Value::Object(properties);
+    Ok(out)
 }
