@@ -31,7 +31,7 @@ async fn length(service: &Service, blob: &PageBlob) -> Result<u64, Error> {
     clock::run(service, blob.content_length()).await
 }
 
-/// In the status document (`properties.output`), as newer and as older services write it; and given back.
+/// `properties.output` of the status; and access is given back.
 #[tokio::test(start_paused = true)]
 async fn the_sas_is_in_the_status() {
     let recorded = exchanges("snapshot-access");

@@ -7,7 +7,7 @@ mod clock;
 mod disks;
 mod errors;
 mod machines;
-mod network;
 mod operations;
 mod recording;
+mod round_trip;
 mod service;
