@@ -40,16 +40,22 @@ class Azurite:
         )
         self.endpoint = f"http://{self.host}:10000/{ACCOUNT}"
         lines = queue.Queue()
-        threading.Thread(target=lambda: [lines.put(line) for line in iter(self.process.stdout.readline, "")] + [lines.put("")], daemon=True).start()
-        self.output = ""
-        self._wait(lines)
+        threading.Thread(target=self._read, args=(lines,), daemon=True).start()
+        try:
+            output = ""
+            while "successfully listens" not in output:
+                line = lines.get(timeout=60)
+                output += line
+                if not line:
+                    raise RuntimeError(f"Azurite ended: {output}")
+        except BaseException:
+            self.__exit__()
+            raise
 
-    def _wait(self, lines):
-        while "successfully listens" not in self.output:
-            line = lines.get(timeout=60)
-            self.output += line
-            if not line:
-                raise RuntimeError(f"Azurite ended: {self.output}")
+    def _read(self, lines):
+        for line in self.process.stdout:
+            lines.put(line)
+        lines.put("")
 
     def __enter__(self):
         return self

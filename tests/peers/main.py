@@ -5,6 +5,7 @@ import logging
 import os
 import pathlib
 import random
+import signal
 import sys
 import threading
 import traceback
@@ -84,6 +85,8 @@ def main():
     parser.add_argument("--azurite", required=True, help="folder with Azurite and what it needs")
     parser.add_argument("--contract", required=True, help="folder with the sources of the SDK")
     arguments = parser.parse_args()
+    # So that whatever was started is stopped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     # What the SDK logs of refusals that are asked for here.
     logging.getLogger("azure").setLevel(logging.CRITICAL)
 
