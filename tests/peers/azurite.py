@@ -20,8 +20,6 @@ ACCOUNT = "devstoreaccount1"
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 # The newest that Azurite knows; the SDK's own default is beyond it.
 API_VERSION = "2025-11-05"
-# Where azure-vm makes the blobs of transfer=blob.
-CONTAINER = "disks"
 
 
 class Azurite:

@@ -285,7 +285,7 @@ def connection_strings(checks, peer, rng):
     for name, (text, ours) in at_once.items():
         checks.check(f"{name}: refused at once, where the SDK fails later", lambda text=text, ours=ours: ours in our_parse(peer, [text])[0]["error"], True)
     kinder = {
-        "blanks around keys and values": (f" AccountName = abc ; AccountKey = AA== ", good),
+        "blanks around keys and values": (" AccountName = abc ; AccountKey = AA== ", good),
         "an empty part in the middle": ("AccountName=abc;;AccountKey=AA==", good),
         "a signature with its question mark": ("AccountName=abc;SharedAccessSignature=?sv=1&sig=x", "AccountName=abc;SharedAccessSignature=sv=1&sig=x"),
         "http without a suffix": (good + ";DefaultEndpointsProtocol=http", good + ";DefaultEndpointsProtocol=http;EndpointSuffix=core.windows.net"),
