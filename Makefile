@@ -6,9 +6,10 @@ PLUGIN_DIR ?= /opt/bacula/plugins
 BIN_DIR ?= /usr/local/bin
 TOOLS = target/tools
 CARGO_DENY_VERSION = 0.20.2
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 
 .DEFAULT_GOAL := build
-.PHONY: advisories bench build check-generated check-tree demo deny deps doc generate install lint plugin test test-peers
+.PHONY: advisories bench build check-generated check-tree demo deny deps doc emulator generate install lint plugin test test-peers
 
 # Everything, unoptimised.
 build:
@@ -33,11 +34,19 @@ demo: deps
 	$(CARGO) build --quiet --locked -p azure-vm-fd --lib
 	$(CARGO) run --quiet --locked -p bacula-bench --bin demo
 
-# Azure's own clients, as they are published, against the emulator and our programs; needs Python 3 and qemu-img.
+# Programs that are not ours, as they are published, against the emulator and our programs. The peers are installed below target/.
 test-peers:
 	$(CARGO) build --locked -p mock-server --bin azure-emulator
-	$(CARGO) build --locked -p azure-vm-fd --bin azure-vm
+	$(CARGO) build --locked -p azure-vm-fd --bin azure-vm --example peer
+	$(CARGO) test --locked -p azure-vm-fd --test java_regex --no-run
 	@tests/peers/run
+
+# The emulator as one static file, target/emulator/azure-emulator, which needs nothing of the system that it runs on, not even
+# /dev. Naming the target keeps the flags away from what runs during the build.
+emulator:
+	RUSTFLAGS='-C target-feature=+crt-static --cfg getrandom_backend="linux_getrandom"' $(CARGO) build --release --locked --target $(HOST) -p mock-server --bin azure-emulator
+	install -D target/$(HOST)/release/azure-emulator target/emulator/azure-emulator
+	@ldd target/emulator/azure-emulator 2>&1 | grep -E 'statically linked|not a dynamic executable'
 
 test:
 	@tests/bacula/install-deps tests

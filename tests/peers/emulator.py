@@ -10,12 +10,28 @@ import urllib.request
 TENANT = "7e0a3c52-6d1f-4b8e-9c24-5f1d2a3b4c5d"
 CLIENT = "c1a5b0f4-2e63-4d19-8a77-90be12cd34ef"
 SECRET = "em8Q~lator+secret/with=odd&chars"
+# Another principal, which may look but not make snapshots.
+READER = "d2b6c1a5-3f74-4e2a-9b88-a1cf23de4500"
 SUBSCRIPTION = "5ab5c21b-0e52-4a6f-9d3c-7788990011aa"
 REGION = "westeurope"
 
 MIB = 1 << 20
 
+ACCOUNT = "stage"
+ACCOUNT_KEY = "cGVlcnMgc3RvcmFnZSBhY2NvdW50IGtleSwgb2Ygbm8gcmVhbCBhY2NvdW50ISE="
+
 SCENARIO = {
+    "tenants": [
+        {
+            "id": TENANT,
+            "principals": [
+                {"clientId": CLIENT, "clientSecret": SECRET},
+                {"clientId": READER, "clientSecret": SECRET, "deniedActions": ["Microsoft.Compute/snapshots/write"]},
+            ],
+        }
+    ],
+    "subscriptions": [{"id": SUBSCRIPTION, "displayName": "Emulator"}],
+    "storageAccounts": [{"name": ACCOUNT, "keys": [ACCOUNT_KEY]}],
     "virtualMachines": [
         {
             "name": "web-01",
@@ -68,11 +84,11 @@ class Emulator:
              "--ready-file", ready],
             stdout=self.log, stderr=subprocess.STDOUT,
         )
-        for _ in range(200):
-            if ready.exists() and ready.stat().st_size:
-                break
-            if self.process.poll() is not None:
-                raise RuntimeError(f"the emulator ended with status {self.process.returncode}")
+        until = time.monotonic() + 60
+        while not ready.exists():
+            if self.process.poll() is not None or time.monotonic() > until:
+                self.process.kill()
+                raise RuntimeError(f"the emulator did not start: {(folder / 'log').read_text()}")
             time.sleep(0.05)
         addresses = json.loads(ready.read_text())
         self.http, self.https = addresses["http"], addresses["https"]
