@@ -8,7 +8,7 @@ TOOLS = target/tools
 CARGO_DENY_VERSION = 0.20.2
 
 .DEFAULT_GOAL := build
-.PHONY: advisories bench build check-generated check-tree demo deny deps doc generate install lint plugin test test-peers
+.PHONY: advisories bench build check-generated check-tree demo deny deps doc generate install joblogs lint plugin test test-peers
 
 # Everything, unoptimised.
 build:
@@ -32,6 +32,11 @@ deps:
 demo: deps
 	$(CARGO) build --quiet --locked -p azure-vm-fd --lib
 	$(CARGO) run --quiet --locked -p bacula-bench --bin demo
+
+# Rewrites docs/JOBLOGS.md from a Full, an Incremental, a fallback and a restore of the same kind.
+joblogs: deps
+	$(CARGO) build --quiet --locked -p azure-vm-fd --lib
+	$(CARGO) run --quiet --locked -p bacula-bench --bin joblogs
 
 # Azure's own clients, as they are published, against the emulator and our programs; needs Python 3 and qemu-img.
 test-peers:
