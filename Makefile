@@ -9,7 +9,7 @@ CARGO_DENY_VERSION = 0.20.2
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 
 .DEFAULT_GOAL := build
-.PHONY: advisories bench build check-generated check-tree demo deny deps doc emulator generate install lint plugin test test-peers
+.PHONY: advisories bench build check-generated check-tree demo deny deps doc emulator generate install joblogs lint plugin test test-peers
 
 # Everything, unoptimised.
 build:
@@ -33,6 +33,11 @@ deps:
 demo: deps
 	$(CARGO) build --quiet --locked -p azure-vm-fd --lib
 	$(CARGO) run --quiet --locked -p bacula-bench --bin demo
+
+# Rewrites docs/JOBLOGS.md from a Full, an Incremental, a fallback and a restore of the same kind.
+joblogs: deps
+	$(CARGO) build --quiet --locked -p azure-vm-fd --lib
+	$(CARGO) run --quiet --locked -p bacula-bench --bin joblogs
 
 # Programs that are not ours, as they are published, against the emulator and our programs. The peers are installed below target/.
 test-peers:

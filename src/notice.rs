@@ -90,6 +90,19 @@ pub fn with_causes(error: &dyn StdError) -> String {
     text
 }
 
+/// Names for one line, as many as leave it readable.
+#[must_use]
+pub fn some_of(mut names: impl ExactSizeIterator<Item = String>) -> String {
+    /// More would bury what matters.
+    const MOST: usize = 20;
+    let shown: Vec<_> = names.by_ref().take(MOST).collect();
+    let more = match names.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    shown.join(", ") + &more
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,5 +115,20 @@ mod tests {
         assert_eq!(notices.pop().map(|n| n.text), Some("one".into()));
         assert_eq!(notices.pop().map(|n| n.severity), Some(Severity::Error));
         assert_eq!(notices.pop(), None);
+    }
+
+    #[test]
+    fn a_line_names_twenty() {
+        let line = |count: u32| {
+            some_of(
+                (1..=count)
+                    .map(|number| number.to_string())
+                    .collect::<Vec<_>>()
+                    .into_iter(),
+            )
+        };
+        assert_eq!(line(2), "1, 2");
+        assert!(line(20).ends_with("19, 20"));
+        assert!(line(23).ends_with("19, 20 and 3 more"));
     }
 }

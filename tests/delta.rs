@@ -208,11 +208,19 @@ async fn fallback_of(world: &World, oracle: &mut Oracle<'_>, number: u32) -> (St
         .unwrap();
     let files = world.back_up(incremental(number, number - 1)).await;
     let full = oracle.check(&files);
-    let notices = world.take_notices();
-    let errors = notices.get(&Severity::Error).cloned().unwrap_or_default();
+    let notices: Vec<_> = std::iter::from_fn(|| world.notices.pop()).collect();
+    let errors = notices.iter().enumerate();
+    let errors: Vec<_> = errors
+        .filter(|(_, notice)| notice.severity == Severity::Error)
+        .collect();
     assert_eq!((full.len(), errors.len()), (1, 1), "{full:?} {notices:?}");
-    assert!(errors[0].contains(&full[0]), "{errors:?}");
-    (full[0].clone(), errors[0].clone())
+    // When its turn comes: the account of the same disk follows.
+    let (at, error) = errors[0];
+    for notice in [error, &notices[at + 1]] {
+        let label = format!("disk {} (", full[0]);
+        assert!(notice.text.starts_with(&label), "{notices:?}");
+    }
+    (full[0].clone(), error.text.clone())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -59,3 +59,8 @@ pub use view::{
     AttachedDiskView, BlobView, ContainerView, DiskView, GrantView, NicView, OperationView,
     SnapshotView, StateView, StorageAccountView, VmView,
 };
+
+/// Every action that a request of the emulator may need; for [`Principal::denied_actions`]. Some come more than once.
+pub fn actions() -> impl Iterator<Item = &'static str> {
+    arm::actions()
+}

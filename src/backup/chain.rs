@@ -220,9 +220,7 @@ impl Chain {
                     format!("the last Full, run {full}, has no snapshot of this disk")
                 }
                 (Level::Full | Level::Incremental, _) => {
-                    format!(
-                        "run {previous} and those that it builds on have no snapshot of this disk"
-                    )
+                    format!("run {previous} and those before it have no snapshot of this disk")
                 }
             })
     }

@@ -1,6 +1,6 @@
 //! What earlier runs left behind: found by tags and marks, and cleared before the run begins.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use serde_json::Value;
 
@@ -10,7 +10,7 @@ use super::tags::OurSnapshot;
 use super::{Error, Level, Run, snapshot_set};
 use crate::azure::{Azure, ResourceId};
 use crate::json;
-use crate::notice::with_causes;
+use crate::notice::{some_of, with_causes};
 
 /// What becomes of a snapshot of this chain that is there when a run begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,20 +181,21 @@ pub(super) async fn clear(context: &Context, vms: &HashSet<&str>) -> Result<Foun
                 .collect::<Vec<_>>(),
         );
     }
-    let vanished = listed.as_deref().map_or_else(Vec::new, |listed| {
-        vanished(&chain, listed, azure.subscription_id())
-    });
+    let (disks, vanished): (Vec<_>, Vec<_>) = listed
+        .iter()
+        .flat_map(|listed| vanished(&chain, listed, azure.subscription_id()))
+        .unzip();
 
     if !adopt.is_empty() {
         notices.info(format!(
-            "{} snapshots of earlier runs of this job were not in the tracker and are taken into it by their tags",
-            adopt.len()
+            "taking {} of earlier runs of this job into the tracker, by their tags",
+            snapshots(adopt.len())
         ));
     }
     if !vanished.is_empty() {
         notices.warning(format!(
-            "{} snapshots of earlier runs of this job are not there any more; they were not deleted by this job",
-            vanished.len()
+            "snapshots of earlier runs of this job are not there any more, though this job did not delete them: of {}",
+            counted(&disks)
         ));
     }
     tracker
@@ -225,9 +226,9 @@ pub(super) async fn clear(context: &Context, vms: &HashSet<&str>) -> Result<Foun
     }
     if !clear.is_empty() {
         notices.info(format!(
-            "deleting {} snapshots of earlier runs of this job: of runs that did not end, or of virtual machines that are \
-             not there any more",
-            clear.len()
+            "deleting {} of earlier runs of this job: of runs that did not end, or of virtual machines that are not there \
+             any more",
+            snapshots(clear.len())
         ));
     }
     let rival = others.rival(run).cloned();
@@ -265,8 +266,12 @@ fn ids(run: &RunRecord) -> impl Iterator<Item = ResourceId> {
         .filter_map(|snapshot| ResourceId::parse(&snapshot.id))
 }
 
-/// Recorded snapshots of this subscription that are not listed.
-fn vanished(chain: &Chain, listed: &[Value], subscription: &str) -> Vec<ResourceId> {
+/// Recorded snapshots of this subscription that are not listed, with the names of their disks.
+fn vanished<'a>(
+    chain: &'a Chain,
+    listed: &[Value],
+    subscription: &str,
+) -> Vec<(&'a str, ResourceId)> {
     let there: HashSet<_> = listed
         .iter()
         .filter_map(|snapshot| Some(json::text(snapshot, "/id")?.to_ascii_lowercase()))
@@ -274,10 +279,29 @@ fn vanished(chain: &Chain, listed: &[Value], subscription: &str) -> Vec<Resource
     chain
         .runs
         .iter()
-        .flat_map(ids)
-        .filter(|id| id.subscription().eq_ignore_ascii_case(subscription))
-        .filter(|id| !there.contains(&id.as_str().to_ascii_lowercase()))
+        .flat_map(RunRecord::snapshots)
+        .filter_map(|snapshot| Some((&*snapshot.name, ResourceId::parse(&snapshot.id)?)))
+        .filter(|(_, id)| id.subscription().eq_ignore_ascii_case(subscription))
+        .filter(|(_, id)| !there.contains(&id.as_str().to_ascii_lowercase()))
         .collect()
+}
+
+/// `1 snapshot`, `2 snapshots`.
+fn snapshots(count: usize) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} snapshot{plural}")
+}
+
+/// Each name once, with how often it is there: `data-a (2), os (1)`.
+fn counted(names: &[&str]) -> String {
+    let mut counts = BTreeMap::new();
+    for name in names {
+        *counts.entry(name).or_insert(0) += 1;
+    }
+    let counted = counts
+        .iter()
+        .map(|(name, count)| format!("{name} ({count})"));
+    some_of(counted)
 }
 
 #[cfg(test)]
@@ -286,6 +310,12 @@ mod tests {
     use super::super::tags::SnapshotTags;
     use super::super::tags::tests::tags;
     use super::*;
+
+    #[test]
+    fn numbers_are_said_in_words_that_fit() {
+        assert_eq!([snapshots(1), snapshots(2)], ["1 snapshot", "2 snapshots"]);
+        assert_eq!(counted(&["os", "data", "os"]), "data (1), os (2)");
+    }
 
     #[test]
     fn only_what_is_surely_of_no_use_is_cleared() {

@@ -64,6 +64,8 @@ pub(super) struct Account {
     pub(super) planned: u64,
     /// What Azure listed, for people.
     listed: String,
+    /// Why the image is a full one although the level asks for changes. Said when its turn comes.
+    fallback: Option<String>,
 }
 
 /// What to read of a snapshot, and what that makes of the disk's earlier image.
@@ -123,13 +125,8 @@ async fn listed(
             reason,
         });
     }
-    let planned = full(&image).await?;
-    context.notices.error(format!(
-        "{} is saved as a full image at level {}, because {reason}. The next incremental builds on this image. At restore \
-         nothing has to be left out: the plugin follows the links between the images by itself",
-        disk.label(),
-        context.run.level.as_str()
-    ));
+    let mut planned = full(&image).await?;
+    planned.account.fallback = Some(reason);
     Ok(planned)
 }
 
@@ -140,6 +137,7 @@ async fn full(image: &ExportedImage) -> Result<PlannedImage, Error> {
             size: image.size(),
             planned: plan.bytes(),
             listed: format!("allocated {}", ByteSize(plan.bytes())),
+            fallback: None,
         },
         plan,
         content: ImageContent::Full,
@@ -157,6 +155,7 @@ fn delta(image: &ExportedImage, base: Base, changes: Changes) -> PlannedImage {
                 ByteSize(changes.written_bytes),
                 ByteSize(changes.cleared_bytes)
             ),
+            fallback: None,
         },
         plan: changes.plan,
         content: ImageContent::Delta {
@@ -206,6 +205,13 @@ impl DiskImage {
     ///
     /// The image cannot be completed: the job must fail.
     pub async fn read_block(&mut self, buffer: &mut [u8]) -> Result<Option<Block>, Error> {
+        if let Some(reason) = self.account.fallback.take() {
+            self.notices.error(format!(
+                "{} is saved as a full image, because {reason}; the next incremental builds on this image, and at restore \
+                 nothing has to be left out",
+                self.held.label
+            ));
+        }
         let now = Instant::now();
         let started = *self.started.get_or_insert(now);
         let block = self
@@ -246,15 +252,17 @@ impl DiskImage {
         self.held.complete.store(true, Ordering::Release);
         self.held.give_back(&self.notices).await;
         let stats = self.reader.stats();
+        let zeros = match stats.zeros {
+            0 => String::new(),
+            zeros => format!(", zeros left out {}", ByteSize(zeros)),
+        };
         self.notices.info(format!(
-            "{}: size {}, {}, read {}, sent {}, zeros left out {}; {:.1} s, {}, waited {:.1} s \
-             for Azure",
+            "{}: size {}, {}, read {}, sent {}{zeros}; {:.1} s, {}, waited {:.1} s for Azure",
             self.held.label,
             ByteSize(self.account.size),
             self.account.listed,
             ByteSize(stats.read),
             ByteSize(stats.delivered),
-            ByteSize(stats.zeros),
             elapsed.as_secs_f64(),
             Rate::new(stats.read, elapsed),
             stats.starved.as_secs_f64(),

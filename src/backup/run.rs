@@ -22,7 +22,7 @@ use super::{
 use crate::azure::{Azure, ResourceId};
 use crate::catalog;
 use crate::config::Transfer;
-use crate::notice::{Notices, with_causes};
+use crate::notice::{Notices, some_of, with_causes};
 use crate::pipeline::{ByteBudget, ReadQueue};
 
 /// VMs whose configuration is read at the same time for a plan: two or more requests each, far below Azure's limits.
@@ -523,19 +523,10 @@ pub(super) fn seconds(time: SystemTime) -> u64 {
 
 /// The first line of a run: what is going to be saved.
 fn announcement<'a>(level: Level, names: impl ExactSizeIterator<Item = &'a str>) -> String {
-    /// More would bury the line that matters.
-    const MAX_NAMES: usize = 20;
-    let (count, plural) = match names.len() {
-        1 => (1, ""),
-        count => (count, "s"),
-    };
-    let more = match count.saturating_sub(MAX_NAMES) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    let names: Vec<_> = names.take(MAX_NAMES).collect();
+    let count = names.len();
+    let plural = if count == 1 { "" } else { "s" };
     format!(
-        "{level} backup of {count} virtual machine{plural}: {}{more}",
-        names.join(", ")
+        "{level} backup of {count} virtual machine{plural}: {}",
+        some_of(names.map(str::to_owned))
     )
 }

@@ -141,7 +141,7 @@ fn begin(
     })?;
     if let Some(place) = host.text(TextVariable::Where).filter(|place| place != "/") {
         session.notices.info(format!(
-            "where={place} has no meaning for virtual machines and is ignored; the restored one is created in Azure"
+            "where={place} is ignored: a virtual machine is restored to Azure"
         ));
     }
     let staging_dir = state_dir(host)?

@@ -116,10 +116,10 @@ pub(super) async fn disks(
 ) -> Result<Vec<RawDisk>, Error> {
     let stop = cancel.child_token();
     let disks = stream::iter(parts).map(|parts| {
-        let (stopped, notices) = (stop.clone(), notices.clone());
+        let stopped = stop.clone();
         let stop = &stop;
         async move {
-            let made = match spawn_blocking(move || disk(parts, &stopped, &notices)).await {
+            let made = match spawn_blocking(move || disk(parts, &stopped)).await {
                 Ok(made) => made,
                 Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
                 // The runtime ends.
@@ -131,12 +131,15 @@ pub(super) async fn disks(
             made
         }
     });
-    let made: Vec<_> = disks.buffered(DISKS_AT_ONCE).collect().await;
+    let mut made = disks.buffered(DISKS_AT_ONCE);
     let mut disks = Vec::new();
     let mut failure = None;
-    for result in made {
+    while let Some(result) = made.next().await {
         match result {
-            Ok(disk) => disks.push(disk),
+            Ok((disk, account)) => {
+                notices.info(account);
+                disks.push(disk);
+            }
             // The one that failed by itself has cancelled the others.
             Err(error) if failure.as_ref().is_none_or(Error::is_cancelled) => failure = Some(error),
             Err(_) => {}
@@ -145,7 +148,8 @@ pub(super) async fn disks(
     failure.map_or(Ok(disks), Err)
 }
 
-fn disk(parts: Parts, stop: &CancellationToken, notices: &Notices) -> Result<RawDisk, Error> {
+/// The raw disk, and its line for the job log.
+fn disk(parts: Parts, stop: &CancellationToken) -> Result<(RawDisk, String), Error> {
     let Parts {
         full,
         changes,
@@ -154,7 +158,7 @@ fn disk(parts: Parts, stop: &CancellationToken, notices: &Notices) -> Result<Raw
     } = parts;
     let mut account = Account::default();
     let (image, staged) = full;
-    let full = image.file.clone();
+    let (name, full) = (image.disk.clone(), image.file.clone());
     let mut disk = match staged.into_parts() {
         (_, Data::Disk(disk)) => disk,
         (path, Data::Blocks(blocks)) => {
@@ -163,10 +167,10 @@ fn disk(parts: Parts, stop: &CancellationToken, notices: &Notices) -> Result<Raw
             disk
         }
     };
-    if changes.is_empty() {
-        return Ok(disk);
-    }
-    let mut applied = Vec::new();
+    let Some((newest, _)) = changes.last() else {
+        return Ok((disk, format!("{name}: full image {full}")));
+    };
+    let (name, newest, count) = (newest.disk.clone(), newest.file.clone(), changes.len());
     for (image, staged) in changes {
         match staged.into_parts() {
             (path, Data::Blocks(blocks)) => {
@@ -182,24 +186,20 @@ fn disk(parts: Parts, stop: &CancellationToken, notices: &Notices) -> Result<Raw
                 ));
             }
         }
-        account.disk.clone_from(&image.disk);
-        applied.push(image.file.clone());
     }
     disk.rename(last)?;
-    notices.info(format!(
-        "{}: put together from {full} and the changes {}; cleared {}, written {}",
-        account.disk,
-        applied.join(", "),
+    let plural = if count == 1 { "" } else { "s" };
+    let account = format!(
+        "{name}: full image {full} and {count} image{plural} of changes, the last {newest}; cleared {}, written {}",
         ByteSize(account.cleared),
         ByteSize(account.written)
-    ));
-    Ok(disk)
+    );
+    Ok((disk, account))
 }
 
 /// Facts for the disk's line in the job log.
 #[derive(Default)]
 struct Account {
-    disk: String,
     cleared: u64,
     written: u64,
 }
@@ -327,8 +327,7 @@ mod tests {
         #[test]
         fn a_chain_makes_the_bytes_that_the_disk_had(models in models(), full_known in any::<bool>()) {
             let folder = tempfile::tempdir().unwrap();
-            let notices = Notices::default();
-            let mut staging = Staging::new(folder.path().join("7"), false, notices.clone());
+            let mut staging = Staging::new(folder.path().join("7"), false, Notices::default());
             let mut bytes = Vec::new();
             let mut images = Vec::new();
             for (number, model) in models.iter().enumerate() {
@@ -340,9 +339,17 @@ mod tests {
             let last = staging.disk_path(&chain.newest().file);
             let parts = take(&mut staging, vec![chain]).unwrap();
             let stop = CancellationToken::new();
-            let made = parts.into_iter().map(|parts| disk(parts, &stop, &notices));
+            let made = parts.into_iter().map(|parts| disk(parts, &stop));
             let made = made.collect::<Result<Vec<_>, _>>().unwrap();
-            prop_assert_eq!(made[0].size(), bytes.len() as u64);
+            let (disk, account) = &made[0];
+            prop_assert_eq!(disk.size(), bytes.len() as u64);
+            let changes = match models.len() - 1 {
+                0 => String::new(),
+                1 => " and 1 image of changes, the last 1_osdisk;".into(),
+                count => format!(" and {count} images of changes, the last {count}_osdisk;"),
+            };
+            let expected = format!("disk d (OS disk): full image 0_osdisk{changes}");
+            prop_assert!(account.starts_with(&expected), "{account}");
             prop_assert!(fs::read(last).unwrap() == bytes);
             // The disk, and the mark of the folder.
             prop_assert_eq!(fs::read_dir(folder.path().join("7")).unwrap().count(), 2);

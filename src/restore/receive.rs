@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::chain::{Chain, Runs, links};
 use super::plan::Plan;
-use super::saved::{SavedContent, SavedImage, SavedRun, parse};
+use super::saved::{SavedContent, SavedImage, SavedRun, parse, when};
 use super::staging::{Form, Staging};
 use super::{Disposition, Error, Options, RestoredVm, assemble, build};
 use crate::azure::Azure;
@@ -232,10 +232,23 @@ impl Restore {
             });
         }
         let chains = self.chains()?;
-        self.note_unneeded(&chains);
-        let Some(Planned { vm_name, plan, .. }) = &self.planned else {
+        let Some(Planned {
+            epoch,
+            vm_name,
+            plan,
+        }) = &self.planned
+        else {
             return Err(self.no_document());
         };
+        if let Some(Ok(run)) = self.runs.get(epoch) {
+            self.notices.info(format!(
+                "restoring virtual machine {vm_name} as job {} saved it ({}), under the name {}",
+                run.job,
+                when(*epoch),
+                plan.vm.name()
+            ));
+        }
+        self.note_unneeded(&chains);
         let parts =
             assemble::take(&mut self.staging, chains).map_err(|faults| Error::Incomplete {
                 vm: vm_name.clone(),

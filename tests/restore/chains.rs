@@ -216,6 +216,18 @@ async fn every_point_in_time_comes_back_in_any_order_of_jobs() {
         .filter(|text| text.contains("not needed"))
         .collect();
     assert_eq!(skipped.len(), 1, "{notices:?}");
+    let begin = format!(
+        "restoring virtual machine db as job {} saved it (",
+        run(8).job
+    );
+    assert!(notices[0].starts_with(&begin), "{notices:?}");
+    assert!(notices[0].ends_with("under the name scattered"));
+    // One line per disk, in the order of the images.
+    let disks: Vec<_> = notices
+        .iter()
+        .filter_map(|text| text.split_once(": full image ")?.0.split(' ').nth(1))
+        .collect();
+    assert_eq!(disks, ["db-os", "db-third"], "{notices:?}");
     for (point, needed) in [(0, false), (3, false), (4, true), (7, true)] {
         let file = points[point].name("osdisk");
         assert_eq!(!skipped[0].contains(&file), needed, "{file}: {skipped:?}");

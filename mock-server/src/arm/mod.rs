@@ -151,6 +151,11 @@ static ROUTES: &[Route] = &[
     route(Method::GET, under!(S "providers/Microsoft.Network/locations/{location}/operationResults/{id}"), "NetworkOperations_GetResult", "Microsoft.Network/locations/operationResults/read", &["t", "c", "s", "h"], operations::result),
 ];
 
+/// Every action that a caller may be denied.
+pub(crate) fn actions() -> impl Iterator<Item = &'static str> {
+    ROUTES.iter().map(|route| route.action)
+}
+
 /// The route of a request and what its path holds.
 pub(crate) fn find(request: &Request) -> Option<(&'static Route, Vec<(&'static str, String)>)> {
     ROUTES.iter().find_map(|route| {

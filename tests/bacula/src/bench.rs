@@ -46,12 +46,24 @@ impl Bench {
         change: impl FnOnce(&mut SandboxConfig),
     ) -> Result<Self> {
         let cloud = Cloud::start(scenario)?;
+        let job = JobDefinition::plugin(JOB, &cloud.plugin_command(parameters));
+        Self::start_jobs(generation, cloud, vec![job], change)
+    }
+
+    /// Starts daemons with these jobs beside an emulator that is there already.
+    ///
+    /// # Errors
+    ///
+    /// See [`Sandbox::start`].
+    pub fn start_jobs(
+        generation: Generation,
+        cloud: Cloud,
+        jobs: Vec<JobDefinition>,
+        change: impl FnOnce(&mut SandboxConfig),
+    ) -> Result<Self> {
         let mut config = SandboxConfig {
             generation,
-            jobs: vec![JobDefinition::plugin(
-                JOB,
-                &cloud.plugin_command(parameters),
-            )],
+            jobs,
             plugin: Some(plugin()?),
             ..SandboxConfig::default()
         };

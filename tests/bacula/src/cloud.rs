@@ -126,10 +126,19 @@ impl Cloud {
                 text += &format!("{key} = {value}\n");
             }
         }
+        // Secrets are in it: the plugin warns of a file that everybody can read.
+        self.write_file(name, &text, 0o600)
+    }
+
+    /// Writes a file beside the configuration file, readable for whom `mode` says.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be written.
+    pub fn write_file(&self, name: &str, text: &str, mode: u32) -> Result<PathBuf> {
         let path = self.directory.path().join(name);
         fs::write(&path, text)?;
-        // Secrets are in it: the plugin warns of a file that everybody can read.
-        fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+        fs::set_permissions(&path, Permissions::from_mode(mode))?;
         Ok(path)
     }
 

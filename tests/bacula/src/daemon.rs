@@ -111,6 +111,7 @@ impl Daemon {
         config: &Path,
         port: u16,
         log: PathBuf,
+        environment: &[(String, String)],
     ) -> Result<Self> {
         let output = File::create(&log).with_context(|| format!("create {}", log.display()))?;
         let mut command = Command::new("setpriv");
@@ -121,6 +122,7 @@ impl Daemon {
             .arg("-fc")
             .arg(config);
         let child = command
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)
@@ -175,6 +177,17 @@ impl Daemon {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// Ends it at once, as a crash would.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be signalled.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
     /// Ends it, if need be by force.
     ///
     /// # Errors
@@ -189,9 +202,7 @@ impl Daemon {
         let started = Instant::now();
         while self.child.try_wait()?.is_none() {
             if started.elapsed() > STOP_LIMIT {
-                self.child.kill()?;
-                self.child.wait()?;
-                break;
+                return self.kill();
             }
             std::thread::sleep(Duration::from_millis(10));
         }

@@ -11,6 +11,7 @@ mod ledger;
 mod plugin;
 mod sandbox;
 mod tool;
+mod trial;
 
 pub use bench::{Bench, JOB, RESTORED};
 pub use cloud::Cloud;
@@ -21,3 +22,4 @@ pub use guest_disk::{GuestDisk, check_file_system, check_vhd_footer, compare_ima
 pub use ledger::{Finding, Ledger, VmShape, compare_vms, leftovers, mebibytes};
 pub use plugin::plugin;
 pub use sandbox::{JobDefinition, Sandbox, SandboxConfig, can_mount};
+pub use trial::{Listing, Trial, try_all};

@@ -77,6 +77,8 @@ pub struct SandboxConfig {
     pub plugin: Option<PathBuf>,
     /// Further directives of the `FileDaemon` resource.
     pub file_daemon: String,
+    /// Further environment variables of the File Daemon.
+    pub environment: Vec<(String, String)>,
     /// Further resources of the Director. `JobDefs = common` gives a Job what all jobs here have; the pools are `pool`
     /// and `copies`, which is where the jobs of `pool` are copied or migrated to.
     pub director: String,
@@ -97,6 +99,7 @@ pub struct Sandbox {
     _mount: Option<Mount>,
     directory: Option<TempDir>,
     root: PathBuf,
+    environment: Vec<(String, String)>,
 }
 
 impl Sandbox {
@@ -125,13 +128,19 @@ impl Sandbox {
         let ports = free_ports()?;
         write_configuration(&root, config, ports)?;
 
-        let start = |name, file: &str, port| {
+        let environment = config.environment.clone();
+        let start = |name, file: &str, port, environment: &[_]| {
             let log = root.join("log").join(format!("{name}.out"));
-            Daemon::start(&programs, name, &root.join(file), port, log)
+            Daemon::start(&programs, name, &root.join(file), port, log, environment)
         };
-        let storage = start("bacula-sd", "bacula-sd.conf", ports.storage)?;
-        let file_daemon = start("bacula-fd", "bacula-fd.conf", ports.file_daemon)?;
-        let director = start("bacula-dir", "bacula-dir.conf", ports.director)?;
+        let storage = start("bacula-sd", "bacula-sd.conf", ports.storage, &[])?;
+        let file_daemon = start(
+            "bacula-fd",
+            "bacula-fd.conf",
+            ports.file_daemon,
+            &environment,
+        )?;
+        let director = start("bacula-dir", "bacula-dir.conf", ports.director, &[])?;
         Ok(Self {
             programs,
             _director: director,
@@ -140,6 +149,7 @@ impl Sandbox {
             _mount: mount,
             directory: Some(directory),
             root,
+            environment,
         })
     }
 
@@ -185,12 +195,27 @@ impl Sandbox {
         let directory = self.file_daemon_directory();
         fs::remove_dir_all(&directory)?;
         fs::create_dir(&directory)?;
+        self.start_file_daemon(generation)
+    }
+
+    /// Kills the File Daemon, and starts it again as it was.
+    ///
+    /// # Errors
+    ///
+    /// It does not come up; with its output.
+    pub fn crash_file_daemon(&mut self) -> Result<()> {
+        self.file_daemon.kill()?;
+        self.start_file_daemon(self.programs.generation())
+    }
+
+    fn start_file_daemon(&mut self, generation: Generation) -> Result<()> {
         self.file_daemon = Daemon::start(
             &Programs::find(generation)?,
             "bacula-fd",
             &self.root.join("bacula-fd.conf"),
             self.file_daemon.port(),
             self.root.join("log/bacula-fd-2.out"),
+            &self.environment,
         )?;
         Ok(())
     }
