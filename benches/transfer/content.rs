@@ -85,11 +85,13 @@ pub(crate) fn bytes(range: Range<u64>) -> Vec<Bytes> {
 /// Whether `data` is what the disk holds at `offset`.
 pub(crate) fn matches(offset: u64, data: &[u8]) -> bool {
     let mut rest = data;
-    bytes(offset..offset + data.len() as u64).iter().all(|slice| {
-        let (head, tail) = rest.split_at(slice.len());
-        rest = tail;
-        head == slice
-    })
+    bytes(offset..offset + data.len() as u64)
+        .iter()
+        .all(|slice| {
+            let (head, tail) = rest.split_at(slice.len());
+            rest = tail;
+            head == slice
+        })
 }
 
 fn pattern() -> &'static Bytes {

@@ -96,7 +96,12 @@ fn pull(server: &Server, to: &Path, connections: usize) -> Vec<String> {
 }
 
 /// `curl -Z` with the ranges handed to it, each at most 4 MiB.
-fn curl(server: &Server, name: &str, ranges: &[std::ops::Range<u64>], connections: usize) -> Result<Vec<String>> {
+fn curl(
+    server: &Server,
+    name: &str,
+    ranges: &[std::ops::Range<u64>],
+    connections: usize,
+) -> Result<Vec<String>> {
     let mut text = String::new();
     let mut count = 0;
     for range in ranges {
@@ -118,9 +123,17 @@ fn curl(server: &Server, name: &str, ranges: &[std::ops::Range<u64>], connection
     }
     let file = server.folder.path().join(format!("{name}.curl"));
     fs::write(&file, text)?;
-    Ok(["curl", "--parallel", "--parallel-immediate", "--parallel-max", &connections.to_string(), "--config", &file.display().to_string()]
-        .map(str::to_owned)
-        .to_vec())
+    Ok([
+        "curl",
+        "--parallel",
+        "--parallel-immediate",
+        "--parallel-max",
+        &connections.to_string(),
+        "--config",
+        &file.display().to_string(),
+    ]
+    .map(str::to_owned)
+    .to_vec())
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {
@@ -145,9 +158,28 @@ fn bench(arguments: &[String]) -> Result<()> {
     let runs: usize = value("--runs").map_or(Ok(5), |text| text.parse())?;
     let modes = [
         ("http", Behaviour::default()),
-        ("https", Behaviour { tls: true, ..Behaviour::default() }),
-        ("20 ms", Behaviour { latency: 20, ..Behaviour::default() }),
-        ("tls + 20 ms + 60 MB/s", Behaviour { tls: true, latency: 20, bandwidth: 60_000_000 }),
+        (
+            "https",
+            Behaviour {
+                tls: true,
+                ..Behaviour::default()
+            },
+        ),
+        (
+            "20 ms",
+            Behaviour {
+                latency: 20,
+                ..Behaviour::default()
+            },
+        ),
+        (
+            "tls + 20 ms + 60 MB/s",
+            Behaviour {
+                tls: true,
+                latency: 20,
+                bandwidth: 60_000_000,
+            },
+        ),
     ];
     for (mode, behaviour) in modes {
         let server = Server::start(&behaviour)?;
@@ -165,7 +197,11 @@ fn bench(arguments: &[String]) -> Result<()> {
             for (number, (name, command)) in commands.into_iter().enumerate() {
                 let cost = measure::run(&command)?;
                 let counts = server.counts()?;
-                ensure!(counts.bytes_out >= GIB, "{name} read {} bytes only", counts.bytes_out);
+                ensure!(
+                    counts.bytes_out >= GIB,
+                    "{name} read {} bytes only",
+                    counts.bytes_out
+                );
                 drop(fs::remove_file(&file));
                 if run == 0 {
                     table.push((name.to_owned(), vec![cost], counts));
@@ -178,7 +214,11 @@ fn bench(arguments: &[String]) -> Result<()> {
             let cost = medians(costs);
             println!(
                 "{mode:22} {name:22} wall {:6.2} s  cpu {:6.2} s  {:6.1} MiB   {} requests, {} connections, {:.3} x",
-                cost.wall, cost.cpu, cost.memory, counts.requests, counts.connections,
+                cost.wall,
+                cost.cpu,
+                cost.memory,
+                counts.requests,
+                counts.connections,
                 counts.bytes_out as f64 / GIB as f64
             );
         }

@@ -140,7 +140,8 @@ async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, state: Arc<Stat
 fn certificate() -> anyhow::Result<(TlsAcceptor, String)> {
     let ca_key = rcgen::KeyPair::generate()?;
     let mut ca = rcgen::CertificateParams::new(Vec::<String>::new())?;
-    ca.distinguished_name.push(rcgen::DnType::CommonName, "bench authority");
+    ca.distinguished_name
+        .push(rcgen::DnType::CommonName, "bench authority");
     ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let ca_pem = ca.self_signed(&ca_key)?.pem();
     let issuer = rcgen::Issuer::new(ca, ca_key);
@@ -345,7 +346,11 @@ fn query<'a>(request: &'a Request<Incoming>, name: &str) -> Option<&'a str> {
 fn range(request: &Request<Incoming>) -> Option<Range<u64>> {
     let headers = request.headers();
     let value = headers.get("x-ms-range").or_else(|| headers.get(RANGE))?;
-    let (first, last) = value.to_str().ok()?.strip_prefix("bytes=")?.split_once('-')?;
+    let (first, last) = value
+        .to_str()
+        .ok()?
+        .strip_prefix("bytes=")?
+        .split_once('-')?;
     let last = match last {
         "" => u64::MAX - 1,
         last => last.parse().ok()?,
@@ -416,9 +421,13 @@ impl Body for Slices {
         let Some(pace) = &mut this.pace else {
             return Poll::Ready(this.parts.pop_front().map(|part| Ok(Frame::data(part))));
         };
-        let wait = pace.wait.get_or_insert_with(|| Box::pin(sleep_until(pace.free)));
+        let wait = pace
+            .wait
+            .get_or_insert_with(|| Box::pin(sleep_until(pace.free)));
         ready!(wait.as_mut().poll(cx));
-        let len = front.len().min(usize::try_from(BURST).unwrap_or(usize::MAX));
+        let len = front
+            .len()
+            .min(usize::try_from(BURST).unwrap_or(usize::MAX));
         let piece = front.split_to(len);
         if front.is_empty() {
             this.parts.pop_front();
