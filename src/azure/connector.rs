@@ -25,6 +25,7 @@ use tokio::time::timeout;
 use tower_service::Service;
 
 use super::endpoints::is_loopback;
+use super::read_ahead::{FullReads, ReadAhead};
 use super::redact::clean;
 
 /// From the name to the finished TLS handshake.
@@ -33,6 +34,10 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
 type BoxError = Box<dyn StdError + Send + Sync>;
+/// TCP as the dialer makes it.
+type Tcp = TokioIo<ReadAhead>;
+/// What hyper gets.
+type Io = TokioIo<FullReads<TokioIo<MaybeHttpsStream<Tcp>>>>;
 type Connecting<T> = BoxFuture<'static, Result<T, BoxError>>;
 
 /// Connects within [`CONNECT_TIMEOUT`].
@@ -65,7 +70,7 @@ impl Connector {
 }
 
 impl Service<Uri> for Connector {
-    type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
+    type Response = Io;
     type Error = BoxError;
     type Future = Connecting<Self::Response>;
 
@@ -76,9 +81,10 @@ impl Service<Uri> for Connector {
     fn call(&mut self, uri: Uri) -> Self::Future {
         let connecting = self.0.call(uri);
         Box::pin(async move {
-            timeout(CONNECT_TIMEOUT, connecting)
+            let stream = timeout(CONNECT_TIMEOUT, connecting)
                 .await
-                .map_err(|_elapsed| ConnectTimeout)?
+                .map_err(|_elapsed| ConnectTimeout)??;
+            Ok(TokioIo::new(FullReads::new(TokioIo::new(stream))))
         })
     }
 }
@@ -106,7 +112,7 @@ impl Dialer {
     }
 
     /// Through `proxy` to `uri`.
-    fn tunnel(&self, proxy: &Intercept, uri: Uri) -> Connecting<TokioIo<TcpStream>> {
+    fn tunnel(&self, proxy: &Intercept, uri: Uri) -> Connecting<Tcp> {
         let address = proxy.uri();
         let name = address.authority().map_or("", |a| a.as_str()).to_owned();
         let failed = move |source| ProxyError {
@@ -123,12 +129,15 @@ impl Dialer {
             tunnel = tunnel.with_auth(authorization.clone());
         }
         let connecting = tunnel.call(uri);
-        Box::pin(async move { Ok(connecting.await.map_err(|error| failed(error.into()))?) })
+        Box::pin(async move {
+            let stream = connecting.await.map_err(|error| failed(error.into()))?;
+            Ok(read_ahead(stream))
+        })
     }
 }
 
 impl Service<Uri> for Dialer {
-    type Response = TokioIo<TcpStream>;
+    type Response = Tcp;
     type Error = BoxError;
     type Future = Connecting<Self::Response>;
 
@@ -141,8 +150,12 @@ impl Service<Uri> for Dialer {
             return self.tunnel(&proxy, uri);
         }
         let connecting = self.tcp.call(uri);
-        Box::pin(async move { Ok(connecting.await?) })
+        Box::pin(async move { Ok(read_ahead(connecting.await?)) })
     }
+}
+
+fn read_ahead(stream: TokioIo<TcpStream>) -> Tcp {
+    TokioIo::new(ReadAhead::new(stream.into_inner()))
 }
 
 /// The system's resolver; its errors stay recognisable.

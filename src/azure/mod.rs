@@ -32,6 +32,7 @@ pub mod network;
 mod operation;
 pub mod page_blob;
 mod page_list;
+mod read_ahead;
 pub mod read_only;
 mod readiness;
 mod redact;

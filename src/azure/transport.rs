@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::error::Error as StdError;
 use std::fmt;
+use std::hint::black_box;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,7 +38,9 @@ const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 /// Upper bound of one read from a connection. It also bounds the head of an answer: two signed polling URLs of more
 /// than 4 KB each come in one head ("Track asynchronous Azure operations"), so this leaves ample room.
-const READ_BUFFER: usize = 256 * 1024;
+const READ_BUFFER: usize = 128 * 1024;
+/// Bytes of freed memory that the allocator keeps at least, per arena: the read buffers of a few chunks.
+const KEPT_MEMORY: usize = 8 << 20;
 /// Header lines of one answer.
 const MAX_HEADERS: usize = 256;
 
@@ -73,12 +76,13 @@ impl Transport {
         connections: usize,
         proxies: Matcher,
     ) -> Result<Self, Error> {
+        keep_freed_memory();
         let connector = Connector::new(tls::client_config(ca_file)?, proxies);
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(POOL_IDLE_TIMEOUT)
             .pool_max_idle_per_host(connections.max(1))
-            .http1_max_buf_size(READ_BUFFER)
+            .http1_read_buf_exact_size(READ_BUFFER)
             .http1_max_headers(MAX_HEADERS)
             .build(connector);
         Ok(Self {
@@ -106,18 +110,16 @@ impl Transport {
         if let Some(length) = announced.filter(|&length| length > limit && !bodiless) {
             return Err(place.too_long(length, limit));
         }
-        // Frames are put together at once, in a buffer of the right size. Each would otherwise keep the whole read buffer
-        // that it is a slice of, and most are far from full: measured with TLS, chunks then took 1.7 times their length.
-        let capacity = announced.filter(|_| !bodiless).unwrap_or(0);
-        let mut body = BytesMut::with_capacity(usize::try_from(capacity).unwrap_or(0));
+        let mut body = Frames::default();
+        let mut received = 0;
         while let Some(frame) = place.next_frame(&mut incoming).await? {
-            let received = (body.len() + frame.len()) as u64;
+            received += frame.len() as u64;
             if received > limit {
                 return Err(place.too_long(received, limit));
             }
-            body.extend_from_slice(&frame);
+            body.push(frame);
         }
-        let body = vec![body.freeze()];
+        let body = body.finish();
         Ok(Answer {
             status: head.status,
             headers: head.headers,
@@ -158,6 +160,54 @@ impl fmt::Debug for Transport {
         f.debug_struct("Transport")
             .field("allow_http", &self.allow_http)
             .finish_non_exhaustive()
+    }
+}
+
+/// Makes the allocator keep the memory of read buffers, which come and go by the thousand. glibc gives freed memory back
+/// to the system as soon as 128 KiB of it lie together, and each piece costs page faults when it is needed again; once a
+/// larger piece was freed, it keeps twice as much as that (mallopt(3), `M_MMAP_THRESHOLD`). The piece is never touched.
+fn keep_freed_memory() {
+    drop(black_box(Vec::<u8>::with_capacity(KEPT_MEMORY)));
+}
+
+/// The body of an answer. A frame is a slice of the read buffer that it came in, and keeps the whole of it: where it fills
+/// most of it, it is kept as it is; smaller ones are put together.
+#[derive(Default)]
+struct Frames {
+    done: Vec<Bytes>,
+    /// Behind `done`; at most [`READ_BUFFER`] bytes.
+    tail: BytesMut,
+}
+
+impl Frames {
+    fn push(&mut self, mut frame: Bytes) {
+        if frame.len() >= READ_BUFFER / 2 {
+            self.seal();
+            self.done.push(frame);
+            return;
+        }
+        if self.tail.capacity() == 0 {
+            self.tail.reserve(READ_BUFFER);
+        }
+        let room = self.tail.capacity() - self.tail.len();
+        self.tail
+            .extend_from_slice(&frame.split_to(room.min(frame.len())));
+        if !frame.is_empty() {
+            self.seal();
+            self.push(frame);
+        }
+    }
+
+    fn seal(&mut self) {
+        let tail = std::mem::take(&mut self.tail);
+        if !tail.is_empty() {
+            self.done.push(tail.freeze());
+        }
+    }
+
+    fn finish(mut self) -> Vec<Bytes> {
+        self.seal();
+        self.done
     }
 }
 
@@ -391,6 +441,39 @@ mod tests {
             }
         });
         address
+    }
+
+    #[test]
+    fn small_frames_are_put_together_and_large_ones_are_kept() {
+        let frame = |byte: u8, len| Bytes::from(vec![byte; len]);
+        for lens in [
+            vec![],
+            vec![1, 1, 1],
+            vec![READ_BUFFER / 2 - 1; 5],
+            vec![READ_BUFFER],
+            vec![10, READ_BUFFER / 2, 20, 30, READ_BUFFER, 1],
+        ] {
+            let mut frames = Frames::default();
+            let mut all = Vec::new();
+            for (number, &len) in (1..).zip(&lens) {
+                frames.push(frame(number, len));
+                all.extend(vec![number; len]);
+            }
+            let frames = frames.finish();
+            assert_eq!(frames.concat(), all);
+            assert!(
+                frames
+                    .iter()
+                    .all(|frame| (1..=READ_BUFFER).contains(&frame.len()))
+            );
+            // Two neighbours of which each is small would have been put together.
+            let is_small = |frame: &Bytes| frame.len() < READ_BUFFER / 2;
+            assert!(!frames.windows(2).any(|pair| pair.iter().all(is_small)));
+        }
+        let kept = frame(7, READ_BUFFER / 2);
+        let mut frames = Frames::default();
+        frames.push(kept.clone());
+        assert_eq!(frames.finish()[0].as_ptr(), kept.as_ptr());
     }
 
     async fn get(transport: &Transport, url: &str) -> Result<Answer, TransportError> {

@@ -101,6 +101,28 @@ impl ImageReader {
         Ok(block)
     }
 
+    /// The next chunk as it came, nothing copied; `None` at the end of a complete image. Zeros are the caller's business.
+    ///
+    /// # Errors
+    ///
+    /// As [`ImageReader::read_block`]; a block that was read in part before.
+    pub async fn next_chunk(&mut self) -> Result<Option<Chunk>, Error> {
+        if mem::replace(&mut self.failed, true) || self.front.is_some() {
+            return Err(Error::Failed);
+        }
+        self.check_plan()?;
+        let offset = self.position().await?;
+        self.failed = false;
+        let Some(Cursor { chunk, .. }) = self.front.take() else {
+            debug_assert!(offset.is_none());
+            self.check_end()?;
+            return Ok(None);
+        };
+        self.stats.delivered += chunk.range().len();
+        self.stats.blocks += 1;
+        Ok(Some(chunk))
+    }
+
     /// What was read and handed out so far.
     #[must_use]
     pub fn stats(&self) -> ReadStats {
@@ -111,12 +133,7 @@ impl ImageReader {
         if buffer.is_empty() {
             return Err(Error::EmptyBuffer);
         }
-        if self.chunks.end() != self.size {
-            return Err(Error::Incomplete {
-                end: self.chunks.end(),
-                size: self.size,
-            });
-        }
+        self.check_plan()?;
         loop {
             let Some(offset) = self.position().await? else {
                 return self.check_end();
@@ -148,6 +165,16 @@ impl ImageReader {
             self.stats.blocks += 1;
             return Ok(Some(Block { offset, len }));
         }
+    }
+
+    fn check_plan(&self) -> Result<(), Error> {
+        if self.chunks.end() == self.size {
+            return Ok(());
+        }
+        Err(Error::Incomplete {
+            end: self.chunks.end(),
+            size: self.size,
+        })
     }
 
     /// Disk offset of the next byte, once it is here; `None` at the end.
@@ -264,6 +291,27 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(reader.read_block(&mut buffer).await.unwrap(), None);
         }
+    }
+
+    #[tokio::test]
+    async fn chunks_come_as_they_are_and_are_counted() {
+        let ranges = [(0, 1500), (2000, 2500)];
+        let mut reader = reader(Script::default(), &ranges, 2500);
+        let mut found = Vec::new();
+        while let Some(chunk) = reader.next_chunk().await.unwrap() {
+            found.push((chunk.range().start(), chunk.range().end()));
+        }
+        assert_eq!(found, [(0, 1000), (1000, 1500), (2000, 2500)]);
+        assert_eq!(reader.stats().delivered, 2000);
+        assert!(reader.next_chunk().await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_chunk_that_is_read_in_blocks_is_not_handed_out_whole() {
+        let mut reader = reader(Script::default(), &[(0, 1500)], 1500);
+        let block = reader.read_block(&mut [0; 400]).await.unwrap();
+        assert!(block.is_some());
+        assert!(matches!(reader.next_chunk().await, Err(Error::Failed)));
     }
 
     #[tokio::test]

@@ -2,11 +2,14 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use azure_vm_fd::backup::{Changes, ExportedImage, MOST_CLEARED};
 use azure_vm_fd::notice::Severity;
-use azure_vm_fd::pipeline::{ByteBudget, ImageReader, Limits, ReadPlan, ReadQueue, ZeroBlocks};
+use azure_vm_fd::pipeline::{
+    ByteBudget, ImageReader, Limits, ReadPlan, ReadQueue, ZeroBlocks, is_zero,
+};
 use azure_vm_fd::range::ByteRange;
 use azure_vm_fd::restore::SparseReader;
 use serde::Serialize;
@@ -18,8 +21,6 @@ use crate::folder::{Incoming, IncomingFiles};
 use crate::output::{Output, Report, human};
 use crate::sas;
 
-/// Bytes handed over at a time.
-const BLOCK_BYTES: usize = 1 << 20;
 /// Zeros of the older image are left out in pieces of this size, in bytes: the smallest hole of the usual file systems.
 const HOLE: u32 = 4096;
 
@@ -37,6 +38,7 @@ enum Target<'a> {
     File(Incoming<'a>),
     /// No offsets: what is not read is written as zeros.
     Stdout {
+        file: File,
         position: u64,
     },
 }
@@ -73,7 +75,7 @@ pub(crate) async fn run(
     let mut files = IncomingFiles::new();
     let (plan, zeros, target) = match base {
         None if to_stdout => {
-            let target = Target::Stdout { position: 0 };
+            let target = Target::stdout()?;
             (image.full_plan().await?, ZeroBlocks::Skip, target)
         }
         None => {
@@ -135,13 +137,18 @@ async fn transfer(
     output.begin_progress("image", size);
     let queue = ReadQueue::new(&ByteBudget::new(limits.memory), limits, cancel);
     let mut reader = ImageReader::new(queue.push(plan), size, zeros);
-    let mut buffer = vec![0; BLOCK_BYTES];
-    while let Some(block) = reader.read_block(&mut buffer).await? {
-        target.write(block.offset, &buffer[..block.len])?;
-        written_bytes += block.len as u64;
-        output.progress(block.offset + block.len as u64);
+    while let Some(chunk) = reader.next_chunk().await? {
+        let mut offset = chunk.range().start();
+        for frame in chunk.frames() {
+            if zeros == ZeroBlocks::Keep || !is_zero(frame) {
+                target.write(offset, frame)?;
+                written_bytes += frame.len() as u64;
+            }
+            offset += frame.len() as u64;
+        }
+        output.progress(offset);
     }
-    target.flush()?;
+    target.finish(size)?;
     output.end_progress();
     Ok(written_bytes)
 }
@@ -180,29 +187,47 @@ async fn copy_older(
 }
 
 impl Target<'_> {
+    /// Standard output itself: what comes is large, and the buffer of the standard library looks for line ends in it.
+    fn stdout() -> Result<Self, Failure> {
+        let file = io::stdout()
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(|error| Failure::failed(format!("open standard output: {error}")))?;
+        Ok(Self::Stdout {
+            file: file.into(),
+            position: 0,
+        })
+    }
+
     fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), Failure> {
         match self {
             Self::File(file) => file.write(offset, data),
-            Self::Stdout { position } => {
-                let mut stdout = io::stdout().lock();
-                let gap = io::copy(
-                    &mut io::Read::take(io::repeat(0), offset - *position),
-                    &mut stdout,
-                );
+            Self::Stdout { file, position } => {
+                write_zeros(file, offset - *position)
+                    .and_then(|()| file.write_all(data))
+                    .map_err(|error| Failure::failed(format!("write standard output: {error}")))?;
                 *position = offset + data.len() as u64;
-                gap.and_then(|_| stdout.write_all(data))
-                    .map_err(|error| Failure::failed(format!("write standard output: {error}")))
+                Ok(())
             }
         }
     }
 
-    fn flush(&mut self) -> Result<(), Failure> {
+    /// Everything up to `size` that was not written reads as zeros.
+    fn finish(&mut self, size: u64) -> Result<(), Failure> {
         match self {
             Self::File(_) => Ok(()),
-            Self::Stdout { .. } => io::stdout()
-                .lock()
-                .flush()
+            Self::Stdout { file, position } => write_zeros(file, size - *position)
                 .map_err(|error| Failure::failed(format!("write standard output: {error}"))),
         }
     }
+}
+
+fn write_zeros(file: &mut File, mut len: u64) -> io::Result<()> {
+    const ZEROS: &[u8] = &[0; 1 << 20];
+    while len > 0 {
+        let piece = &ZEROS[..ZEROS.len().min(usize::try_from(len).unwrap_or(usize::MAX))];
+        file.write_all(piece)?;
+        len -= piece.len() as u64;
+    }
+    Ok(())
 }
