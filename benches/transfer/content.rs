@@ -106,7 +106,7 @@ fn pattern() -> &'static Bytes {
     })
 }
 
-/// SplitMix64: repeatable, and good enough not to be compressible.
+/// `SplitMix64`: repeatable, and good enough not to be compressible.
 struct Random(u64);
 
 impl Random {

@@ -1,227 +1,255 @@
-//! Whole programs against a page-blob server: `azure-vm pull` and `push` beside what else a user would take.
+//! Whole programs against a page-blob server: `azure-vm pull` and `push` beside the floor, `curl -Z`.
 //!
-//! `cargo bench --bench transfer [-- --runs N] [--only WORD]` prints medians and ratios; `--write FILE` puts the table into the document.
+//! `cargo bench --bench transfer` prints medians and ratios of one run; `-- --runs N` takes N of each (5), in turn. Ratios
+//! count: server and client share the machine's cores, so the seconds are those of this machine.
+#![allow(
+    clippy::print_stdout,
+    reason = "a benchmark is there to print, and its processes talk by their output"
+)]
 
+mod contenders;
 mod content;
 mod measure;
+mod process;
 mod server;
 
-use std::fs;
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-use content::{GIB, MIB};
+use content::{ALLOCATED, CHANGED, DISK};
 use measure::Cost;
-use server::{Behaviour, Counts, Ready};
+use process::ServerProcess;
+use server::{Behaviour, Counts};
+
+/// Bytes per second and connection of a distant service that caps them.
+const CAP: u64 = 60_000_000;
+/// Milliseconds that a distant service takes to answer.
+const DISTANCE: u64 = 20;
+
+/// What is compared.
+#[derive(Clone, Copy)]
+enum Measure {
+    Cpu,
+    Wall,
+}
+
+/// One row of the table: ours against the floor.
+struct Row {
+    name: &'static str,
+    measure: Measure,
+    /// Largest ratio that is good enough.
+    target: f64,
+    floor: Vec<String>,
+    ours: Vec<String>,
+    /// Bytes that must have been moved at least.
+    bytes: u64,
+}
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.first().map(String::as_str) {
-        Some("--serve") => server::run(serde_json::from_str(&arguments[1])?),
+        Some("--serve") => server::run(serde_json::from_str(arguments.get(1).context("how?")?)?),
         Some("--measure") => measure::child(&arguments[1..]),
         _ => bench(&arguments),
     }
 }
 
-/// A running server; ended when dropped.
-struct Server {
-    process: Child,
-    ready: Ready,
-    behaviour: Behaviour,
-    folder: tempfile::TempDir,
+fn bench(arguments: &[String]) -> Result<()> {
+    let runs = arguments
+        .iter()
+        .position(|argument| argument == "--runs")
+        .and_then(|at| arguments.get(at + 1))
+        .map_or(Ok(5), |text| text.parse::<usize>())?
+        .max(1);
+    let distant = Behaviour {
+        latency: DISTANCE,
+        ..Behaviour::default()
+    };
+    println!(
+        "{:34} {:>9} {:>9} {:>6}  {:>6}   {:>9} {:>9}",
+        "", "curl -Z", "azure-vm", "ratio", "target", "memory", "requests"
+    );
+    mode(&Behaviour::default(), runs, |server| {
+        check_bytes(server)?;
+        Ok(vec![read("CPU, HTTP", Measure::Cpu, 1.15, server, 16)?])
+    })?;
+    let tls = Behaviour {
+        tls: true,
+        ..Behaviour::default()
+    };
+    mode(&tls, runs, |server| {
+        Ok(vec![read("CPU, HTTPS", Measure::Cpu, 0.85, server, 16)?])
+    })?;
+    mode(&distant, runs, |server| {
+        Ok(vec![
+            read("wall, 20 ms", Measure::Wall, 0.9, server, 64)?,
+            changes("wall, changes, 20 ms", 0.8, server)?,
+        ])
+    })?;
+    let capped = Behaviour {
+        tls: true,
+        bandwidth: CAP,
+        ..distant
+    };
+    mode(&capped, runs, |server| {
+        let name = "wall, TLS, 20 ms, 60 MB/s each";
+        Ok(vec![read(name, Measure::Wall, 0.95, server, 64)?])
+    })?;
+    upload(runs)
 }
 
-impl Server {
-    fn start(behaviour: &Behaviour) -> Result<Self> {
-        let mut process = Command::new(std::env::current_exe()?)
-            .arg("--serve")
-            .arg(serde_json::to_string(behaviour)?)
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let mut line = String::new();
-        let output = process.stdout.take().context("no output")?;
-        BufReader::new(output).read_line(&mut line)?;
-        let ready: Ready = serde_json::from_str(&line)?;
-        let folder = tempfile::tempdir()?;
-        fs::write(folder.path().join("ca.pem"), &ready.ca_pem)?;
-        Ok(Self {
-            process,
-            ready,
-            behaviour: behaviour.clone(),
-            folder,
-        })
-    }
-
-    fn url(&self, path: &str) -> String {
-        let scheme = if self.behaviour.tls { "https" } else { "http" };
-        format!("{scheme}://127.0.0.1:{}{path}", self.ready.port)
-    }
-
-    fn ca(&self) -> PathBuf {
-        self.folder.path().join("ca.pem")
-    }
-
-    /// What was asked since the last call.
-    fn counts(&self) -> Result<Counts> {
-        let output = Command::new("curl")
-            .args(["-s", "--cacert"])
-            .arg(self.ca())
-            .arg(self.url("/counts"))
-            .output()?;
-        Ok(serde_json::from_slice(&output.stdout)?)
-    }
+/// The whole image, to where it costs nothing to put it.
+fn read(
+    name: &'static str,
+    measure: Measure,
+    target: f64,
+    server: &ServerProcess,
+    requests: usize,
+) -> Result<Row> {
+    Ok(Row {
+        name,
+        measure,
+        target,
+        floor: contenders::curl(server, &content::extents(), requests)?,
+        ours: contenders::pull(server, Path::new("-"), requests),
+        bytes: ALLOCATED,
+    })
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.process.kill());
-        drop(self.process.wait());
+/// What changed since an earlier snapshot, whose image is a hole here: copying it is not what is measured.
+fn changes(name: &'static str, target: f64, server: &ServerProcess) -> Result<Row> {
+    let older = server.folder().join("older");
+    File::create(&older)?.set_len(DISK)?;
+    let newer = server.folder().join("newer");
+    Ok(Row {
+        name,
+        measure: Measure::Wall,
+        target,
+        floor: contenders::curl(server, &content::changes(), 64)?,
+        ours: contenders::pull_changes(server, &older, &newer, 64),
+        bytes: CHANGED,
+    })
+}
+
+/// Runs the rows of one kind of server, the contenders in turn.
+fn mode(
+    behaviour: &Behaviour,
+    runs: usize,
+    rows: impl FnOnce(&ServerProcess) -> Result<Vec<Row>>,
+) -> Result<()> {
+    let server = ServerProcess::start(behaviour)?;
+    for row in rows(&server)? {
+        let (mut floor, mut ours) = (Vec::new(), Vec::new());
+        let mut counts = Counts::default();
+        for _ in 0..runs {
+            floor.push(measured(&server, &row.floor, row.bytes)?.0);
+            let (cost, asked) = measured(&server, &row.ours, row.bytes)?;
+            ours.push(cost);
+            counts = asked;
+        }
+        let (floor, ours) = (medians(&floor), medians(&ours));
+        let of = |cost: &Cost| match row.measure {
+            Measure::Cpu => cost.cpu,
+            Measure::Wall => cost.wall,
+        };
+        println!(
+            "{:34} {:7.2} s {:7.2} s {:6.2}  {:6.2}   {:5.0} MiB {:9}",
+            row.name,
+            of(&floor),
+            of(&ours),
+            of(&ours) / of(&floor),
+            row.target,
+            ours.memory,
+            counts.requests
+        );
     }
+    Ok(())
 }
 
-const SAS: &str = "?sv=2021-12-02&sr=b&sig=made-up";
-
-/// `azure-vm pull` of the whole image.
-fn pull(server: &Server, to: &Path, connections: usize) -> Vec<String> {
-    let mut command = vec![env!("CARGO_BIN_EXE_azure-vm").to_owned()];
-    command.extend(["pull".into(), server.url(&format!("/read/image{SAS}"))]);
-    command.extend(["--to".into(), to.display().to_string()]);
-    command.extend(["--concurrency".into(), connections.to_string()]);
-    command.push("--allow-http".into());
-    command.extend(["--ca-file".into(), server.ca().display().to_string()]);
-    command
+fn measured(server: &ServerProcess, command: &[String], bytes: u64) -> Result<(Cost, Counts)> {
+    drop(fs::remove_file(server.folder().join("newer")));
+    server.counts()?;
+    let cost = measure::run(command)?;
+    let counts = server.counts()?;
+    // No byte twice, none left out: the footer and its check are all that comes on top.
+    ensure!(
+        (bytes..bytes + bytes / 50).contains(&counts.bytes_out),
+        "{}: {} bytes were read, {bytes} are needed",
+        command[0],
+        counts.bytes_out
+    );
+    Ok((cost, counts))
 }
 
-/// `curl -Z` with the ranges handed to it, each at most 4 MiB.
-fn curl(
-    server: &Server,
-    name: &str,
-    ranges: &[std::ops::Range<u64>],
-    connections: usize,
-) -> Result<Vec<String>> {
-    let mut text = String::new();
-    let mut count = 0;
-    for range in ranges {
-        let mut start = range.start;
-        while start < range.end {
-            let end = range.end.min(start + 4 * MIB);
-            if count > 0 {
-                text += "next\n";
-            }
-            text += &format!(
-                "url = \"{}\"\nrange = \"{start}-{}\"\noutput = \"/dev/null\"\ncacert = \"{}\"\nsilent\nshow-error\nfail\n",
-                server.url("/read/image"),
-                end - 1,
-                server.ca().display(),
+/// A pulled image must be right before it may be fast.
+fn check_bytes(server: &ServerProcess) -> Result<()> {
+    let path = server.folder().join("image");
+    measure::run(&contenders::pull(server, &path, 16))?;
+    let file = File::open(&path)?;
+    ensure!(file.metadata()?.len() == DISK, "the image has another size");
+    let mut buffer = vec![0; 1 << 20];
+    for extent in content::extents() {
+        for start in (extent.start..extent.end).step_by(buffer.len()) {
+            let len = usize::try_from(extent.end - start)?.min(buffer.len());
+            file.read_exact_at(&mut buffer[..len], start)?;
+            ensure!(
+                content::matches(start, &buffer[..len]),
+                "other bytes at {start}"
             );
-            start = end;
-            count += 1;
         }
     }
-    let file = server.folder.path().join(format!("{name}.curl"));
-    fs::write(&file, text)?;
-    Ok([
-        "curl",
-        "--parallel",
-        "--parallel-immediate",
-        "--parallel-max",
-        &connections.to_string(),
-        "--config",
-        &file.display().to_string(),
-    ]
-    .map(str::to_owned)
-    .to_vec())
+    Ok(fs::remove_file(path)?)
 }
 
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+/// An upload of the allocated part, compared by the server as it comes. There is no floor for it here.
+fn upload(runs: usize) -> Result<()> {
+    let server = ServerProcess::start(&Behaviour {
+        latency: DISTANCE,
+        ..Behaviour::default()
+    })?;
+    let path = server.folder().join("raw");
+    let file = File::create(&path)?;
+    file.set_len(DISK)?;
+    for extent in content::extents() {
+        let mut at = extent.start;
+        for slice in content::bytes(extent) {
+            file.write_all_at(&slice, at)?;
+            at += slice.len() as u64;
+        }
+    }
+    let command = contenders::push(&server, &path, 16);
+    let mut costs = Vec::new();
+    for _ in 0..runs {
+        server.counts()?;
+        costs.push(measure::run(&command)?);
+        let counts = server.counts()?;
+        ensure!(
+            counts.wrong_writes == 0 && counts.bytes_in >= ALLOCATED,
+            "{} writes were wrong, {} bytes came",
+            counts.wrong_writes,
+            counts.bytes_in
+        );
+    }
+    let cost = medians(&costs);
+    println!(
+        "{:34} {:9} {:7.2} s {:6}  {:6}   {:5.0} MiB",
+        "wall, upload, 20 ms", "", cost.wall, "", "", cost.memory
+    );
+    Ok(())
 }
 
 fn medians(costs: &[Cost]) -> Cost {
-    Cost {
-        wall: median(costs.iter().map(|cost| cost.wall)),
-        cpu: median(costs.iter().map(|cost| cost.cpu)),
-        memory: median(costs.iter().map(|cost| cost.memory)),
-    }
-}
-
-fn bench(arguments: &[String]) -> Result<()> {
-    let value = |name: &str| {
-        let at = arguments.iter().position(|argument| argument == name)?;
-        arguments.get(at + 1)
+    let median = |of: fn(&Cost) -> f64| {
+        let mut values: Vec<f64> = costs.iter().map(of).collect();
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
     };
-    let runs: usize = value("--runs").map_or(Ok(5), |text| text.parse())?;
-    let modes = [
-        ("http", Behaviour::default()),
-        (
-            "https",
-            Behaviour {
-                tls: true,
-                ..Behaviour::default()
-            },
-        ),
-        (
-            "20 ms",
-            Behaviour {
-                latency: 20,
-                ..Behaviour::default()
-            },
-        ),
-        (
-            "tls + 20 ms + 60 MB/s",
-            Behaviour {
-                tls: true,
-                latency: 20,
-                bandwidth: 60_000_000,
-            },
-        ),
-    ];
-    for (mode, behaviour) in modes {
-        let server = Server::start(&behaviour)?;
-        let file = server.folder.path().join("image");
-        let mut table: Vec<(String, Vec<Cost>, Counts)> = Vec::new();
-        let extents = content::extents();
-        for run in 0..runs {
-            let commands = [
-                ("curl 16", curl(&server, "c16", &extents, 16)?),
-                ("curl 64", curl(&server, "c64", &extents, 64)?),
-                ("pull 16 > /dev/null", pull(&server, Path::new("-"), 16)),
-                ("pull 64 > /dev/null", pull(&server, Path::new("-"), 64)),
-                ("pull 16 file", pull(&server, &file, 16)),
-            ];
-            for (number, (name, command)) in commands.into_iter().enumerate() {
-                let cost = measure::run(&command)?;
-                let counts = server.counts()?;
-                ensure!(
-                    counts.bytes_out >= GIB,
-                    "{name} read {} bytes only",
-                    counts.bytes_out
-                );
-                drop(fs::remove_file(&file));
-                if run == 0 {
-                    table.push((name.to_owned(), vec![cost], counts));
-                } else {
-                    table[number].1.push(cost);
-                }
-            }
-        }
-        for (name, costs, counts) in &table {
-            let cost = medians(costs);
-            println!(
-                "{mode:22} {name:22} wall {:6.2} s  cpu {:6.2} s  {:6.1} MiB   {} requests, {} connections, {:.3} x",
-                cost.wall,
-                cost.cpu,
-                cost.memory,
-                counts.requests,
-                counts.connections,
-                counts.bytes_out as f64 / GIB as f64
-            );
-        }
+    Cost {
+        wall: median(|cost| cost.wall),
+        cpu: median(|cost| cost.cpu),
+        memory: median(|cost| cost.memory),
     }
-    Ok(())
 }

@@ -4,11 +4,10 @@
 //! compares what comes with the expected content. Latency comes before each answer, and bandwidth is capped per connection,
 //! as a distant service with many front ends would have it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::ops::Range;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
@@ -60,21 +59,16 @@ pub(crate) struct Ready {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Counts {
     pub(crate) requests: u64,
-    pub(crate) lists: u64,
     pub(crate) bytes_out: u64,
     pub(crate) bytes_in: u64,
     /// Writes that were not what the image holds there.
     pub(crate) wrong_writes: u64,
-    pub(crate) connections: u64,
 }
 
 #[derive(Debug, Default)]
 struct State {
     behaviour: Behaviour,
     counts: Mutex<Counts>,
-    connections: AtomicU64,
-    /// What was written to upload blobs.
-    uploads: Mutex<BTreeMap<String, u64>>,
     footer: Bytes,
     extents: Vec<Range<u64>>,
     changes: Vec<Range<u64>>,
@@ -110,7 +104,6 @@ async fn serve(behaviour: Behaviour) -> anyhow::Result<()> {
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
-        state.connections.fetch_add(1, Ordering::Relaxed);
         let state = Arc::clone(&state);
         let acceptor = state.behaviour.tls.then(|| tls.clone());
         tokio::spawn(async move {
@@ -167,12 +160,12 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Answer,
     if request.uri().path() == "/counts" {
         return Ok(counts(&state));
     }
+    // A write is answered late, when it has come.
     if !latency.is_zero() && request.method() != Method::PUT {
         sleep(latency).await;
     }
     let answered = match *request.method() {
         Method::HEAD => Ok(head(&state)),
-        Method::GET if query(&request, "comp") == Some("list") => Ok(blob_list()),
         Method::GET if query(&request, "comp") == Some("pagelist") => Ok(list(&request, &state)),
         Method::GET => read(&request, &state),
         Method::PUT => write(request, &state).await,
@@ -186,9 +179,7 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Answer,
 }
 
 fn counts(state: &State) -> Answer {
-    let mut counts = std::mem::take(&mut *state.counts.lock().expect("no panic"));
-    counts.connections = state.connections.swap(0, Ordering::Relaxed);
-    state.uploads.lock().expect("no panic").clear();
+    let counts = std::mem::take(&mut *state.counts.lock().expect("no panic"));
     let text = serde_json::to_vec(&counts).expect("numbers");
     Response::new(Slices::of(text.into(), state))
 }
@@ -223,17 +214,6 @@ fn blob_headers(answer: &mut Answer) {
     }
 }
 
-/// For clients that look for the blob by its name.
-fn blob_list() -> Answer {
-    let text = format!(
-        "<?xml version=\"1.0\" encoding=\"utf-8\"?><EnumerationResults><Blobs><Blob><Name>image</Name><Properties>\
-         <Content-Length>{}</Content-Length><BlobType>PageBlob</BlobType></Properties></Blob></Blobs><NextMarker/>\
-         </EnumerationResults>",
-        DISK + vhd::FOOTER_LEN
-    );
-    Response::new(Slices::from(vec![text.into()]))
-}
-
 fn list(request: &Request<Incoming>, state: &State) -> Answer {
     let upload = !request.uri().path().contains("/read/");
     let footer = std::iter::once(DISK..DISK + vhd::FOOTER_LEN);
@@ -259,7 +239,7 @@ fn list(request: &Request<Incoming>, state: &State) -> Answer {
         text += &format!("<NextMarker>{}</NextMarker>", from + page);
     }
     text += "</PageList>";
-    count(state, |counts| counts.lists += 1);
+    count(state, |_| {});
     let mut answer = Response::new(Slices::of(text.into(), state));
     blob_headers(&mut answer);
     let length = (DISK + vhd::FOOTER_LEN).into();
@@ -281,8 +261,9 @@ fn read(request: &Request<Incoming>, state: &State) -> Result<Answer, &'static s
     }
     let mut parts = content::bytes(range.start..range.end.min(DISK).max(range.start));
     if range.end > DISK {
-        let from = usize::try_from(range.start.saturating_sub(DISK)).map_err(|_| "range")?;
-        let to = usize::try_from(range.end - DISK).map_err(|_| "range")?;
+        let from =
+            usize::try_from(range.start.saturating_sub(DISK)).map_err(|_too_large| "range")?;
+        let to = usize::try_from(range.end - DISK).map_err(|_too_large| "range")?;
         parts.push(state.footer.slice(from..to));
     }
     let length = range.end - range.start;
@@ -302,13 +283,12 @@ fn read(request: &Request<Incoming>, state: &State) -> Result<Answer, &'static s
 
 async fn write(request: Request<Incoming>, state: &State) -> Result<Answer, &'static str> {
     let range = range(&request).ok_or("range")?;
-    let path = request.uri().path().to_owned();
     let mut at = range.start;
     let mut right = true;
     let mut pace = Pace::new(state.behaviour.bandwidth);
     let mut body = request.into_body();
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(|_| "body")?.into_data() else {
+        let Ok(data) = frame.map_err(|_broken| "body")?.into_data() else {
             continue;
         };
         if let Some(pace) = &mut pace {
@@ -324,12 +304,6 @@ async fn write(request: Request<Incoming>, state: &State) -> Result<Answer, &'st
         counts.bytes_in += at - range.start;
         counts.wrong_writes += u64::from(!right);
     });
-    *state
-        .uploads
-        .lock()
-        .expect("no panic")
-        .entry(path)
-        .or_default() += at - range.start;
     let mut answer = Response::new(Slices::default());
     *answer.status_mut() = StatusCode::CREATED;
     blob_headers(&mut answer);
