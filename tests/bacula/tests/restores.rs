@@ -14,6 +14,7 @@ use mock_server::{
 use serde_json::{Map, Value, json};
 
 on_both_generations!(
+    a_vm_is_found_by_its_name_and_marked_by_its_uuid,
     settings_come_back_and_what_cannot_is_told,
     a_name_that_is_taken_is_refused_before_any_transfer,
     a_restore_that_fails_or_is_cancelled_leaves_nothing,
@@ -25,6 +26,52 @@ const HANG: Duration = Duration::from_secs(120);
 fn world() -> Scenario {
     let disk = |name: &str, seed| Disk::new(name, 24 * MIB).pattern(seed, MIB, 4 * MIB);
     Scenario::new().vm(Vm::new("rg", "web", disk("web-os", 1)).data_disk(3, disk("web-data", 2)))
+}
+
+/// As a person does it, of a job that saved two VMs.
+fn a_vm_is_found_by_its_name_and_marked_by_its_uuid(generation: Generation) -> Result<()> {
+    let other = Vm::new(
+        "rg",
+        "other",
+        Disk::new("other-os", 24 * MIB).pattern(9, 0, MIB),
+    );
+    let bench = Bench::start(generation, world().vm(other), "include=.*")?;
+    let backup = bench.full()?;
+    let expected = bench.cloud.digests("web")?;
+    bench.cloud.delete_vm("web")?;
+    let select = format!(
+        "restore jobid={} client=bench-fd restorejob=restore\ncd @azure-vm\n",
+        backup.id
+    );
+    let listing = bench.sandbox.ask(&format!("{select}ls\nquit"))?;
+    let label = |name: &str| {
+        let end = format!("_{name}.name");
+        let words = listing.split_whitespace();
+        words.filter_map(|word| word.strip_suffix(&end)).next_back()
+    };
+    let uuid = label("web").with_context(|| listing.clone())?;
+    ensure!(
+        label("other").is_some_and(|other| other != uuid),
+        "{listing}"
+    );
+    ensure!(listing.contains(&format!("{uuid}/")), "{listing}");
+    let marking = format!("{select}mark {uuid}*\n");
+    let marked = bench.sandbox.ask(&format!("{marking}quit"))?;
+    // Label, document and two images; the folder counts in one of the generations.
+    ensure!(
+        ["4 files marked", "5 files marked"]
+            .iter()
+            .any(|text| marked.contains(text)),
+        "{marked}"
+    );
+    let report = bench
+        .sandbox
+        .run(&format!("{marking}done\nyes\n"))?
+        .clean()?;
+    ensure!(bench.cloud.digests("web")? == expected, "{}", report.log);
+    ensure!(bench.cloud.state().virtual_machines.len() == 2);
+    ensure!(bench.cloud.emulator().unmodelled().is_empty());
+    Ok(())
 }
 
 fn properties(value: Value) -> Map<String, Value> {
