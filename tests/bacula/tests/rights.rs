@@ -1,14 +1,18 @@
-//! What the daemons need on their host and in Azure: the documented roles, and no tool of Azure's.
+//! What the daemons need on their host and in Azure: the documented roles, no tool of Azure's, the way through a proxy.
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bacula_bench::{
-    Bench, Generation, JOB, RESTORED, RestoreRequest, on_both_generations, workspace,
+    Bench, Cloud, Generation, JOB, JobDefinition, RESTORED, RestoreRequest, on_both_generations,
+    workspace,
 };
 use mock_server::{
     DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, DEFAULT_TENANT, Disk, MIB, Principal, Scenario,
@@ -19,6 +23,7 @@ use serde_json::Value;
 on_both_generations!(
     the_documented_roles_suffice_and_credentials_are_those_of_the_restore,
     no_tool_of_azure_is_used_and_versions_are_only_asked_for,
+    a_proxy_is_that_of_the_environment,
 );
 
 fn world() -> Scenario {
@@ -186,5 +191,83 @@ fn no_tool_of_azure_is_used_and_versions_are_only_asked_for(generation: Generati
             ensure!(text.contains(&format!("\n{key}=not installed\n")), "{text}");
         }
     }
+    Ok(())
+}
+
+/// A proxy that lets nobody through; it tells of what it was asked for.
+fn strict_proxy() -> Result<(u16, Receiver<String>)> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let port = listener.local_addr()?.port();
+    let (asked, requests) = mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { continue };
+            let mut lines = BufReader::new(&stream).lines().map_while(Result::ok);
+            let head: Vec<_> = lines.by_ref().take_while(|line| !line.is_empty()).collect();
+            // Whoever asks may be gone by now, and so may the test.
+            drop(stream.write_all(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n"));
+            if asked.send(head.join("\n")).is_err() {
+                return;
+            }
+        }
+    });
+    Ok((port, requests))
+}
+
+fn a_proxy_is_that_of_the_environment(generation: Generation) -> Result<()> {
+    let (port, requests) = strict_proxy()?;
+    let cloud = Cloud::start(world())?;
+    let near = JobDefinition::plugin("near", &cloud.plugin_command(""));
+    // These names exist nowhere.
+    let elsewhere = |name: &str| -> Result<JobDefinition> {
+        let url = format!("https://login.{name}.invalid");
+        let config = cloud.write_config(&format!("{name}.conf"), &[("authority", Some(&url))])?;
+        Ok(JobDefinition::plugin(
+            name,
+            &format!("azure-vm: config={}", config.display()),
+        ))
+    };
+    let jobs = vec![near, elsewhere("far")?, elsewhere("exempt")?];
+    let bench = Bench::start_jobs(generation, cloud, jobs, |config| {
+        config.environment = vec![
+            (
+                "HTTPS_PROXY".into(),
+                format!("http://user:{HIDDEN}@127.0.0.1:{port}"),
+            ),
+            ("NO_PROXY".into(), ".exempt.invalid".into()),
+        ];
+    })?;
+    // This machine itself is never reached through it.
+    let listing = bench.sandbox.list("near")?;
+    ensure!(
+        listing.vms() == ["web"] && requests.try_recv().is_err(),
+        "{}",
+        listing.text
+    );
+    let listing = bench.sandbox.list("far")?;
+    let head = requests.try_recv().with_context(|| listing.text.clone())?;
+    ensure!(
+        head.starts_with("CONNECT login.far.invalid:443 HTTP/1.1\n"),
+        "{head}"
+    );
+    ensure!(
+        head.to_lowercase()
+            .contains("\nproxy-authorization: basic "),
+        "{head}"
+    );
+    ensure!(
+        listing.vms().is_empty()
+            && listing.text.contains("proxy")
+            && !listing.text.contains(HIDDEN),
+        "{}",
+        listing.text
+    );
+    while requests.try_recv().is_ok() {}
+    let listing = bench.sandbox.list("exempt")?;
+    ensure!(
+        listing.vms().is_empty() && requests.try_recv().is_err(),
+        "{}",
+        listing.text
+    );
     Ok(())
 }
