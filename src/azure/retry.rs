@@ -333,16 +333,27 @@ impl Sender {
                 return Err(Cause::Transport(error));
             }
         };
-        tracing::debug!(
-            operation = outgoing.operation,
-            resource = %outgoing.resource,
-            %method,
-            status = answer.status.as_u16(),
-            milliseconds,
-            request_id = answer.request_id(),
-            "answer"
-        );
-        if outgoing.success.contains(&answer.status.as_u16()) {
+        let is_success = outgoing.success.contains(&answer.status.as_u16());
+        macro_rules! tell {
+            ($level:ident) => {
+                tracing::$level!(
+                    operation = outgoing.operation,
+                    resource = %outgoing.resource,
+                    %method,
+                    status = answer.status.as_u16(),
+                    milliseconds,
+                    request_id = answer.request_id(),
+                    "answer"
+                )
+            };
+        }
+        // Of thousands that are as they should be only traces are left.
+        if is_success {
+            tell!(trace);
+        } else {
+            tell!(debug);
+        }
+        if is_success {
             return match outgoing.check.map_or(Ok(()), |check| check(&answer)) {
                 Ok(()) => Ok(answer),
                 Err(defect) => Err(Cause::Defect(defect, answer.request_id())),

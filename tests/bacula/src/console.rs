@@ -173,6 +173,17 @@ impl Sandbox {
     ///
     /// The job cannot be started or does not end in time. A job that *fails* is a report.
     pub fn restore(&self, request: &RestoreRequest) -> Result<JobReport> {
+        let started = Instant::now();
+        let id = self.start_restore(request)?;
+        self.wait(id, started)
+    }
+
+    /// Starts a restore without waiting for its end; returns its number.
+    ///
+    /// # Errors
+    ///
+    /// The job cannot be started.
+    pub fn start_restore(&self, request: &RestoreRequest) -> Result<u32> {
         let ids: Vec<String> = request.jobs.iter().map(ToString::to_string).collect();
         let jobs = if ids.is_empty() {
             String::new()
@@ -184,7 +195,7 @@ impl Sandbox {
             request.arguments
         );
         if request.plugin_options.is_empty() {
-            return self.run(&format!("{restore} yes\n"));
+            return self.start_job(&format!("{restore} yes\n"));
         }
         let mut dialogue = format!("{restore}\nmod\n13\n");
         let options = self.plugin_options(&format!("{dialogue}mod\n"))?;
@@ -198,7 +209,7 @@ impl Sandbox {
             };
         }
         dialogue += "yes\nyes\n";
-        self.run(&dialogue)
+        self.start_job(&dialogue)
     }
 
     /// The restore options by name, with their numbers in the menu; a single option is chosen without a menu.

@@ -144,8 +144,7 @@ pub fn try_all(generation: Generation, cloud: Cloud, trials: &[Trial]) -> Result
         let expected = |message: &&str| trial.said.iter().any(|part| message.contains(part));
         let missing = |part: &&String| !messages.iter().any(|message| message.contains(*part));
         ensure!(
-            messages.iter().all(|message| expected(&message))
-                && !trial.said.iter().any(|part| missing(&part)),
+            messages.iter().all(expected) && !trial.said.iter().any(|part| missing(&part)),
             "{trial:?}: not these messages: {messages:#?}\n{}",
             listing.text
         );

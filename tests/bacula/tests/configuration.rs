@@ -1,7 +1,7 @@
 //! The configuration file: groups, what beats what, what is refused, and secrets in files of their own.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use bacula_bench::{Cloud, Generation, Trial, on_both_generations, try_all};
@@ -59,7 +59,7 @@ fn access(cloud: &Cloud) -> Result<String> {
     Ok(lines.replace(&format!("subscription_id = {DEFAULT_SUBSCRIPTION}\n"), ""))
 }
 
-fn line(config: &PathBuf, parameters: &str) -> String {
+fn line(config: &Path, parameters: &str) -> String {
     format!("azure-vm: config={} {parameters}", config.display())
 }
 
@@ -180,10 +180,7 @@ fn a_file_that_cannot_be_used_is_refused_before_anything_is_asked(
             &line(&folder.join("missing.conf"), &complete),
             "missing.conf: there is no such file",
         ),
-        Trial::refused(
-            &line(&folder.to_path_buf(), &complete),
-            "it is not a regular file",
-        ),
+        Trial::refused(&line(folder, &complete), "it is not a regular file"),
         Trial::refused(&format!("azure-vm: {complete} group=g"), "group=g: "),
     ];
     for (name, text, reason) in [

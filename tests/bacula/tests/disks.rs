@@ -222,10 +222,8 @@ fn every_cause_of_a_full_image_is_told_and_costs_that_disk_only(
         let of_disk = snapshots
             .iter()
             .filter(|snapshot| snapshot.source.ends_with(disk));
-        Ok(of_disk
-            .map(|snapshot| snapshot.name.clone())
-            .max()
-            .context("no base")?)
+        let names = of_disk.map(|snapshot| snapshot.name.clone());
+        names.max().context("no base")
     };
     // Base gone, access refused, and more than Azure compares; the fourth disk goes on.
     change(

@@ -81,6 +81,12 @@ const CASES: &[Case] = &[
         parameters: "vm=wep",
         words: &["wep"],
     },
+    Case {
+        name: "empty-selection",
+        changes: &[],
+        parameters: "include=wep(.*)",
+        words: &["none of 1 virtual machines passes include=wep(.*)"],
+    },
 ];
 
 fn a_hopeless_backup_fails_with_one_clear_line(generation: Generation) -> Result<()> {

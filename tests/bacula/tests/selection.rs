@@ -185,7 +185,7 @@ fn vms_of_one_name_and_in_any_power_state_are_saved(generation: Generation) -> R
         Vm::new(group, "twin", os).power_state(state)
     };
     let world = Scenario::new()
-        .vm(twin("rg-a", PowerState::Running))
+        .vm(twin("rg-a", PowerState::Running).vm_id("3D1F0C52-7A44-4E0E-9A53-8B1D6C2F9E10"))
         .vm(twin("rg-b", PowerState::Deallocated))
         .vm(twin("rg-c", PowerState::Stopped));
     let bench = Bench::start(generation, world, "vm=twin")?;
