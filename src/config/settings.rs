@@ -84,6 +84,13 @@ fn read_secrets(given: &mut Values, findings: &mut Findings) {
             continue;
         };
         let path = path.expose();
+        if !Path::new(path).is_absolute() {
+            // It may be the secret itself.
+            findings.problem(format!(
+                "parameter {file}: its value is no absolute path: give the path from the root on, as in /opt/bacula/etc/secret"
+            ));
+            continue;
+        }
         match private_file::read_secret(Path::new(path)) {
             Ok((text, world_readable)) => {
                 if world_readable {
@@ -637,6 +644,35 @@ application_secret = p~example-secret-2
         assert_eq!(groups_of_command(&command, nowhere).unwrap().len(), 2);
         assert!(groups_of_command("config=/nonexistent", &path).is_err());
         assert!(groups_of_command("azure-vm: banana=1", &path).is_err());
+    }
+
+    /// A secret that was put where its file should be named.
+    #[test]
+    fn what_is_no_path_to_a_secret_is_not_shown() {
+        for parameter in [
+            "connection_key_file=DefaultEndpointsProtocol=https;AccountName=abc;AccountKey=ZXhhbXBsZQ==",
+            "connection_key_file=ZXhhbXBsZQ/x",
+        ] {
+            let error = problem(with(parameter));
+            assert!(!error.contains("ZXhhbXBsZQ"), "{error}");
+            assert!(
+                error.starts_with("parameter connection_key_file: its value is no absolute path"),
+                "{error}"
+            );
+        }
+        let access = "tenant_id=t subscription_id=s application_id=a";
+        let error = problem(without_file(&format!(
+            "{access} application_secret_file=hunter2"
+        )));
+        assert!(
+            error.starts_with("parameter application_secret_file: ") && !error.contains("hunter2"),
+            "{error}"
+        );
+        let error = problem(with("connection_key_file=/nonexistent/key"));
+        assert!(
+            error.contains("read /nonexistent/key: there is no such file"),
+            "{error}"
+        );
     }
 
     #[test]
