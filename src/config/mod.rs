@@ -129,7 +129,9 @@ impl Settings {
                 Parameter::SubscriptionId,
                 Parameter::ApplicationId,
                 Parameter::ApplicationSecret,
+                Parameter::ApplicationSecretFile,
                 Parameter::ConnectionKey,
+                Parameter::ConnectionKeyFile,
                 Parameter::Group,
             ] {
                 stored.remove(key);

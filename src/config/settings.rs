@@ -426,9 +426,10 @@ application_secret = p~example-secret-2
         assert_eq!(settings.new_hostname.as_deref(), Some("copy"));
         assert_eq!(settings.limits.concurrency, 8, "no access value");
         // The group of the backup's time is not known here.
-        let moved = "azure-vm: group=elsewhere new_hostname=stored";
+        let moved = "azure-vm: group=elsewhere new_hostname=stored application_secret_file=/nonexistent/s connection_key_file=/nonexistent/k";
         assert!(problem(restored(moved, &[])).contains("no such group"));
-        assert!(restored(moved, &[("group", "production")]).is_ok());
+        let azure = restored(moved, &[("group", "production")]).unwrap().azure;
+        assert_eq!(azure.application_secret.expose(), "p~example-secret-1");
         let error = problem(restored(moved, &[("group", "production"), ("debug", "10")]));
         assert!(error.contains("10 is not a number"), "{error}");
     }
