@@ -69,6 +69,7 @@ pub enum Transfer {
 #[error("{}", problems.join("; "))]
 pub struct Error {
     problems: Vec<String>,
+    debug: u8,
 }
 
 impl Error {
@@ -77,12 +78,19 @@ impl Error {
     pub fn problems(&self) -> &[String] {
         &self.problems
     }
+
+    /// The `debug` that was given, by which these problems are to be traced as well; 0 if it could not be read.
+    #[must_use]
+    pub fn debug(&self) -> u8 {
+        self.debug
+    }
 }
 
 impl From<String> for Error {
     fn from(problem: String) -> Self {
         Self {
             problems: vec![problem],
+            debug: 0,
         }
     }
 }

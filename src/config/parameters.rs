@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::Error;
+use super::values::debug_level;
 use crate::secret::Secret;
 
 /// A parameter.
@@ -221,6 +222,8 @@ impl fmt::Display for Parameter {
 pub(super) struct Findings {
     problems: Vec<String>,
     warnings: Vec<String>,
+    /// As far as it is known.
+    debug: u8,
 }
 
 impl Findings {
@@ -232,6 +235,12 @@ impl Findings {
         self.warnings.push(warning);
     }
 
+    /// Takes note of how much is to be traced, even if something is wrong.
+    pub(super) fn note_debug(&mut self, values: &Values) {
+        let level = values.get(Parameter::Debug).map(debug_level);
+        self.debug = level.and_then(Result::ok).unwrap_or(0);
+    }
+
     /// The warnings, if nothing is wrong.
     pub(super) fn into_warnings(self) -> Result<Vec<String>, Error> {
         if self.problems.is_empty() {
@@ -239,6 +248,7 @@ impl Findings {
         } else {
             Err(Error {
                 problems: self.problems,
+                debug: self.debug,
             })
         }
     }
@@ -248,6 +258,7 @@ impl Findings {
         self.problems.extend(last.problems);
         Error {
             problems: self.problems,
+            debug: self.debug,
         }
     }
 }

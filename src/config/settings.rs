@@ -29,6 +29,7 @@ pub(super) fn merge(
     default: &Path,
     mut findings: Findings,
 ) -> Result<Settings, Error> {
+    findings.note_debug(&given);
     let file = match config_file(&given, default) {
         Ok(file) => file,
         Err(error) => return Err(findings.into_error(error)),
@@ -40,6 +41,7 @@ pub(super) fn merge(
     };
     let place = group.place;
     given = given.or(group.values);
+    findings.note_debug(&given);
 
     // Any other value of `transfer` is reported as what it is.
     let through_blob = given.get(Parameter::Transfer) == Some("blob");
@@ -482,6 +484,22 @@ application_secret = p~example-secret-2
                 ),
             ]
         );
+    }
+
+    #[test]
+    fn what_is_wrong_does_not_hide_debug() {
+        let (_dir, path) = folder(&format!("{FILE}debug = 3\nbanana = 1\n"));
+        for (command, level) in [
+            ("azure-vm: banana=1 debug=2", 2),
+            ("azure-vm: debug=2 group=elsewhere", 2),
+            ("azure-vm: debug=2 config=/nonexistent", 2),
+            ("azure-vm: group=laboratory", 3),
+            ("azure-vm: debug=10", 0),
+            ("azure-vm: banana=1", 0),
+        ] {
+            let error = Settings::from_command(command, &path).unwrap_err();
+            assert_eq!(error.debug(), level, "{command}");
+        }
     }
 
     #[test]
