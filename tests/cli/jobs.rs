@@ -211,12 +211,12 @@ async fn what_azure_does_not_delete_is_told() {
 
 /// [`Run::of`] looks for secrets in whatever is shown.
 #[tokio::test(flavor = "multi_thread")]
-async fn from_level_3_on_the_libraries_are_heard_and_say_no_secret() {
+async fn each_level_of_debug_shows_more_and_none_a_secret() {
     let cloud = Cloud::start().await;
     let ca = cloud.path("ca.pem");
     fs::write(&ca, cloud.emulator.ca_pem()).unwrap();
-    let to = cloud.path("to");
     let heard = |level: &str| {
+        let to = cloud.path(level);
         let url = cloud.emulator.https_url();
         let mut command = cloud.command(&["backup", "--to", to.to_str().unwrap()]);
         command.args(["--debug", level, "--ca-file", ca.to_str().unwrap()]);
@@ -224,13 +224,21 @@ async fn from_level_3_on_the_libraries_are_heard_and_say_no_secret() {
         let run = Run::of(command.output().unwrap());
         assert_eq!(run.code, 0, "{}", run.stderr);
         assert!(!run.stderr.contains(DEFAULT_CLIENT_SECRET));
-        ["azure_vm_fd", "rustls", "hyper_util"].map(|target| {
+        // Steps, requests, libraries.
+        let targets = [
+            "azure_vm_fd",
+            "azure_vm_fd::azure::retry",
+            "rustls",
+            "hyper_util",
+        ];
+        targets.map(|target| {
             run.stderr
                 .lines()
-                .any(|line| line.contains(&format!(" {target}::")))
+                .any(|line| line.contains(&format!(" {target}:")))
         })
     };
-    assert_eq!(heard("2"), [true, false, false]);
-    assert_eq!(heard("9"), [true, true, true]);
+    assert_eq!(heard("1"), [true, false, false, false]);
+    assert_eq!(heard("2"), [true, true, false, false]);
+    assert_eq!(heard("9"), [true, true, true, true]);
     cloud.assert_clean();
 }
