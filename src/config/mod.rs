@@ -29,6 +29,11 @@ use crate::secret::Secret;
 
 use self::parameters::{Findings, Parameter};
 
+/// Where values of a plugin command are given, in messages.
+const PLUGIN_LINE: &str = "in the FileSet's Plugin line";
+/// Where values of the command line are given; an option would show a secret to everybody on the host.
+const COMMAND_LINE: &str = "on the command line (a secret in the environment or in a file)";
+
 /// Where the configuration file is, unless `config=` says otherwise.
 pub const DEFAULT_CONFIG_FILE: &str = "/opt/bacula/etc/azure-vm.conf";
 
@@ -113,7 +118,7 @@ impl Settings {
                 ));
             }
         }
-        settings::merge(given, config_file, findings)
+        settings::merge(given, PLUGIN_LINE, config_file, findings)
     }
 
     /// Reads the plugin command that was stored with files, for their restore. What was `entered` for the restore beats
@@ -145,7 +150,7 @@ impl Settings {
                 stored.remove(key);
             }
         }
-        settings::merge(entered.or(stored), config_file, findings)
+        settings::merge(entered.or(stored), PLUGIN_LINE, config_file, findings)
     }
 
     /// The same for parameters that were taken apart elsewhere, such as options of the command line.
@@ -159,7 +164,7 @@ impl Settings {
     ) -> Result<Self, Error> {
         let mut findings = Findings::default();
         let given = parameters::collect(pairs, "", &mut findings);
-        settings::merge(given, config_file, findings)
+        settings::merge(given, COMMAND_LINE, config_file, findings)
     }
 }
 

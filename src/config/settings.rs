@@ -24,8 +24,10 @@ const DEFAULT_MEMORY: u64 = 64 * values::MIB;
 const DEFAULT_CONCURRENCY: usize = 16;
 
 /// Makes settings of what was given and of the configuration file, whose path is `default` if the values name none.
+/// `origin` says where the former were given, such as `in the FileSet's Plugin line`.
 pub(super) fn merge(
     mut given: Values,
+    origin: &str,
     default: &Path,
     mut findings: Findings,
 ) -> Result<Settings, Error> {
@@ -52,7 +54,7 @@ pub(super) fn merge(
     let missing: Vec<_> = missing.map(|key| key.to_string()).collect();
     if !missing.is_empty() {
         findings.problem(format!(
-            "missing {}: give {} in the FileSet's Plugin line or {place}",
+            "missing {}: give {} {origin} or {place}",
             missing.join(", "),
             if missing.len() == 1 { "it" } else { "them" },
         ));
@@ -529,6 +531,10 @@ application_secret = p~example-secret-2
         let settings = Settings::from_pairs([pair("application_secret", "a b")], &path).unwrap();
         assert_eq!(settings.azure.application_secret.expose(), "a b");
         assert!(settings.warnings.is_empty(), "{:?}", settings.warnings);
+        let error = Settings::from_pairs([pair("transfer", "blob")], Path::new("/nonexistent"));
+        let error = problem(error);
+        assert!(error.contains("on the command line"), "{error}");
+        assert!(!error.contains("Plugin line"), "{error}");
     }
 
     #[test]
