@@ -194,18 +194,8 @@ impl TransferSettings {
     }
 }
 
-/// The groups of a configuration file, in file order; none if there is no such file.
-///
-/// # Errors
-///
-/// A file that cannot be read or parsed.
-pub fn groups(config_file: &Path) -> Result<Vec<String>, Error> {
-    let file = file::read(config_file)?;
-    Ok(file.map_or_else(Vec::new, |file| file.group_names()))
-}
-
 /// The groups of the configuration file that a plugin command works with: that of its `config` parameter or, without
-/// one, `config_file`. Other parameters need not be complete.
+/// one, `config_file`; in file order, none if there is no such file. Other parameters need not be complete.
 ///
 /// # Errors
 ///
@@ -213,7 +203,19 @@ pub fn groups(config_file: &Path) -> Result<Vec<String>, Error> {
 pub fn groups_of_command(command: &str, config_file: &Path) -> Result<Vec<String>, Error> {
     let mut findings = Findings::default();
     let given = command::parse(command, &mut findings);
-    let file = settings::config_file(&given, config_file)?;
-    findings.into_warnings()?;
-    Ok(file.map_or_else(Vec::new, |file| file.group_names()))
+    settings::group_names(&given, config_file, findings)
+}
+
+/// The same for parameters that were taken apart elsewhere, as in [`Settings::from_pairs`].
+///
+/// # Errors
+///
+/// As for [`groups_of_command`].
+pub fn groups_of_pairs(
+    pairs: impl IntoIterator<Item = (String, Secret)>,
+    config_file: &Path,
+) -> Result<Vec<String>, Error> {
+    let mut findings = Findings::default();
+    let given = parameters::collect(pairs, "", &mut findings);
+    settings::group_names(&given, config_file, findings)
 }

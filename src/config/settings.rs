@@ -110,7 +110,7 @@ fn read_secrets(given: &mut Values, findings: &mut Findings) {
 }
 
 /// The configuration file that `given` works with; `None` if there is none and none is named.
-pub(super) fn config_file(given: &Values, default: &Path) -> Result<Option<ConfigFile>, Error> {
+fn config_file(given: &Values, default: &Path) -> Result<Option<ConfigFile>, Error> {
     let path = config_path(given, default);
     let file = file::read(&path)?;
     if file.is_none() && given.get(Parameter::Config).is_some() {
@@ -120,6 +120,17 @@ pub(super) fn config_file(given: &Values, default: &Path) -> Result<Option<Confi
         )));
     }
     Ok(file)
+}
+
+/// The groups of the configuration file that `given` works with.
+pub(super) fn group_names(
+    given: &Values,
+    default: &Path,
+    findings: Findings,
+) -> Result<Vec<String>, Error> {
+    let file = config_file(given, default)?;
+    findings.into_warnings()?;
+    Ok(file.map_or_else(Vec::new, |file| file.group_names()))
 }
 
 fn config_path(given: &Values, default: &Path) -> PathBuf {
@@ -303,7 +314,7 @@ mod tests {
 
     use super::*;
     use crate::config::values::MIB;
-    use crate::config::{groups, groups_of_command};
+    use crate::config::{groups_of_command, groups_of_pairs};
 
     const ACCESS: &str =
         "tenant_id=t subscription_id=s application_id=a application_secret=hunter2";
@@ -662,11 +673,18 @@ application_secret = p~example-secret-2
     fn groups_are_listed_without_complete_settings() {
         let (dir, path) = folder(FILE);
         let nowhere = Path::new("/nonexistent");
+        let groups = |file| groups_of_command("azure-vm:", file);
         assert_eq!(groups(&path).unwrap(), ["production", "laboratory"]);
         assert!(groups(nowhere).unwrap().is_empty());
         assert!(groups(dir.path()).is_err());
         let command = format!("azure-vm: config={}", path.display());
         assert_eq!(groups_of_command(&command, nowhere).unwrap().len(), 2);
+        let pair = |file: &Path| {
+            let value = Secret::new(file.display().to_string());
+            [("config".to_owned(), value)]
+        };
+        assert_eq!(groups_of_pairs(pair(&path), nowhere).unwrap().len(), 2);
+        assert!(groups_of_pairs(pair(nowhere), &path).is_err());
         assert!(groups_of_command("config=/nonexistent", &path).is_err());
         assert!(groups_of_command("azure-vm: banana=1", &path).is_err());
     }

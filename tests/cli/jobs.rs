@@ -70,6 +70,22 @@ async fn queries_give_the_answers_of_a_console() {
     ]);
     assert_eq!((run.code, answer(&run)), (0, vec![]));
 
+    // `-p` names the file for every question, as `--config` does.
+    let lab = cloud.path("lab.conf");
+    fs::write(&lab, "[lab]\nbanana = 1\n").unwrap();
+    fs::set_permissions(&lab, fs::Permissions::from_mode(0o600)).unwrap();
+    let lab = format!("config={}", lab.display());
+    let run = cloud.run(&["query", "GROUP", "-p", &lab]);
+    assert_eq!((run.code, answer(&run)), (0, vec!["GROUP=lab"]));
+    let run = cloud.run(&["query", "CONNECTION", "-p", &lab]);
+    assert_eq!((run.code, answer(&run)), (2, vec!["CONNECTION=NOK"]));
+    let run = cloud.run(&["query", "VM", "-p", &lab]);
+    assert_eq!(run.code, 2);
+    assert!(answer(&run)[0].starts_with("error=unknown parameter banana"));
+    let run = cloud.run(&["query", "GROUP", "-p", "config=/nonexistent"]);
+    assert_eq!(run.code, 2);
+    assert!(answer(&run)[0].starts_with("error=read configuration file /nonexistent: "));
+
     cloud.configure(DEFAULT_TENANT, "wrong-secret");
     let run = cloud.run(&["query", "connection"]);
     assert_eq!((run.code, answer(&run)), (1, vec!["CONNECTION=NOK"]));
