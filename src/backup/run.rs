@@ -158,6 +158,7 @@ impl Backup {
         options: Options,
         notices: Notices,
     ) -> Result<Self, Error> {
+        let azure = azure.with_notices(notices.clone());
         let listed = listed(&azure).await?;
         let staging = match &options.transfer {
             Transfer::Direct => None,
