@@ -372,6 +372,33 @@ mod tests {
     }
 
     #[test]
+    fn the_highest_debug_of_all_plugin_lines_counts() {
+        let dir = tempfile::tempdir().expect("folder");
+        let host = FakeHost::default();
+        host.set_text(TextVariable::WorkingDir, &dir.path().display().to_string());
+        let mut job = Job::default();
+        let good =
+            "azure-vm: tenant_id=t subscription_id=s application_id=a application_secret=x debug=1";
+        job.event(&host, Event::Level('F'));
+        job.event(&host, Event::PluginCommand(good.into()));
+        job.event(
+            &host,
+            Event::PluginCommand("azure-vm: colour=blue debug=2".into()),
+        );
+        job.event(&host, Event::BackupCommand(good.into()));
+        job.surroundings().enter(|| tracing::trace!("of level 2"));
+        let file = format!("azure-vm/azure-vm_7_{}.log", std::process::id());
+        let text = std::fs::read_to_string(dir.path().join(file)).expect("read");
+        for part in [
+            "stands in the Plugin line",
+            "parameter colour",
+            "of level 2",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+
+    #[test]
     fn a_bad_plugin_line_skips_every_file_of_a_restore() {
         let host = FakeHost::default();
         let mut job = Job::default();
