@@ -5,7 +5,7 @@ mod support;
 
 use std::fs;
 
-use azure_vm_fd::backup::{Backup, Content, Error, Level, Outcome};
+use azure_vm_fd::backup::{self, Backup, Content, Error, Level, Outcome};
 use azure_vm_fd::config::NamePattern;
 use azure_vm_fd::document::Document;
 use azure_vm_fd::notice::Severity;
@@ -187,6 +187,47 @@ async fn a_vm_that_cannot_be_saved_does_not_stop_the_others() {
     );
     // Of the failed VM nothing is left.
     assert_eq!(world.state().snapshots.len(), 1);
+    world.assert_settled();
+}
+
+/// Only what is selected has to be listed with all that a backup needs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vm_that_is_listed_without_its_uuid_is_an_error_of_that_vm() {
+    let world = World::new(scenario().vm(small("a").vm_id("?")).vm(small("b"))).await;
+    let begin = |change: fn(&mut backup::Options)| {
+        let mut options = world.options();
+        change(&mut options);
+        Backup::begin(world.azure(), run(1), options, world.notices.clone())
+    };
+    let mut backup = begin(|options| options.selection.vm = Some("b".into()))
+        .await
+        .unwrap();
+    assert!(backup.next_vm().await.unwrap().is_some());
+    backup.finish(Outcome::Bad).await.unwrap();
+    let notices = world.take_notices();
+    assert!(!notices.contains_key(&Severity::Error), "{notices:?}");
+
+    let mut backup = begin(|options| options.abort_on_error = true)
+        .await
+        .unwrap();
+    assert!(matches!(
+        backup.next_vm().await,
+        Err(Error::Unsavable { .. })
+    ));
+    backup.finish(Outcome::Bad).await.unwrap();
+
+    let files = world.back_up(run(2)).await;
+    assert_eq!(names(&files), ["_b.name", "conf", "osdisk"]);
+    let errors = &world.take_notices()[&Severity::Error];
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(
+        errors[0].contains("virtual machine a ") && errors[0].contains("properties.vmId"),
+        "{errors:?}"
+    );
+    let plan = Backup::plan(&world.azure(), &run(3), &world.options(), &world.notices)
+        .await
+        .unwrap();
+    assert!(plan[0].refusal.is_some() && plan[1].refusal.is_none());
     world.assert_settled();
 }
 

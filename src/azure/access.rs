@@ -22,6 +22,7 @@ use super::disk::disk_state;
 use super::generated::disks::{self, AccessLevel, AccessUri, DiskState, GrantAccessData};
 use super::operation::Finished;
 use super::{Azure, Error, ErrorKind, PageBlob, ResourceId, SasUrl};
+use crate::notice::with_causes;
 
 const SNAPSHOTS: &str = "Microsoft.Compute/snapshots";
 
@@ -204,10 +205,10 @@ impl Drop for Held {
             Ok(runtime) => {
                 runtime.spawn(async move { door.give_back().await });
             }
-            Err(_outside) => tracing::error!(
-                target_id = %door.target,
-                "access stays open until it expires: it was dropped outside the runtime"
-            ),
+            Err(_outside) => door.azure.notices.error(format!(
+                "revoke access to {}: dropped outside the runtime; it stays open until it expires",
+                door.target
+            )),
         }
     }
 }
@@ -366,11 +367,14 @@ impl Door {
         Err(subject.invalid("access was granted, but no accessSAS came with it"))
     }
 
-    /// Closes access when nobody is left to be told.
+    /// Closes access when no caller is left to be told.
     async fn give_back(&self) {
         let _no_renewal = self.renewal.lock().await;
         if let Err(error) = self.azure.for_cleanup().revoke(&self.target).await {
-            tracing::error!("{error}; access stays open until it expires");
+            self.azure.notices.error(format!(
+                "{}; access stays open until it expires",
+                with_causes(&error)
+            ));
         }
     }
 }
@@ -410,6 +414,7 @@ mod tests {
 
     use super::super::testing::{Outcome, Script, answer, asks_for_token, json, token_answer};
     use super::*;
+    use crate::notice::{Notices, Severity};
     use crate::range::ByteRange;
 
     const LOCATION: &str = "https://management.azure.com/location?1";
@@ -422,6 +427,8 @@ mod tests {
         open: Option<u32>,
         granted: u32,
         answers: Vec<String>,
+        /// Access cannot be given back.
+        locked: bool,
     }
 
     impl Service {
@@ -446,6 +453,13 @@ mod tests {
                     202,
                     &[("azure-asyncoperation", POLL), ("location", LOCATION)],
                     "",
+                );
+            }
+            if path.ends_with("/endGetAccess") && self.locked {
+                return answer(
+                    409,
+                    &[],
+                    "{\"code\":\"ScopeLocked\",\"message\":\"locked\"}",
                 );
             }
             if path.ends_with("/endGetAccess") {
@@ -623,6 +637,28 @@ mod tests {
         drop(grant);
         tokio::time::sleep(Duration::from_secs(5)).await;
         assert_eq!(state.lock().expect("no panic").open, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn access_that_a_dropped_grant_leaves_open_is_told() {
+        let (script, state) = service();
+        let notices = Notices::default();
+        let azure = script.azure(&CancellationToken::new());
+        let grant = azure
+            .with_notices(notices.clone())
+            .grant(&snapshot(), Access::Read, HOUR)
+            .await
+            .expect("granted");
+        state.lock().expect("no panic").locked = true;
+        drop(grant);
+        // Longer than any cleanup tries.
+        tokio::time::sleep(HOUR).await;
+        let notice = notices.pop().expect("told");
+        assert_eq!(notice.severity, Severity::Error);
+        for part in ["revoke access to", "ScopeLocked", "until it expires"] {
+            assert!(notice.text.contains(part), "{}", notice.text);
+        }
+        assert_eq!(notices.pop(), None);
     }
 
     #[tokio::test(start_paused = true)]

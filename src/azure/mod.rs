@@ -69,6 +69,7 @@ pub use self::transport::Transport;
 use self::generated::ApiVersions;
 use self::retry::{RetryPolicy, Sender};
 use self::token::{Bearer, ServicePrincipal, TokenCache};
+use crate::notice::Notices;
 use crate::secret::Secret;
 
 /// Everything needed to talk to one subscription as one service principal.
@@ -100,6 +101,8 @@ pub struct Azure {
     versions: Arc<ApiVersions>,
     /// Longest wait for a long-running operation.
     patience: Duration,
+    /// Where it is told what fails when no caller is left to be told.
+    notices: Notices,
 }
 
 #[derive(Debug)]
@@ -137,6 +140,7 @@ impl Azure {
             sender,
             versions: Arc::default(),
             patience: JOB_PATIENCE,
+            notices: Notices::default(),
         })
     }
 
@@ -148,6 +152,7 @@ impl Azure {
             sender: self.sender.detached(RetryPolicy::CLEANUP),
             versions: Arc::clone(&self.versions),
             patience: CLEANUP_PATIENCE,
+            notices: self.notices.clone(),
         }
     }
 
@@ -167,6 +172,12 @@ impl Azure {
             sender: self.sender.with_cancel(cancel),
             ..self.clone()
         }
+    }
+
+    /// The same client, which leaves in `notices` what fails when no caller is left to be told.
+    #[must_use]
+    pub fn with_notices(self, notices: Notices) -> Self {
+        Self { notices, ..self }
     }
 
     /// Obtains a token, to learn early and soon whether the credentials are good.

@@ -298,7 +298,7 @@ impl Sender {
             let Some(delay) = self.policy.delay(&cause, &outgoing, attempts, spent) else {
                 return Err(cause.into_error(&outgoing, attempts, spent));
             };
-            tracing::debug!(
+            tracing::trace!(
                 operation = outgoing.operation,
                 resource = %outgoing.resource,
                 attempts,
@@ -322,7 +322,7 @@ impl Sender {
         let answer = match result {
             Ok(answer) => answer,
             Err(error) => {
-                tracing::debug!(
+                tracing::trace!(
                     operation = outgoing.operation,
                     resource = %outgoing.resource,
                     %method,

@@ -14,6 +14,7 @@ use super::exchange::{Answer, Exchange, TransportError, TransportErrorKind};
 use super::retry::{RetryPolicy, Sender};
 use super::token::{ServicePrincipal, TokenCache};
 use super::{Azure, AzureConfig, Endpoints, Shared, Transport};
+use crate::notice::Notices;
 use crate::secret::Secret;
 
 pub(super) type Outcome = Result<Answer, TransportError>;
@@ -83,6 +84,7 @@ impl Script {
             sender: self.cancellable(RetryPolicy::JOB, cancel),
             versions: Arc::default(),
             patience: Duration::from_secs(3600),
+            notices: Notices::default(),
         }
     }
 

@@ -141,7 +141,7 @@ pub struct VmPlan {
     pub name: String,
     /// Its resource group.
     pub resource_group: String,
-    /// Its UUID, lower case with dashes.
+    /// Its UUID, lower case with dashes; empty if Azure's list gives none.
     pub uuid: String,
     /// The entries a run would write, in their order.
     pub entries: Vec<PlannedEntry>,

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::chain::{Base, Chain, ChainKey, RunRecord};
-use super::select::{Candidate, select};
+use super::select::{Listed, select};
 use super::staging_blob::{self, StagingContainer};
 use super::tags::chain_name;
 use super::tracker::{RunMark, State, Tracker};
@@ -101,7 +101,7 @@ fn base(chain: &Chain, run: &Run, vm: &str, disk: &str) -> Result<Option<Base>, 
 #[derive(Debug)]
 pub struct Backup {
     context: Arc<Context>,
-    waiting: VecDeque<Candidate>,
+    waiting: VecDeque<Listed>,
     /// The next VM, prepared while the last image of the present one is read.
     ahead: Option<Ahead>,
     vms: Vec<Arc<SavedVm>>,
@@ -114,7 +114,7 @@ pub struct Backup {
 /// A VM being prepared in the background.
 #[derive(Debug)]
 struct Ahead {
-    candidate: Candidate,
+    vm: Listed,
     /// Ends the preparation, and the wait for the present VM's last image before it. A child of the job's.
     stop: CancellationToken,
     task: AbortOnDropHandle<Option<Result<PreparedVm, Error>>>,
@@ -133,11 +133,11 @@ impl Backup {
         options: &Options,
         notices: &Notices,
     ) -> Result<Vec<VmPlan>, Error> {
-        let candidates = select(candidates(azure).await?, &options.selection, notices)?;
+        let selected = select(listed(azure).await?, &options.selection, notices)?;
         let chain = planned_chain(azure, run, options, notices).await?;
         let epoch = seconds(SystemTime::now());
-        let mut plans = stream::iter(candidates)
-            .map(|candidate| plan_vm(azure, &chain, run, epoch, candidate))
+        let mut plans = stream::iter(selected)
+            .map(|vm| plan_vm(azure, &chain, run, epoch, vm))
             .buffered(PLANS_AT_ONCE);
         let mut planned = Vec::new();
         while let Some(plan) = plans.next().await {
@@ -158,7 +158,8 @@ impl Backup {
         options: Options,
         notices: Notices,
     ) -> Result<Self, Error> {
-        let candidates = candidates(&azure).await?;
+        let azure = azure.with_notices(notices.clone());
+        let listed = listed(&azure).await?;
         let staging = match &options.transfer {
             Transfer::Direct => None,
             Transfer::Blob(account) => Some(StagingContainer::open(&azure, account, &run).await?),
@@ -183,12 +184,13 @@ impl Backup {
             staging,
             started: seconds(SystemTime::now()),
         };
-        let vms = candidates.iter().map(|vm| vm.uuid.as_str()).collect();
+        let vms = listed.iter().filter_map(|vm| vm.candidate().ok());
+        let vms = vms.map(|vm| vm.uuid.as_str()).collect();
         let found = debris::clear(&context, &vms).await?;
         let swept = found.is_clean;
         context.rival = found.rival;
         let selection = &context.options.selection;
-        let selected = match select(candidates, selection, &context.notices) {
+        let selected = match select(listed, selection, &context.notices) {
             Ok(selected) => selected,
             Err(error) => {
                 if swept {
@@ -208,7 +210,7 @@ impl Backup {
             context.started = context.started.max(newest.started + 1);
         }
         let context = Arc::new(context);
-        let names = selected.iter().map(|candidate| candidate.name.as_str());
+        let names = selected.iter().map(Listed::name);
         context.notices.info(announcement(context.run.level, names));
         Ok(Self {
             context,
@@ -229,19 +231,19 @@ impl Backup {
     /// The run must stop: `abort_on_error`, or cancelled.
     pub async fn next_vm(&mut self) -> Result<Option<VmBackup>, Error> {
         loop {
-            let (candidate, prepared) = match self.ahead.take() {
+            let (vm, prepared) = match self.ahead.take() {
                 Some(ahead) => match joined(ahead.task).await {
-                    Some(prepared) => (ahead.candidate, prepared),
+                    Some(prepared) => (ahead.vm, prepared),
                     // Not begun: the present VM never came to its last image.
                     None => {
-                        let prepared = PreparedVm::prepare(&self.context, &ahead.candidate).await;
-                        (ahead.candidate, prepared)
+                        let prepared = prepare(&self.context, &ahead.vm).await;
+                        (ahead.vm, prepared)
                     }
                 },
                 None => match self.waiting.pop_front() {
-                    Some(candidate) => {
-                        let prepared = PreparedVm::prepare(&self.context, &candidate).await;
-                        (candidate, prepared)
+                    Some(vm) => {
+                        let prepared = prepare(&self.context, &vm).await;
+                        (vm, prepared)
                     }
                     None => return Ok(None),
                 },
@@ -262,8 +264,8 @@ impl Backup {
                 Err(error) if self.context.options.abort_on_error => return Err(error),
                 Err(error) => self.context.notices.error(format!(
                     "virtual machine {} (resource group {}) is not saved: {}",
-                    candidate.name,
-                    candidate.resource_group,
+                    vm.name(),
+                    vm.resource_group(),
                     with_causes(&error)
                 )),
             }
@@ -332,7 +334,7 @@ impl Backup {
     /// Prepares the next VM as soon as the present one reads its last image, so that its first chunks are there when
     /// they are needed; not earlier, since a snapshot should be as young as it can be.
     fn prepare_ahead(&mut self, at_last_image: &CancellationToken) {
-        let Some(candidate) = self.waiting.pop_front() else {
+        let Some(vm) = self.waiting.pop_front() else {
             return;
         };
         let stop = self.context.azure.cancellation().child_token();
@@ -341,7 +343,7 @@ impl Backup {
             ..(*self.context).clone()
         };
         let task = tokio::spawn({
-            let candidate = candidate.clone();
+            let vm = vm.clone();
             let (stop, at_last_image) = (stop.clone(), at_last_image.clone());
             async move {
                 tokio::select! {
@@ -349,11 +351,11 @@ impl Backup {
                     () = stop.cancelled() => return None,
                     () = at_last_image.cancelled() => {}
                 }
-                Some(PreparedVm::prepare(&context, &candidate).await)
+                Some(prepare(&context, &vm).await)
             }
         });
         self.ahead = Some(Ahead {
-            candidate,
+            vm,
             stop,
             task: AbortOnDropHandle::new(task),
         });
@@ -404,12 +406,17 @@ impl Backup {
 }
 
 /// All VMs of the subscription.
-async fn candidates(azure: &Azure) -> Result<Vec<Candidate>, Error> {
+async fn listed(azure: &Azure) -> Result<Vec<Listed>, Error> {
     let listed = azure
         .virtual_machines()
         .await
         .map_err(|source| Error::azure("list virtual machines", source))?;
-    listed.iter().map(Candidate::from_listed).collect()
+    Ok(listed.iter().map(Listed::new).collect())
+}
+
+/// What is listed too poorly to be saved is an error of that VM, like any other that its preparation may meet.
+async fn prepare(context: &Context, vm: &Listed) -> Result<PreparedVm, Error> {
+    PreparedVm::prepare(context, vm.candidate()?).await
 }
 
 /// The chain as a run would find it, by tracker and tags; nothing is written.
@@ -450,17 +457,25 @@ async fn plan_vm(
     chain: &Chain,
     run: &Run,
     epoch: u64,
-    candidate: Candidate,
+    vm: Listed,
 ) -> Result<VmPlan, Error> {
     let mut plan = VmPlan {
-        name: candidate.name.clone(),
-        resource_group: candidate.resource_group.clone(),
-        uuid: candidate.uuid.clone(),
+        name: vm.name().to_owned(),
+        resource_group: vm.resource_group().to_owned(),
+        uuid: String::new(),
         entries: Vec::new(),
         disks: Vec::new(),
         refusal: None,
     };
-    let export = match export::read(azure, &candidate).await {
+    let candidate = match vm.candidate() {
+        Ok(candidate) => candidate,
+        Err(error) => {
+            plan.refusal = Some(with_causes(&error));
+            return Ok(plan);
+        }
+    };
+    plan.uuid.clone_from(&candidate.uuid);
+    let export = match export::read(azure, candidate).await {
         Ok(export) => export,
         Err(error) if error.is_cancelled() => return Err(Error::Cancelled),
         Err(error) => {
@@ -472,7 +487,7 @@ async fn plan_vm(
     entry(catalog::label(&candidate.uuid, &candidate.name), 0);
     entry(
         catalog::document(&candidate.uuid, epoch),
-        export.document_size(&candidate, run, epoch),
+        export.document_size(candidate, run, epoch),
     );
     for (position, disk) in export.disks.iter().enumerate() {
         let file = catalog::image_file(epoch, position.checked_sub(1));

@@ -9,7 +9,7 @@ use crate::config::{NamePattern, Selection};
 use crate::json;
 use crate::notice::Notices;
 
-/// A VM as a list names it.
+/// A VM that may be saved.
 #[derive(Clone, Debug)]
 pub(super) struct Candidate {
     pub(super) id: ResourceId,
@@ -19,68 +19,101 @@ pub(super) struct Candidate {
     pub(super) uuid: String,
 }
 
-impl Candidate {
-    /// Reads one element of a VM list.
-    ///
+/// An element of a VM list.
+#[derive(Clone, Debug)]
+pub(super) enum Listed {
+    Vm(Candidate),
+    /// It has no usable id or UUID, so nothing can be saved under its name. That matters only if it is selected.
+    Incomplete {
+        name: String,
+        resource_group: String,
+    },
+}
+
+impl Listed {
+    pub(super) fn new(vm: &Value) -> Self {
+        let id = json::text(vm, "/id").and_then(ResourceId::parse);
+        let name = json::text(vm, "/name").or(id.as_ref().map(ResourceId::name));
+        let name = name.unwrap_or("without a name").to_owned();
+        let group = id.as_ref().map(ResourceId::resource_group);
+        let resource_group = group.unwrap_or("unknown").to_owned();
+        let uuid: Option<uuid::Uuid> =
+            json::text(vm, "/properties/vmId").and_then(|text| text.parse().ok());
+        match (id, uuid) {
+            (Some(id), Some(uuid)) => Self::Vm(Candidate {
+                id,
+                name,
+                resource_group,
+                uuid: uuid.hyphenated().to_string(),
+            }),
+            _ => Self::Incomplete {
+                name,
+                resource_group,
+            },
+        }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::Vm(Candidate { name, .. }) | Self::Incomplete { name, .. } => name,
+        }
+    }
+
+    pub(super) fn resource_group(&self) -> &str {
+        match self {
+            Self::Vm(Candidate { resource_group, .. })
+            | Self::Incomplete { resource_group, .. } => resource_group,
+        }
+    }
+
     /// # Errors
     ///
-    /// An element without a usable id or UUID: nothing could be saved under its name.
-    pub(super) fn from_listed(vm: &Value) -> Result<Self, Error> {
-        let id = json::text(vm, "/id").and_then(ResourceId::parse);
-        let uuid = json::text(vm, "/properties/vmId").and_then(|text| text.parse().ok());
-        let (Some(id), Some(uuid)) = (id, uuid) else {
-            return Err(Error::Unsavable {
-                what: format!(
-                    "virtual machine {}",
-                    json::text(vm, "/name").unwrap_or("without a name")
-                ),
+    /// An element that says too little.
+    pub(super) fn candidate(&self) -> Result<&Candidate, Error> {
+        match self {
+            Self::Vm(candidate) => Ok(candidate),
+            Self::Incomplete { name, .. } => Err(Error::Unsavable {
+                what: format!("virtual machine {name}"),
                 reason: "Azure's list gives no resource id or no properties.vmId for it".into(),
-            });
-        };
-        let uuid: uuid::Uuid = uuid;
-        Ok(Self {
-            name: json::text(vm, "/name").unwrap_or(id.name()).to_owned(),
-            resource_group: id.resource_group().to_owned(),
-            uuid: uuid.hyphenated().to_string(),
-            id,
-        })
+            }),
+        }
     }
 }
 
-/// The candidates that pass `selection`, ordered by name and resource group. What the user may not expect (a name taken
+/// The listed VMs that pass `selection`, ordered by name and resource group. What the user may not expect (a name taken
 /// in another case, one name in several groups) is said in `notices`.
 ///
 /// # Errors
 ///
 /// [`Error::Selection`]: the VM named by `vm` is not there, nothing passes, or an expression has no verdict on a name.
 pub(super) fn select(
-    candidates: Vec<Candidate>,
+    listed: Vec<Listed>,
     selection: &Selection,
     notices: &Notices,
-) -> Result<Vec<Candidate>, Error> {
-    let mut candidates: Vec<_> = candidates
+) -> Result<Vec<Listed>, Error> {
+    let mut listed: Vec<_> = listed
         .into_iter()
         .filter(|vm| {
             selection
                 .resource_group
                 .as_deref()
-                .is_none_or(|group| group.eq_ignore_ascii_case(&vm.resource_group))
+                .is_none_or(|group| group.eq_ignore_ascii_case(vm.resource_group()))
         })
         .collect();
-    candidates.sort_by(|a, b| (&a.name, &a.resource_group).cmp(&(&b.name, &b.resource_group)));
+    listed.sort_by(|a, b| (a.name(), a.resource_group()).cmp(&(b.name(), b.resource_group())));
 
     let named = match &selection.vm {
-        Some(wanted) => Some(resolve_name(&candidates, wanted, selection, notices)?),
+        Some(wanted) => Some(resolve_name(&listed, wanted, selection, notices)?),
         None => None,
     };
-    let hints = whole_name_hints(&candidates, selection);
-    let count = candidates.len();
+    let hints = whole_name_hints(&listed, selection);
+    let count = listed.len();
     let mut chosen = Vec::new();
-    for vm in candidates {
+    for vm in listed {
         // What is named needs no verdict of the expressions.
-        let passes = named.as_ref() == Some(&vm.name)
+        let passes = named.as_deref() == Some(vm.name())
             || selection
-                .choose(&vm.name)
+                .choose(vm.name())
                 .map_err(|undecided| Error::Selection(undecided.to_string()))?
                 .is_chosen();
         if passes {
@@ -104,39 +137,39 @@ pub(super) fn select(
 
 /// The spelling under which the VM named `wanted` exists.
 fn resolve_name(
-    candidates: &[Candidate],
+    listed: &[Listed],
     wanted: &str,
     selection: &Selection,
     notices: &Notices,
 ) -> Result<String, Error> {
-    if candidates.iter().any(|vm| vm.name == wanted) {
+    if listed.iter().any(|vm| vm.name() == wanted) {
         return Ok(wanted.to_owned());
     }
     let folded = wanted.to_lowercase();
-    let similar: Vec<_> = candidates
+    let similar: Vec<_> = listed
         .iter()
-        .filter(|vm| vm.name.to_lowercase() == folded)
+        .filter(|vm| vm.name().to_lowercase() == folded)
         .collect();
     match similar.as_slice() {
         [] => Err(Error::Selection(format!(
             "no virtual machine is named {wanted}{} ({} can be seen); check the name with 'azure-vm list', and that the \
              service principal may read it",
             in_group(selection),
-            candidates.len(),
+            listed.len(),
         ))),
         [only] => {
             notices.info(format!(
                 "vm={wanted}: taking virtual machine {} (resource group {}), the only one of that name when case is ignored",
-                only.name, only.resource_group
+                only.name(), only.resource_group()
             ));
-            Ok(only.name.clone())
+            Ok(only.name().to_owned())
         }
         several => Err(Error::Selection(format!(
             "no virtual machine is named exactly {wanted}{}, but several are when case is ignored: {}",
             in_group(selection),
             several
                 .iter()
-                .map(|vm| format!("{} (resource group {})", vm.name, vm.resource_group))
+                .map(|vm| format!("{} (resource group {})", vm.name(), vm.resource_group()))
                 .collect::<Vec<_>>()
                 .join(", "),
         ))),
@@ -165,7 +198,7 @@ fn nothing_passes(count: usize, selection: &Selection) -> String {
 }
 
 /// What to say of expressions that match no name, but would if a part of it were enough.
-fn whole_name_hints(candidates: &[Candidate], selection: &Selection) -> Vec<String> {
+fn whole_name_hints(listed: &[Listed], selection: &Selection) -> Vec<String> {
     let mut hints = Vec::new();
     for (key, pattern) in [
         ("include", &selection.include),
@@ -173,12 +206,12 @@ fn whole_name_hints(candidates: &[Candidate], selection: &Selection) -> Vec<Stri
     ] {
         let Some(pattern) = pattern else { continue };
         let mut part = None;
-        for vm in candidates {
-            if pattern.matches(&vm.name).unwrap_or(true) {
+        for vm in listed {
+            if pattern.matches(vm.name()).unwrap_or(true) {
                 part = None;
                 break;
             }
-            part = part.or_else(|| pattern.is_found_in(&vm.name).then_some(&vm.name));
+            part = part.or_else(|| pattern.is_found_in(vm.name()).then_some(vm.name()));
         }
         if let Some(name) = part {
             hints.push(format!(
@@ -199,14 +232,14 @@ fn in_group(selection: &Selection) -> String {
 }
 
 /// `sorted` is in the order of [`select`], so equal names are neighbours.
-fn report_shared_names(sorted: &[Candidate], notices: &Notices) {
-    for same in sorted.chunk_by(|a, b| a.name == b.name) {
+fn report_shared_names(sorted: &[Listed], notices: &Notices) {
+    for same in sorted.chunk_by(|a, b| a.name() == b.name()) {
         if let [first, _, ..] = same {
-            let groups: Vec<_> = same.iter().map(|vm| vm.resource_group.as_str()).collect();
+            let groups: Vec<_> = same.iter().map(|vm| vm.resource_group()).collect();
             notices.info(format!(
                 "{} virtual machines are named {}, in the resource groups {}; all are saved",
                 same.len(),
-                first.name,
+                first.name(),
                 groups.join(", ")
             ));
         }
@@ -219,16 +252,15 @@ mod tests {
 
     use super::*;
 
-    fn vm(group: &str, name: &str) -> Candidate {
-        Candidate::from_listed(&json!({
+    fn vm(group: &str, name: &str) -> Listed {
+        Listed::new(&json!({
             "id": format!("/subscriptions/s/resourceGroups/{group}/providers/Microsoft.Compute/virtualMachines/{name}"),
             "name": name,
             "properties": { "vmId": "3D1F0C52-7A44-4E0E-9A53-8B1D6C2F9E10" },
         }))
-        .unwrap()
     }
 
-    fn there_are() -> Vec<Candidate> {
+    fn there_are() -> Vec<Listed> {
         vec![
             vm("b", "web01"),
             vm("a", "web01"),
@@ -243,7 +275,7 @@ mod tests {
         let chosen = select(there_are(), selection, &notices)
             .map(|vms| {
                 vms.iter()
-                    .map(|vm| format!("{}/{}", vm.resource_group, vm.name))
+                    .map(|vm| format!("{}/{}", vm.resource_group(), vm.name()))
                     .collect()
             })
             .map_err(|error| error.to_string());
@@ -259,8 +291,38 @@ mod tests {
 
     #[test]
     fn uuids_are_lower_case() {
-        assert_eq!(vm("g", "n").uuid, "3d1f0c52-7a44-4e0e-9a53-8b1d6c2f9e10");
-        assert!(Candidate::from_listed(&json!({ "name": "n" })).is_err());
+        let vm = vm("g", "n");
+        assert_eq!(
+            vm.candidate().unwrap().uuid,
+            "3d1f0c52-7a44-4e0e-9a53-8b1d6c2f9e10"
+        );
+    }
+
+    #[test]
+    fn what_a_list_says_too_little_of_matters_only_if_it_is_selected() {
+        let id = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/virtualMachines/x";
+        for (element, name, group) in [
+            (json!({ "name": "n" }), "n", "unknown"),
+            (json!({ "id": id, "properties": { "vmId": "?" } }), "x", "g"),
+            (json!({}), "without a name", "unknown"),
+        ] {
+            let listed = Listed::new(&element);
+            assert_eq!((listed.name(), listed.resource_group()), (name, group));
+            assert!(listed.candidate().is_err());
+            let selection = Selection {
+                include: pattern("Ledger"),
+                ..Selection::default()
+            };
+            let there_are = vec![listed, vm("a", "Ledger")];
+            let all = select(
+                there_are.clone(),
+                &Selection::default(),
+                &Notices::default(),
+            );
+            assert_eq!(all.unwrap().len(), 2);
+            let some = select(there_are, &selection, &Notices::default()).unwrap();
+            assert!(matches!(some.as_slice(), [Listed::Vm(_)]));
+        }
     }
 
     #[test]

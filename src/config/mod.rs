@@ -29,6 +29,11 @@ use crate::secret::Secret;
 
 use self::parameters::{Findings, Parameter};
 
+/// Where values of a plugin command are given, in messages.
+const PLUGIN_LINE: &str = "in the FileSet's Plugin line";
+/// Where values of the command line are given; an option would show a secret to everybody on the host.
+const COMMAND_LINE: &str = "on the command line (a secret in the environment or in a file)";
+
 /// Where the configuration file is, unless `config=` says otherwise.
 pub const DEFAULT_CONFIG_FILE: &str = "/opt/bacula/etc/azure-vm.conf";
 
@@ -69,6 +74,7 @@ pub enum Transfer {
 #[error("{}", problems.join("; "))]
 pub struct Error {
     problems: Vec<String>,
+    debug: u8,
 }
 
 impl Error {
@@ -77,12 +83,19 @@ impl Error {
     pub fn problems(&self) -> &[String] {
         &self.problems
     }
+
+    /// The `debug` that was given, by which these problems are to be traced as well; 0 if it could not be read.
+    #[must_use]
+    pub fn debug(&self) -> u8 {
+        self.debug
+    }
 }
 
 impl From<String> for Error {
     fn from(problem: String) -> Self {
         Self {
             problems: vec![problem],
+            debug: 0,
         }
     }
 }
@@ -105,7 +118,7 @@ impl Settings {
                 ));
             }
         }
-        settings::merge(given, config_file, findings)
+        settings::merge(given, PLUGIN_LINE, config_file, findings)
     }
 
     /// Reads the plugin command that was stored with files, for their restore. What was `entered` for the restore beats
@@ -129,13 +142,15 @@ impl Settings {
                 Parameter::SubscriptionId,
                 Parameter::ApplicationId,
                 Parameter::ApplicationSecret,
+                Parameter::ApplicationSecretFile,
                 Parameter::ConnectionKey,
+                Parameter::ConnectionKeyFile,
                 Parameter::Group,
             ] {
                 stored.remove(key);
             }
         }
-        settings::merge(entered.or(stored), config_file, findings)
+        settings::merge(entered.or(stored), PLUGIN_LINE, config_file, findings)
     }
 
     /// The same for parameters that were taken apart elsewhere, such as options of the command line.
@@ -149,7 +164,7 @@ impl Settings {
     ) -> Result<Self, Error> {
         let mut findings = Findings::default();
         let given = parameters::collect(pairs, "", &mut findings);
-        settings::merge(given, config_file, findings)
+        settings::merge(given, COMMAND_LINE, config_file, findings)
     }
 }
 
@@ -179,18 +194,8 @@ impl TransferSettings {
     }
 }
 
-/// The groups of a configuration file, in file order; none if there is no such file.
-///
-/// # Errors
-///
-/// A file that cannot be read or parsed.
-pub fn groups(config_file: &Path) -> Result<Vec<String>, Error> {
-    let file = file::read(config_file)?;
-    Ok(file.map_or_else(Vec::new, |file| file.group_names()))
-}
-
 /// The groups of the configuration file that a plugin command works with: that of its `config` parameter or, without
-/// one, `config_file`. Other parameters need not be complete.
+/// one, `config_file`; in file order, none if there is no such file. Other parameters need not be complete.
 ///
 /// # Errors
 ///
@@ -198,7 +203,19 @@ pub fn groups(config_file: &Path) -> Result<Vec<String>, Error> {
 pub fn groups_of_command(command: &str, config_file: &Path) -> Result<Vec<String>, Error> {
     let mut findings = Findings::default();
     let given = command::parse(command, &mut findings);
-    let file = settings::config_file(&given, config_file)?;
-    findings.into_warnings()?;
-    Ok(file.map_or_else(Vec::new, |file| file.group_names()))
+    settings::group_names(&given, config_file, findings)
+}
+
+/// The same for parameters that were taken apart elsewhere, as in [`Settings::from_pairs`].
+///
+/// # Errors
+///
+/// As for [`groups_of_command`].
+pub fn groups_of_pairs(
+    pairs: impl IntoIterator<Item = (String, Secret)>,
+    config_file: &Path,
+) -> Result<Vec<String>, Error> {
+    let mut findings = Findings::default();
+    let given = parameters::collect(pairs, "", &mut findings);
+    settings::group_names(&given, config_file, findings)
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::Error;
+use super::values::debug_level;
 use crate::secret::Secret;
 
 /// A parameter.
@@ -221,6 +222,8 @@ impl fmt::Display for Parameter {
 pub(super) struct Findings {
     problems: Vec<String>,
     warnings: Vec<String>,
+    /// As far as it is known.
+    debug: u8,
 }
 
 impl Findings {
@@ -232,6 +235,12 @@ impl Findings {
         self.warnings.push(warning);
     }
 
+    /// Takes note of how much is to be traced, even if something is wrong.
+    pub(super) fn note_debug(&mut self, values: &Values) {
+        let level = values.get(Parameter::Debug).map(debug_level);
+        self.debug = level.and_then(Result::ok).unwrap_or(0);
+    }
+
     /// The warnings, if nothing is wrong.
     pub(super) fn into_warnings(self) -> Result<Vec<String>, Error> {
         if self.problems.is_empty() {
@@ -239,6 +248,7 @@ impl Findings {
         } else {
             Err(Error {
                 problems: self.problems,
+                debug: self.debug,
             })
         }
     }
@@ -248,6 +258,7 @@ impl Findings {
         self.problems.extend(last.problems);
         Error {
             problems: self.problems,
+            debug: self.debug,
         }
     }
 }
@@ -334,24 +345,25 @@ pub(super) fn collect(
     values
 }
 
-/// What to say about a name that is none. It is shown only if it looks like one: it may be a piece of a secret.
+/// What to say about a name that is none. It may be a piece of a secret, such as one that was wrapped, so it is shown only
+/// if it resembles a name, or consists of what names consist of.
 fn unknown(name: &str, place: &str) -> String {
-    let plausible = name.len() <= 40
-        && name
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
-    match Parameter::likely(name) {
-        _ if !plausible => format!(
-            "an item{place} does not begin with the name of a parameter (values contain no blanks)"
-        ),
+    let made_of = |plain: fn(char) -> bool| name.len() <= 40 && name.chars().all(plain);
+    let likely = made_of(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'))
+        .then(|| Parameter::likely(name))
+        .flatten();
+    match likely {
         Some(key) => format!("unknown parameter {name}{place}: did you mean {key}?"),
-        None => {
+        None if made_of(|c| c.is_ascii_lowercase() || c == '_') => {
             let names: Vec<_> = NAMES.iter().map(|(_, name, _)| *name).collect();
             format!(
                 "unknown parameter {name}{place}: possible are {}",
                 names.join(", ")
             )
         }
+        None => format!(
+            "an item{place} does not begin with the name of a parameter (values contain no blanks and stand on one line)"
+        ),
     }
 }
 
@@ -396,6 +408,23 @@ mod tests {
         ];
         for (name, key) in table {
             assert_eq!(Parameter::likely(name), key, "{name}");
+        }
+    }
+
+    /// The second line of a secret that was wrapped has a `=` where base64 ends.
+    #[test]
+    fn a_name_is_shown_only_if_it_looks_like_one() {
+        for (name, shown) in [
+            ("banana", true),
+            ("Tenant-ID", true),
+            ("application.secret", true),
+            ("ZXhhbXBsZQ", false),
+            ("zxhhbxbsz2", false),
+            ("p8Q~example-secret_1", false),
+            ("hunter2", false),
+        ] {
+            let said = unknown(name, " in group [g] of f");
+            assert_eq!(said.contains(name), shown, "{said}");
         }
     }
 

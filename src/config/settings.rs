@@ -24,11 +24,14 @@ const DEFAULT_MEMORY: u64 = 64 * values::MIB;
 const DEFAULT_CONCURRENCY: usize = 16;
 
 /// Makes settings of what was given and of the configuration file, whose path is `default` if the values name none.
+/// `origin` says where the former were given, such as `in the FileSet's Plugin line`.
 pub(super) fn merge(
     mut given: Values,
+    origin: &str,
     default: &Path,
     mut findings: Findings,
 ) -> Result<Settings, Error> {
+    findings.note_debug(&given);
     let file = match config_file(&given, default) {
         Ok(file) => file,
         Err(error) => return Err(findings.into_error(error)),
@@ -40,6 +43,7 @@ pub(super) fn merge(
     };
     let place = group.place;
     given = given.or(group.values);
+    findings.note_debug(&given);
 
     // Any other value of `transfer` is reported as what it is.
     let through_blob = given.get(Parameter::Transfer) == Some("blob");
@@ -50,7 +54,7 @@ pub(super) fn merge(
     let missing: Vec<_> = missing.map(|key| key.to_string()).collect();
     if !missing.is_empty() {
         findings.problem(format!(
-            "missing {}: give {} in the FileSet's Plugin line or {place}",
+            "missing {}: give {} {origin} or {place}",
             missing.join(", "),
             if missing.len() == 1 { "it" } else { "them" },
         ));
@@ -84,6 +88,13 @@ fn read_secrets(given: &mut Values, findings: &mut Findings) {
             continue;
         };
         let path = path.expose();
+        if !Path::new(path).is_absolute() {
+            // It may be the secret itself.
+            findings.problem(format!(
+                "parameter {file}: its value is no absolute path: give the path from the root on, as in /opt/bacula/etc/secret"
+            ));
+            continue;
+        }
         match private_file::read_secret(Path::new(path)) {
             Ok((text, world_readable)) => {
                 if world_readable {
@@ -99,7 +110,7 @@ fn read_secrets(given: &mut Values, findings: &mut Findings) {
 }
 
 /// The configuration file that `given` works with; `None` if there is none and none is named.
-pub(super) fn config_file(given: &Values, default: &Path) -> Result<Option<ConfigFile>, Error> {
+fn config_file(given: &Values, default: &Path) -> Result<Option<ConfigFile>, Error> {
     let path = config_path(given, default);
     let file = file::read(&path)?;
     if file.is_none() && given.get(Parameter::Config).is_some() {
@@ -109,6 +120,17 @@ pub(super) fn config_file(given: &Values, default: &Path) -> Result<Option<Confi
         )));
     }
     Ok(file)
+}
+
+/// The groups of the configuration file that `given` works with.
+pub(super) fn group_names(
+    given: &Values,
+    default: &Path,
+    findings: Findings,
+) -> Result<Vec<String>, Error> {
+    let file = config_file(given, default)?;
+    findings.into_warnings()?;
+    Ok(file.map_or_else(Vec::new, |file| file.group_names()))
 }
 
 fn config_path(given: &Values, default: &Path) -> PathBuf {
@@ -292,7 +314,7 @@ mod tests {
 
     use super::*;
     use crate::config::values::MIB;
-    use crate::config::{groups, groups_of_command};
+    use crate::config::{groups_of_command, groups_of_pairs};
 
     const ACCESS: &str =
         "tenant_id=t subscription_id=s application_id=a application_secret=hunter2";
@@ -419,9 +441,10 @@ application_secret = p~example-secret-2
         assert_eq!(settings.new_hostname.as_deref(), Some("copy"));
         assert_eq!(settings.limits.concurrency, 8, "no access value");
         // The group of the backup's time is not known here.
-        let moved = "azure-vm: group=elsewhere new_hostname=stored";
+        let moved = "azure-vm: group=elsewhere new_hostname=stored application_secret_file=/nonexistent/s connection_key_file=/nonexistent/k";
         assert!(problem(restored(moved, &[])).contains("no such group"));
-        assert!(restored(moved, &[("group", "production")]).is_ok());
+        let azure = restored(moved, &[("group", "production")]).unwrap().azure;
+        assert_eq!(azure.application_secret.expose(), "p~example-secret-1");
         let error = problem(restored(moved, &[("group", "production"), ("debug", "10")]));
         assert!(error.contains("10 is not a number"), "{error}");
     }
@@ -477,6 +500,22 @@ application_secret = p~example-secret-2
     }
 
     #[test]
+    fn what_is_wrong_does_not_hide_debug() {
+        let (_dir, path) = folder(&format!("{FILE}debug = 3\nbanana = 1\n"));
+        for (command, level) in [
+            ("azure-vm: banana=1 debug=2", 2),
+            ("azure-vm: debug=2 group=elsewhere", 2),
+            ("azure-vm: debug=2 config=/nonexistent", 2),
+            ("azure-vm: group=laboratory", 3),
+            ("azure-vm: debug=10", 0),
+            ("azure-vm: banana=1", 0),
+        ] {
+            let error = Settings::from_command(command, &path).unwrap_err();
+            assert_eq!(error.debug(), level, "{command}");
+        }
+    }
+
+    #[test]
     fn what_the_user_should_hear_is_said() {
         let (_dir, path) = folder(FILE);
         assert!(
@@ -503,6 +542,10 @@ application_secret = p~example-secret-2
         let settings = Settings::from_pairs([pair("application_secret", "a b")], &path).unwrap();
         assert_eq!(settings.azure.application_secret.expose(), "a b");
         assert!(settings.warnings.is_empty(), "{:?}", settings.warnings);
+        let error = Settings::from_pairs([pair("transfer", "blob")], Path::new("/nonexistent"));
+        let error = problem(error);
+        assert!(error.contains("on the command line"), "{error}");
+        assert!(!error.contains("Plugin line"), "{error}");
     }
 
     #[test]
@@ -630,13 +673,49 @@ application_secret = p~example-secret-2
     fn groups_are_listed_without_complete_settings() {
         let (dir, path) = folder(FILE);
         let nowhere = Path::new("/nonexistent");
+        let groups = |file| groups_of_command("azure-vm:", file);
         assert_eq!(groups(&path).unwrap(), ["production", "laboratory"]);
         assert!(groups(nowhere).unwrap().is_empty());
         assert!(groups(dir.path()).is_err());
         let command = format!("azure-vm: config={}", path.display());
         assert_eq!(groups_of_command(&command, nowhere).unwrap().len(), 2);
+        let pair = |file: &Path| {
+            let value = Secret::new(file.display().to_string());
+            [("config".to_owned(), value)]
+        };
+        assert_eq!(groups_of_pairs(pair(&path), nowhere).unwrap().len(), 2);
+        assert!(groups_of_pairs(pair(nowhere), &path).is_err());
         assert!(groups_of_command("config=/nonexistent", &path).is_err());
         assert!(groups_of_command("azure-vm: banana=1", &path).is_err());
+    }
+
+    /// A secret that was put where its file should be named.
+    #[test]
+    fn what_is_no_path_to_a_secret_is_not_shown() {
+        for parameter in [
+            "connection_key_file=DefaultEndpointsProtocol=https;AccountName=abc;AccountKey=ZXhhbXBsZQ==",
+            "connection_key_file=ZXhhbXBsZQ/x",
+        ] {
+            let error = problem(with(parameter));
+            assert!(!error.contains("ZXhhbXBsZQ"), "{error}");
+            assert!(
+                error.starts_with("parameter connection_key_file: its value is no absolute path"),
+                "{error}"
+            );
+        }
+        let access = "tenant_id=t subscription_id=s application_id=a";
+        let error = problem(without_file(&format!(
+            "{access} application_secret_file=hunter2"
+        )));
+        assert!(
+            error.starts_with("parameter application_secret_file: ") && !error.contains("hunter2"),
+            "{error}"
+        );
+        let error = problem(with("connection_key_file=/nonexistent/key"));
+        assert!(
+            error.contains("read /nonexistent/key: there is no such file"),
+            "{error}"
+        );
     }
 
     #[test]

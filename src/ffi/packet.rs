@@ -352,7 +352,7 @@ pub(super) unsafe fn restore_object<'a>(
         // SAFETY: the host's C string, which lives for the call.
         name: unsafe { lossy(packet.object_name) },
         // SAFETY: as above.
-        command: unsafe { lossy(packet.plugin_name) },
+        command: unsafe { lossy(packet.plugin_name) }.into(),
         content,
         len,
     }))

@@ -4,6 +4,7 @@
 //! it over vectors. Nothing here knows a layout, a number or a pointer.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::time::SystemTime;
 
 /// How a job message counts for the job.
@@ -55,6 +56,40 @@ pub(crate) trait Host {
     fn text(&self, variable: TextVariable) -> Option<String>;
 }
 
+/// A Plugin line. It may hold a secret, so Debug shows nothing of it.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct PluginLine<'a>(Cow<'a, str>);
+
+impl PluginLine<'_> {
+    /// The line itself.
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// The same for longer than a call.
+    pub(crate) fn into_owned(self) -> PluginLine<'static> {
+        PluginLine(Cow::Owned(self.0.into_owned()))
+    }
+}
+
+impl<'a> From<Cow<'a, str>> for PluginLine<'a> {
+    fn from(text: Cow<'a, str>) -> Self {
+        Self(text)
+    }
+}
+
+impl<'a> From<&'a str> for PluginLine<'a> {
+    fn from(text: &'a str) -> Self {
+        Self(text.into())
+    }
+}
+
+impl fmt::Debug for PluginLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PluginLine(***)")
+    }
+}
+
 /// What happens in a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Event<'a> {
@@ -63,17 +98,17 @@ pub(crate) enum Event<'a> {
     /// The letter of the level.
     Level(char),
     /// A Plugin line.
-    PluginCommand(&'a str),
+    PluginCommand(PluginLine<'a>),
     /// A Plugin line whose files are wanted now.
-    BackupCommand(&'a str),
+    BackupCommand(PluginLine<'a>),
     EndBackupJob,
     /// A Plugin line whose files are to be listed.
-    EstimateCommand(&'a str),
+    EstimateCommand(PluginLine<'a>),
     /// An object that some job stored; `None` after the last.
     RestoreObject(Option<RestoreObject<'a>>),
     StartRestoreJob,
     /// The Plugin line under which the next files were saved.
-    RestoreCommand(&'a str),
+    RestoreCommand(PluginLine<'a>),
     EndRestoreJob,
     /// Nothing to do with us.
     Other(u32),
@@ -87,7 +122,7 @@ pub(crate) struct RestoreObject<'a> {
     /// As given at backup.
     pub(crate) name: Cow<'a, str>,
     /// The Plugin line of the job that stored it.
-    pub(crate) command: Cow<'a, str>,
+    pub(crate) command: PluginLine<'a>,
     /// What arrived; may be empty although `len` is not 0.
     pub(crate) content: Cow<'a, str>,
     /// Bytes that should have arrived.

@@ -7,7 +7,8 @@ use super::encryption::{self, Encryption};
 use super::error::Error;
 use super::estimate::{Estimate, strip_listing};
 use super::host::{
-    CreateStatus, Event, Host, Io, IoDone, IoFailed, MessageClass, RestoreFile, SaveFile, Status,
+    CreateStatus, Event, Host, Io, IoDone, IoFailed, MessageClass, PluginLine, RestoreFile,
+    SaveFile, Status,
 };
 use super::joblog;
 use super::options::RestoreOptions;
@@ -26,9 +27,9 @@ pub(super) struct Job {
     session: Session,
     level: Option<char>,
     /// The Plugin lines that are ours; read with the first backup command.
-    commands: Vec<String>,
+    commands: Vec<PluginLine<'static>>,
     /// The same with what they say.
-    lines: Vec<(String, Settings)>,
+    lines: Vec<(PluginLine<'static>, Settings)>,
     options: RestoreOptions,
     work: Work,
     /// Something fatal has been reported.
@@ -75,21 +76,21 @@ impl Job {
                 Ok(())
             }
             Event::PluginCommand(command) => {
-                if is_ours(command) {
-                    self.commands.push(command.to_owned());
+                if is_ours(command.expose()) {
+                    self.commands.push(command.into_owned());
                 }
                 Ok(())
             }
-            Event::BackupCommand(command) => self.backup_command(host, command),
+            Event::BackupCommand(command) => self.backup_command(host, &command),
             Event::EndBackupJob => self.end_backup(host),
-            Event::EstimateCommand(command) => self.estimate_command(host, command),
-            Event::RestoreObject(Some(object)) if is_ours(&object.command) => {
+            Event::EstimateCommand(command) => self.estimate_command(host, command.expose()),
+            Event::RestoreObject(Some(object)) if is_ours(object.command.expose()) => {
                 self.options.add(&object)
             }
             Event::RestoreObject(_) => Ok(()),
             Event::RestoreCommand(command) => {
                 // Other than OK, the host would write the files to its own disk; the files are rejected instead.
-                self.restore_work().set_command(command);
+                self.restore_work().set_command(command.into_owned());
                 Ok(())
             }
             Event::EndRestoreJob => self.end_restore(host),
@@ -107,7 +108,7 @@ impl Job {
     fn start_backup(&mut self, host: &dyn Host) -> Result<(), Error> {
         self.work = Work::Backup(Box::default());
         for command in std::mem::take(&mut self.commands) {
-            let settings = self.session.settings(host, &command)?;
+            let settings = self.session.settings(host, command.expose())?;
             self.lines.push((command, settings));
         }
         match encryption::of_this_daemon() {
@@ -125,7 +126,7 @@ impl Job {
         Ok(())
     }
 
-    fn backup_command(&mut self, host: &dyn Host, command: &str) -> Result<(), Error> {
+    fn backup_command(&mut self, host: &dyn Host, command: &PluginLine<'_>) -> Result<(), Error> {
         self.check_alive()?;
         if !matches!(self.work, Work::Backup(_)) {
             self.start_backup(host)?;
@@ -133,7 +134,7 @@ impl Job {
         let known = self.lines.iter().position(|(line, _)| line == command);
         let settings = match known {
             Some(index) => self.lines.swap_remove(index).1,
-            None => self.session.settings(host, command)?,
+            None => self.session.settings(host, command.expose())?,
         };
         let level = self.level.ok_or(Error::HostValue("the level"))?;
         let Work::Backup(backup) = &mut self.work else {
@@ -315,12 +316,18 @@ mod tests {
         host.set_text(TextVariable::WorkingDir, "/nonexistent");
         let mut job = Job::default();
         assert_eq!(job.event(&host, Event::Level('F')), Status::Ok);
-        assert_eq!(job.event(&host, Event::PluginCommand(BAD)), Status::Ok);
+        assert_eq!(
+            job.event(&host, Event::PluginCommand(BAD.into())),
+            Status::Ok
+        );
         assert!(
             host.messages().is_empty(),
             "nothing is judged before the backup command"
         );
-        assert_eq!(job.event(&host, Event::BackupCommand(BAD)), Status::Error);
+        assert_eq!(
+            job.event(&host, Event::BackupCommand(BAD.into())),
+            Status::Error
+        );
         let messages = fatal(&host);
         assert!(messages[0].contains("colour"), "{messages:?}");
         assert_eq!(job.start_backup_file(&host), Err(Status::Error));
@@ -354,11 +361,41 @@ mod tests {
         let mut job = Job::default();
         let good = "azure-vm: tenant_id=t subscription_id=s application_id=a application_secret=x";
         job.event(&host, Event::Level('F'));
-        job.event(&host, Event::PluginCommand(good));
-        job.event(&host, Event::PluginCommand("bpipe:x:y:z"));
-        job.event(&host, Event::PluginCommand(BAD));
-        assert_eq!(job.event(&host, Event::BackupCommand(good)), Status::Error);
+        job.event(&host, Event::PluginCommand(good.into()));
+        job.event(&host, Event::PluginCommand("bpipe:x:y:z".into()));
+        job.event(&host, Event::PluginCommand(BAD.into()));
+        assert_eq!(
+            job.event(&host, Event::BackupCommand(good.into())),
+            Status::Error
+        );
         assert!(fatal(&host)[0].contains("colour"));
+    }
+
+    #[test]
+    fn the_highest_debug_of_all_plugin_lines_counts() {
+        let dir = tempfile::tempdir().expect("folder");
+        let host = FakeHost::default();
+        host.set_text(TextVariable::WorkingDir, &dir.path().display().to_string());
+        let mut job = Job::default();
+        let good =
+            "azure-vm: tenant_id=t subscription_id=s application_id=a application_secret=x debug=1";
+        job.event(&host, Event::Level('F'));
+        job.event(&host, Event::PluginCommand(good.into()));
+        job.event(
+            &host,
+            Event::PluginCommand("azure-vm: colour=blue debug=2".into()),
+        );
+        job.event(&host, Event::BackupCommand(good.into()));
+        job.surroundings().enter(|| tracing::trace!("of level 2"));
+        let file = format!("azure-vm/azure-vm_7_{}.log", std::process::id());
+        let text = std::fs::read_to_string(dir.path().join(file)).expect("read");
+        for part in [
+            "stands in the Plugin line",
+            "parameter colour",
+            "of level 2",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
     }
 
     #[test]
@@ -366,7 +403,10 @@ mod tests {
         let host = FakeHost::default();
         let mut job = Job::default();
         for expected in [1, 0] {
-            assert_eq!(job.event(&host, Event::RestoreCommand(BAD)), Status::Ok);
+            assert_eq!(
+                job.event(&host, Event::RestoreCommand(BAD.into())),
+                Status::Ok
+            );
             assert_eq!(job.create_file(&host, &image()), CreateStatus::Skip);
             assert_eq!(fatal(&host).len(), expected);
         }
@@ -392,6 +432,22 @@ mod tests {
             told,
             [(MessageClass::Info, "azure-vm: cancelled\n".to_owned())]
         );
+    }
+
+    #[test]
+    fn no_plugin_line_is_printed() {
+        let host = FakeHost::default();
+        let secret = "azure-vm: application_secret=hunter2";
+        let mut job = Job::default();
+        let event = Event::PluginCommand(secret.into());
+        let mut printed = format!("{event:?}");
+        job.event(&host, event);
+        printed += &format!("{job:?}");
+        let mut job = Job::default();
+        job.event(&host, Event::RestoreCommand(secret.into()));
+        printed += &format!("{job:?}");
+        assert!(!printed.contains("hunter2"), "{printed}");
+        assert_eq!(printed.matches("PluginLine").count(), 3, "{printed}");
     }
 
     #[test]

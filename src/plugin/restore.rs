@@ -1,7 +1,9 @@
 //! A restore: files come back in any order; the VM is built at the end, and only if the job is good.
 
 use super::error::Error;
-use super::host::{CreateStatus, DataStream, Host, Io, IoDone, RestoreFile, TextVariable};
+use super::host::{
+    CreateStatus, DataStream, Host, Io, IoDone, PluginLine, RestoreFile, TextVariable,
+};
 use super::options::RestoreOptions;
 use super::session::{Session, job_id, job_status, state_dir};
 use crate::catalog::CatalogName;
@@ -14,7 +16,7 @@ const KEEP_STAGING: u8 = 9;
 #[derive(Debug, Default)]
 pub(super) struct RestoreJob {
     /// The Plugin line under which the next files were saved.
-    command: String,
+    command: PluginLine<'static>,
     /// Made with the first file.
     restore: Option<Restore>,
     /// Where the next block goes, while a file is being received.
@@ -23,8 +25,8 @@ pub(super) struct RestoreJob {
 
 impl RestoreJob {
     /// Which Plugin line the next files belong to.
-    pub(super) fn set_command(&mut self, command: &str) {
-        command.clone_into(&mut self.command);
+    pub(super) fn set_command(&mut self, command: PluginLine<'static>) {
+        self.command = command;
     }
 
     /// A file comes: whether its data is wanted.
@@ -38,7 +40,7 @@ impl RestoreJob {
         let restore = match &mut self.restore {
             Some(restore) => restore,
             None => {
-                let restore = begin(session, host, &self.command, options)?;
+                let restore = begin(session, host, self.command.expose(), options)?;
                 self.restore.insert(restore)
             }
         };

@@ -13,7 +13,7 @@ use super::host::{Host, IntVariable, TextVariable};
 use super::joblog;
 use super::options::RestoreOptions;
 use crate::azure::Azure;
-use crate::config::{DEFAULT_CONFIG_FILE, Settings};
+use crate::config::{self, DEFAULT_CONFIG_FILE, Settings};
 use crate::debug_log;
 use crate::notice::Notices;
 
@@ -25,6 +25,8 @@ pub(super) struct Session {
     /// What the core has to say; drained before every return to the host.
     pub(super) notices: Notices,
     debug_log: Option<Dispatch>,
+    /// The level of the debug file.
+    debug: u8,
     bridge: Option<Bridge>,
 }
 
@@ -39,8 +41,8 @@ impl Session {
 
     /// Reads a Plugin line, tells what the user should hear about it, and opens the debug file if it asks for one.
     pub(super) fn settings(&mut self, host: &dyn Host, command: &str) -> Result<Settings, Error> {
-        let settings = Settings::from_command(command, Path::new(DEFAULT_CONFIG_FILE))?;
-        self.adopt(host, settings)
+        let read = Settings::from_command(command, Path::new(DEFAULT_CONFIG_FILE));
+        self.adopt(host, read)
     }
 
     /// The same for the Plugin line that was stored with files, and what the user has entered for their restore.
@@ -51,27 +53,49 @@ impl Session {
         options: &RestoreOptions,
     ) -> Result<Settings, Error> {
         let file = Path::new(DEFAULT_CONFIG_FILE);
-        let settings = Settings::from_stored_command(command, options.pairs(), file)?;
-        self.adopt(host, settings)
+        let read = Settings::from_stored_command(command, options.pairs(), file);
+        self.adopt(host, read)
     }
 
-    fn adopt(&mut self, host: &dyn Host, settings: Settings) -> Result<Settings, Error> {
-        if settings.debug > 0 && self.debug_log.is_none() {
-            match debug_log::open(&state_dir(host)?, job_id(host)?, settings.debug) {
-                Ok(dispatch) => {
-                    OPENED.set(Some(set_default(&dispatch)));
-                    self.debug_log = Some(dispatch);
-                }
-                Err((path, error)) => self.notices.warning(format!(
-                    "open debug file {}: {error}; the job goes on without it",
-                    path.display()
-                )),
+    fn adopt(
+        &mut self,
+        host: &dyn Host,
+        read: Result<Settings, config::Error>,
+    ) -> Result<Settings, Error> {
+        let settings = match read {
+            Ok(settings) => settings,
+            Err(error) => {
+                // What is wrong with the settings is said in any case.
+                drop(self.open_debug_log(host, error.debug()));
+                return Err(error.into());
             }
-        }
+        };
+        self.open_debug_log(host, settings.debug)?;
         for warning in &settings.warnings {
             self.notices.warning(warning.clone());
         }
         Ok(settings)
+    }
+
+    /// Of several Plugin lines, which are read before anything else is done, the highest level counts.
+    fn open_debug_log(&mut self, host: &dyn Host, level: u8) -> Result<(), Error> {
+        if level <= self.debug {
+            return Ok(());
+        }
+        match debug_log::open(&state_dir(host)?, job_id(host)?, level) {
+            Ok(dispatch) => {
+                // In this order: the end of the one before would end this one, too.
+                drop(OPENED.take());
+                OPENED.set(Some(set_default(&dispatch)));
+                self.debug_log = Some(dispatch);
+                self.debug = level;
+            }
+            Err((path, error)) => self.notices.warning(format!(
+                "open debug file {}: {error}; the job goes on without it",
+                path.display()
+            )),
+        }
+        Ok(())
     }
 
     /// A client for Azure as `settings` say; no request is made.

@@ -67,7 +67,7 @@ impl Restore {
                 options.keep_staging,
                 notices.clone(),
             ),
-            azure,
+            azure: azure.with_notices(notices.clone()),
             options,
             notices,
             vm: None,

@@ -70,6 +70,22 @@ async fn queries_give_the_answers_of_a_console() {
     ]);
     assert_eq!((run.code, answer(&run)), (0, vec![]));
 
+    // `-p` names the file for every question, as `--config` does.
+    let lab = cloud.path("lab.conf");
+    fs::write(&lab, "[lab]\nbanana = 1\n").unwrap();
+    fs::set_permissions(&lab, fs::Permissions::from_mode(0o600)).unwrap();
+    let lab = format!("config={}", lab.display());
+    let run = cloud.run(&["query", "GROUP", "-p", &lab]);
+    assert_eq!((run.code, answer(&run)), (0, vec!["GROUP=lab"]));
+    let run = cloud.run(&["query", "CONNECTION", "-p", &lab]);
+    assert_eq!((run.code, answer(&run)), (2, vec!["CONNECTION=NOK"]));
+    let run = cloud.run(&["query", "VM", "-p", &lab]);
+    assert_eq!(run.code, 2);
+    assert!(answer(&run)[0].starts_with("error=unknown parameter banana"));
+    let run = cloud.run(&["query", "GROUP", "-p", "config=/nonexistent"]);
+    assert_eq!(run.code, 2);
+    assert!(answer(&run)[0].starts_with("error=read configuration file /nonexistent: "));
+
     cloud.configure(DEFAULT_TENANT, "wrong-secret");
     let run = cloud.run(&["query", "connection"]);
     assert_eq!((run.code, answer(&run)), (1, vec!["CONNECTION=NOK"]));
@@ -211,12 +227,12 @@ async fn what_azure_does_not_delete_is_told() {
 
 /// [`Run::of`] looks for secrets in whatever is shown.
 #[tokio::test(flavor = "multi_thread")]
-async fn from_level_3_on_the_libraries_are_heard_and_say_no_secret() {
+async fn each_level_of_debug_shows_more_and_none_a_secret() {
     let cloud = Cloud::start().await;
     let ca = cloud.path("ca.pem");
     fs::write(&ca, cloud.emulator.ca_pem()).unwrap();
-    let to = cloud.path("to");
     let heard = |level: &str| {
+        let to = cloud.path(level);
         let url = cloud.emulator.https_url();
         let mut command = cloud.command(&["backup", "--to", to.to_str().unwrap()]);
         command.args(["--debug", level, "--ca-file", ca.to_str().unwrap()]);
@@ -224,13 +240,21 @@ async fn from_level_3_on_the_libraries_are_heard_and_say_no_secret() {
         let run = Run::of(command.output().unwrap());
         assert_eq!(run.code, 0, "{}", run.stderr);
         assert!(!run.stderr.contains(DEFAULT_CLIENT_SECRET));
-        ["azure_vm_fd", "rustls", "hyper_util"].map(|target| {
+        // Steps, requests, libraries.
+        let targets = [
+            "azure_vm_fd",
+            "azure_vm_fd::azure::retry",
+            "rustls",
+            "hyper_util",
+        ];
+        targets.map(|target| {
             run.stderr
                 .lines()
-                .any(|line| line.contains(&format!(" {target}::")))
+                .any(|line| line.contains(&format!(" {target}:")))
         })
     };
-    assert_eq!(heard("2"), [true, false, false]);
-    assert_eq!(heard("9"), [true, true, true]);
+    assert_eq!(heard("1"), [true, false, false, false]);
+    assert_eq!(heard("2"), [true, true, false, false]);
+    assert_eq!(heard("9"), [true, true, true, true]);
     cloud.assert_clean();
 }

@@ -43,6 +43,13 @@ fn the_debug_file_has_what_the_job_log_has() {
         end_backup(&mut job, 'f');
         messages.extend(job.messages());
         job.end();
+        // A configuration that is wrong is no reason not to open it.
+        let mut job = start(numbers, &cloud, 1);
+        let wrong = cloud.command(&format!("{secret} debug=2 colour=blue"));
+        assert_eq!(begin_backup(&mut job, &wrong), RC_ERROR);
+        end_backup(&mut job, 'f');
+        messages.extend(job.messages());
+        job.end();
 
         assert_eq!(
             fs::metadata(&file).expect("a file").permissions().mode() & 0o777,
@@ -53,6 +60,7 @@ fn the_debug_file_has_what_the_job_log_has() {
             "stands in the Plugin line",
             "when case is ignored",
             "no virtual machine is named none",
+            "unknown parameter colour",
         ] {
             assert!(
                 messages.iter().any(|(_, message)| message.contains(part)),

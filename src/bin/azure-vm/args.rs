@@ -8,7 +8,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use azure_vm_fd::config::{DEFAULT_CONFIG_FILE, Settings, TransferSettings, groups};
+use azure_vm_fd::config::{DEFAULT_CONFIG_FILE, Settings, TransferSettings, groups_of_pairs};
 use azure_vm_fd::notice::Severity;
 use azure_vm_fd::secret::Secret;
 use clap::{ArgAction, Parser, Subcommand};
@@ -313,10 +313,10 @@ impl Parameters {
     ///
     /// # Errors
     ///
-    /// A file that cannot be read or parsed.
-    pub(crate) fn groups(&self) -> Result<Vec<String>, azure_vm_fd::config::Error> {
-        let file = self.config.as_deref();
-        groups(file.unwrap_or(Path::new(DEFAULT_CONFIG_FILE)))
+    /// A secret among the arguments; a file that cannot be read or parsed, or that is named and does not exist.
+    pub(crate) fn groups(&self) -> Result<Vec<String>, Failure> {
+        let pairs = self.all_pairs(Pairs::new(), None)?;
+        Ok(groups_of_pairs(pairs, Path::new(DEFAULT_CONFIG_FILE))?)
     }
 
     /// The settings of a transfer by SAS: these options alone, since the configuration file is about credentials.

@@ -1,6 +1,5 @@
 //! `query NAME`: what `.query` in bconsole answers, word by word.
 
-use azure_vm_fd::notice::with_causes;
 use azure_vm_fd::query::{Question, Sources, answer};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -22,11 +21,17 @@ pub(crate) async fn run(
     cancel: CancellationToken,
     output: &mut Output,
 ) -> Result<Report, Failure> {
+    let settings = parameters.settings(Pairs::new(), output);
+    let groups = parameters.groups();
+    let misconfigured = match Question::of_name(&args.name) {
+        Some(Question::Connection | Question::Vm | Question::Disk) => settings.is_err(),
+        Some(Question::Group) => groups.is_err(),
+        Some(Question::Version | Question::Snapshot) => false,
+        None => true,
+    };
     let sources = Sources {
-        settings: parameters
-            .settings(Pairs::new(), output)
-            .map_err(|failure| failure.text),
-        groups: parameters.groups().map_err(|error| with_causes(&error)),
+        settings: settings.map_err(|failure| failure.text),
+        groups: groups.map_err(|failure| failure.text),
         state_dir: state_dir(args),
         cancel: cancel.clone(),
     };
@@ -37,10 +42,12 @@ pub(crate) async fn run(
     for line in answer.lines() {
         output.line(line);
     }
-    let status = match Question::of_name(&args.name) {
-        None => Status::Usage,
-        Some(_) if answer.is_good => Status::Ok,
-        Some(_) => Status::Failed,
+    let status = if misconfigured {
+        Status::Usage
+    } else if answer.is_good {
+        Status::Ok
+    } else {
+        Status::Failed
     };
     Report::new(
         status,

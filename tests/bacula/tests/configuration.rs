@@ -278,7 +278,7 @@ fn secrets_may_stand_in_files_of_their_own(generation: Generation) -> Result<()>
             &file("/nonexistent/secret"),
             "read /nonexistent/secret: there is no such file",
         ),
-        Trial::refused(&file("secret"), "give the path from the root on"),
+        Trial::refused(&file("hunter2"), "give the path from the root on").hides("hunter2"),
         Trial::refused(&file(&two), "it holds more than one line").hides("hunter2"),
         Trial::refused(
             &line(
