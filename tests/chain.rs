@@ -125,8 +125,10 @@ async fn a_run_called_failed_afterwards_is_no_base() {
     // A Full that was called failed.
     base(&world, run(5)).await;
     assert_eq!(left(&world), runs(&[1, 2, 4, 5]));
-    assert_eq!(base(&world, next(6, I, 4)).await, job(4));
-    assert_eq!(left(&world), runs(&[1, 4, 6]));
+    // Or this run was queued before the Full ended, and is restored together with it: nobody can tell.
+    assert_eq!(base(&world, next(6, I, 4)).await, None);
+    assert_eq!(base(&world, next(7, I, 6)).await, job(6));
+    assert_eq!(left(&world), runs(&[6, 7]));
     world.assert_settled();
 }
 

@@ -27,7 +27,7 @@ use crate::notice::with_causes;
 const SNAPSHOTS: &str = "Microsoft.Compute/snapshots";
 
 /// Longest access that Azure grants (since February 2025: 60 days).
-const MAX_DURATION: Duration = Duration::from_secs(60 * 24 * 3600);
+pub(crate) const MAX_DURATION: Duration = Duration::from_secs(60 * 24 * 3600);
 
 /// Access with less time left is renewed before it is used.
 const RENEWAL_MARGIN: Duration = Duration::from_secs(300);

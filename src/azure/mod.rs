@@ -57,6 +57,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::access::MAX_DURATION;
 pub use self::access::{Access, AccessGrant};
 pub use self::container::Container;
 pub use self::endpoints::Endpoints;

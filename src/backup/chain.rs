@@ -188,8 +188,27 @@ impl Chain {
         }
     }
 
+    /// A recorded run that the Director, if it called it good, restores in place of what a run of `level` would build on
+    /// that names `previous`: a later Full, and for an Incremental a later Differential.
+    ///
+    /// The name is given when a job is queued, not when it begins. A job that waited behind a Full of its own names a run
+    /// from before that Full. So does one after a Full that was called failed, and nothing tells the two apart.
+    pub(super) fn rival(&self, level: Level, previous: &str) -> Option<&RunRecord> {
+        let named = self.run(previous)?;
+        let replaces = |run: &&RunRecord| match level {
+            Level::Full => false,
+            Level::Differential => run.level == Level::Full,
+            Level::Incremental => run.level != Level::Incremental,
+        };
+        self.runs
+            .iter()
+            .rev()
+            .take_while(|run| run.started > named.started)
+            .find(replaces)
+    }
+
     /// The base of a disk in a run of `level` that builds on `previous`: its newest snapshot in the lineage; at level
-    /// Differential, that of the Full alone.
+    /// Differential, that of the Full alone. None if the run has a [`rival`](Self::rival).
     ///
     /// # Errors
     ///
@@ -205,6 +224,14 @@ impl Chain {
         if lineage.is_empty() {
             return Err(format!(
                 "run {previous}, which it builds on, is not known here"
+            ));
+        }
+        if let Some(rival) = self.rival(level, previous) {
+            return Err(format!(
+                "run {}, level {}, is newer than run {previous}, which the Director names: either it was called failed, or this \
+                 run was queued before it ended, and is restored together with it and not with {previous}",
+                rival.job,
+                rival.level.as_str()
             ));
         }
         let usable = |run: &&&RunRecord| level == Level::Incremental || run.level == Level::Full;
@@ -367,11 +394,12 @@ pub(super) mod tests {
 
     #[test]
     fn the_base_is_the_run_that_the_director_names() {
-        let chain = chain(LONG);
-        for (job, ..) in LONG {
+        for (number, (job, ..)) in LONG.iter().enumerate() {
+            let chain = chain(&LONG[..=number]);
             assert_eq!(base(&chain, I, job).as_deref(), Some(*job));
             assert_eq!(base(&chain, D, job).as_deref(), Some("f"));
         }
+        let chain = chain(LONG);
         let unknown = chain.base(I, "copy", "vm", "a").unwrap_err();
         assert!(unknown.contains("copy"), "{unknown}");
     }
@@ -387,6 +415,26 @@ pub(super) mod tests {
         assert_eq!(lineage("i3"), ["i3", "d", "f"]);
         assert_eq!(lineage("i4"), ["i4", "e", "f"]);
         assert_eq!(lineage("f"), ["f"]);
+    }
+
+    #[test]
+    fn nothing_is_built_on_beside_a_newer_full_or_differential() {
+        let mut chain = chain(LONG);
+        assert_eq!(chain.rival(I, "i4"), None);
+        // Queued while the Full was under way, or the Full was called failed.
+        record(&mut chain, "f2", F, None, &["a"]);
+        for (level, named) in [(I, "i4"), (D, "f"), (D, "i4")] {
+            let reason = chain.base(level, named, "vm", "a").unwrap_err();
+            assert!(reason.contains("f2") && reason.contains(named), "{reason}");
+        }
+        assert_eq!(base(&chain, I, "f2").as_deref(), Some("f2"));
+        // A Differential is in the way of Incrementals only.
+        record(&mut chain, "d2", D, Some("f2"), &["a"]);
+        assert_eq!(base(&chain, D, "f2").as_deref(), Some("f2"));
+        assert_eq!(base(&chain, I, "f2"), None);
+        record(&mut chain, "i5", I, Some("d2"), &["a"]);
+        record(&mut chain, "i6", I, Some("i5"), &["a"]);
+        assert_eq!(base(&chain, I, "i5").as_deref(), Some("i5"));
     }
 
     #[test]

@@ -233,7 +233,8 @@ pub(super) async fn clear(context: &Context, vms: &HashSet<&str>) -> Result<Foun
     }
     let rival = others.rival(run).cloned();
     // Without a list nobody knows what the dead have left; their marks must go on telling.
-    let is_clean = snapshot_set::delete(azure, &clear, notices).await && listed.is_some();
+    let left = snapshot_set::delete(azure, &clear, notices).await;
+    let is_clean = left.is_empty() && listed.is_some();
     if is_clean {
         for mark in others.dead {
             mark.remove()?;

@@ -73,10 +73,18 @@ impl Context {
         }
     }
 
+    /// Unique name of the run that this one builds on, as far as the Director's word for it holds: not beside or behind a
+    /// rival.
+    pub(super) fn previous(&self) -> Option<&str> {
+        let previous = self.run.previous.as_deref()?;
+        let has_rival =
+            self.rival.is_some() || self.chain.rival(self.run.level, previous).is_some();
+        (!has_rival).then_some(previous)
+    }
+
     /// Unique name of the last Full before this run, if it is not one itself and that is known.
     pub(super) fn full(&self) -> Option<&str> {
-        self.chain
-            .full_of(self.run.level, self.run.previous.as_deref())
+        self.chain.full_of(self.run.level, self.previous())
     }
 
     /// The chain as the tracker has it now.
@@ -315,12 +323,12 @@ impl Backup {
             cleanup.extend(snapshots_of(&saved));
             Ok(())
         };
-        let clean = snapshot_set::delete(&context.azure.for_cleanup(), &cleanup, notices).await;
+        let left = snapshot_set::delete(&context.azure.for_cleanup(), &cleanup, notices).await;
         recorded?;
         if context.run.keep_snapshots && !saved.is_empty() {
             self.prune().await?;
         }
-        if clean && self.swept {
+        if left.is_empty() && self.swept {
             self.mark.remove()?;
         }
         if outcome == Outcome::Good && saved.is_empty() {
@@ -370,7 +378,7 @@ impl Backup {
             job: run.job.clone(),
             level: run.level,
             started: self.context.started,
-            previous: run.previous.clone(),
+            previous: self.context.previous().map(str::to_owned),
             full: self.context.full().map(str::to_owned),
             vms: saved.iter().map(|vm| vm.record()).collect(),
         };
@@ -392,9 +400,9 @@ impl Backup {
         let mut gone = Vec::new();
         for mut surplus in context.recorded().await?.surplus(present) {
             surplus.retain(|id| id.subscription().eq_ignore_ascii_case(subscription));
-            if snapshot_set::delete(azure, &surplus, notices).await {
-                gone.append(&mut surplus);
-            }
+            let left = snapshot_set::delete(azure, &surplus, notices).await;
+            surplus.retain(|id| !left.contains(id));
+            gone.append(&mut surplus);
         }
         context
             .tracker

@@ -37,6 +37,8 @@ struct Step {
     level: Level,
     /// Makes an Incremental a Differential that names the last good run.
     upgraded: bool,
+    /// The Director queued it before the run before it ended, and named its predecessor then.
+    queued: bool,
     /// Which of [`DISKS`] it saves; never none.
     disks: [bool; 3],
     end: End,
@@ -61,22 +63,27 @@ fn steps(moves: bool) -> impl Strategy<Value = Vec<Step>> {
     let step = (
         level,
         prop::bool::weighted(0.15),
+        // A job that waits keeps its daemon; what another one saved meanwhile cannot be known to it.
+        prop::bool::weighted(if moves { 0.0 } else { 0.15 }),
         disks,
         end,
         rarely(),
         rarely(),
     )
-        .prop_map(|(level, upgraded, mut disks, end, tracker_lost, moved)| {
-            disks[0] |= !(disks[1] || disks[2]);
-            Step {
-                level,
-                upgraded,
-                disks,
-                end,
-                tracker_lost,
-                client: usize::from(moved),
-            }
-        });
+        .prop_map(
+            |(level, upgraded, queued, mut disks, end, tracker_lost, moved)| {
+                disks[0] |= !(disks[1] || disks[2]);
+                Step {
+                    level,
+                    upgraded,
+                    queued,
+                    disks,
+                    end,
+                    tracker_lost,
+                    client: usize::from(moved),
+                }
+            },
+        );
     prop::collection::vec(step, 1..24)
 }
 
@@ -103,6 +110,15 @@ impl Director {
 
     /// Level and previous run of the next run.
     fn next(&self, step: &Step) -> (Level, Option<String>) {
+        if step.queued {
+            let mut before = self.jobs.clone();
+            before.pop();
+            let step = Step {
+                queued: false,
+                ..step.clone()
+            };
+            return Self { jobs: before }.next(&step);
+        }
         let Some(full) = self.last_good(Some(Level::Full)) else {
             return (Level::Full, None);
         };
@@ -145,6 +161,10 @@ struct World {
     failed_fulls: usize,
     /// Two Fulls in a row were called failed: the Full before them is not kept then.
     full_lost: bool,
+    /// A run since the last good Full had a rival, or named an early run: what it builds on, or those between, are not recorded.
+    cut: bool,
+    /// The present run was queued early: what it names is not the newest.
+    queued: bool,
 }
 
 impl World {
@@ -157,6 +177,8 @@ impl World {
             failures: 0,
             failed_fulls: 0,
             full_lost: false,
+            cut: false,
+            queued: false,
         };
         // Others, whose chain has another name or whose runs are nobody's.
         for (chain, client) in [("Other", "fd-1"), ("Job", "fd-9")] {
@@ -211,6 +233,7 @@ impl World {
             self.chains[client] = new_chain(CLIENTS[client]);
         }
         self.forgetful |= step.tracker_lost || client != 0;
+        self.queued = step.queued;
         let (level, previous) = self.director.next(step);
         let run = Run {
             job: format!("Job.2026-11-23_{:02}.{:02}.00_01", number / 60, number % 60),
@@ -256,6 +279,7 @@ impl World {
             self.failures = 0;
             self.failed_fulls = 0;
             self.full_lost &= !is_full;
+            self.cut &= !is_full;
         } else {
             self.failures += 1;
             self.failed_fulls += usize::from(is_full);
@@ -276,9 +300,11 @@ impl World {
         let base = self.chains[client].base(run.level, previous, "vm", disk);
         let restored = self.director.restored(run.level);
         let full = restored.first().map(|job| job.name.as_str());
+        let has_rival = self.has_rival(run, client);
         let Ok(base) = base else {
             // Nothing that would have served is there.
-            if !self.forgetful {
+            let unknown = self.forgetful || self.cut || self.queued || has_rival;
+            if !unknown {
                 for job in &restored {
                     prop_assert!(!self.has(&job.name, disk), "{} {disk}", job.name);
                 }
@@ -287,12 +313,13 @@ impl World {
                 .first()
                 .is_some_and(|job| job.images.contains_key(disk));
             prop_assert!(
-                self.forgetful || !saved || self.full_lost,
+                unknown || !saved || self.full_lost,
                 "no base of {disk} in {}, although {full:?} saved it",
                 run.job
             );
             return Ok(None);
         };
+        prop_assert!(!has_rival);
         prop_assert!(self.has(&base.job, disk), "{} is gone", base.job);
         // The image, and all that it builds on, comes back with the run.
         let mut next = Some(base.job.clone());
@@ -312,18 +339,28 @@ impl World {
             prop_assert_eq!(&base.job, previous);
         }
         let last = self.director.last_good(None);
-        let exact = last.is_some_and(|last| last.images.contains_key(disk));
+        let exact =
+            last.is_some_and(|last| last.name == *previous && last.images.contains_key(disk));
         if run.level == Level::Incremental && exact && self.failures <= 1 && !self.forgetful {
             prop_assert_eq!(&base.job, previous);
         }
         Ok(Some(base.job))
     }
 
+    fn has_rival(&self, run: &Run, client: usize) -> bool {
+        let previous = run.previous.as_deref();
+        previous.is_some_and(|previous| self.chains[client].rival(run.level, previous).is_some())
+    }
+
     fn record(&mut self, run: &Run, client: usize, job: &Job) {
+        let has_rival = self.has_rival(run, client);
+        // A run that was queued early also seems to disprove what ended meanwhile, which costs bytes if it is called failed.
+        self.cut |= has_rival || self.queued;
+        let previous = run.previous.clone().filter(|_| !has_rival);
         let chain = &self.chains[client];
         let started = chain.runs.last().map_or(1, |last| last.started + 1);
         let full = chain
-            .full_of(run.level, run.previous.as_deref())
+            .full_of(run.level, previous.as_deref())
             .map(str::to_owned);
         for disk in job.images.keys() {
             let tags = SnapshotTags {
@@ -332,7 +369,7 @@ impl World {
                 job: run.job.clone(),
                 level: run.level,
                 started,
-                previous: run.previous.clone(),
+                previous: previous.clone(),
                 full: full.clone(),
                 vm: "vm".into(),
                 vm_name: "name".into(),
@@ -357,9 +394,9 @@ impl World {
 
     fn check_bound(&self, run: &Run, client: usize) -> Result<(), TestCaseError> {
         let chain = &self.chains[client];
-        let proves = run
-            .previous
-            .as_ref()
+        let proves = chain
+            .run(&run.job)
+            .and_then(|recorded| recorded.previous.as_ref())
             .is_some_and(|name| chain.run(name).is_some());
         let most = if proves { 3 } else { 4 };
         for disk in DISKS {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{self, join_all};
+use futures_util::{StreamExt, stream};
 use serde_json::{Map, Value, json};
 
 use super::Error;
@@ -16,6 +17,9 @@ use crate::notice::{Notices, with_causes};
 /// How long access is asked for at a time. The access layer renews it before it runs out, so this bounds only how long
 /// access stays open after a crash. Azure allows 60 days.
 pub(super) const ACCESS_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Each holds a connection: a run may have thousands of snapshots to delete, and the daemon has other jobs.
+const DELETIONS_AT_ONCE: usize = 16;
 
 /// The snapshot of one disk, with access to its bytes.
 #[derive(Debug)]
@@ -232,12 +236,16 @@ pub(super) async fn revoke(grant: AccessGrant, id: &ResourceId, notices: &Notice
     }
 }
 
-/// Deletes snapshots, access to them first. What cannot be deleted is an error notice; whether all are gone.
-pub(super) async fn delete(azure: &Azure, ids: &[ResourceId], notices: &Notices) -> bool {
-    let deleted = join_all(ids.iter().map(|id| async move {
+/// Deletes snapshots, access to them first. What cannot be deleted is an error notice; these are returned.
+pub(super) async fn delete(
+    azure: &Azure,
+    ids: &[ResourceId],
+    notices: &Notices,
+) -> Vec<ResourceId> {
+    let deletions: Vec<_> = ids.iter().map(|id| async move {
         match delete_one(azure, id).await {
-            Ok(()) => true,
-            Err(error) if error.is_not_found() => true,
+            Ok(()) => None,
+            Err(error) if error.is_not_found() => None,
             Err(error) => {
                 notices.error(format!(
                     "delete snapshot {} in resource group {}: {}; a later run of this job tries again",
@@ -245,12 +253,16 @@ pub(super) async fn delete(azure: &Azure, ids: &[ResourceId], notices: &Notices)
                     id.resource_group(),
                     with_causes(&error)
                 ));
-                false
+                Some(id.clone())
             }
         }
-    }))
-    .await;
-    deleted.into_iter().all(|gone| gone)
+    })
+    .collect();
+    stream::iter(deletions)
+        .buffer_unordered(DELETIONS_AT_ONCE)
+        .filter_map(future::ready)
+        .collect()
+        .await
 }
 
 /// Closing may be refused for a snapshot that is not whole, so only the deletion counts.

@@ -59,7 +59,7 @@ impl SnapshotTags {
             job: run.job.clone(),
             level: run.level,
             started: *started,
-            previous: run.previous.clone(),
+            previous: context.previous().map(str::to_owned),
             full: context.full().map(str::to_owned),
             vm: vm.uuid.clone(),
             vm_name: vm.name.clone(),

@@ -375,8 +375,13 @@ pub(super) struct RunMark {
 impl RunMark {
     /// Nothing of the run is left to be cleared.
     pub(super) fn remove(self) -> Result<(), Error> {
-        fs::remove_file(&self.path)
-            .map_err(|source| Error::tracker("remove mark of run", &self.path, source))
+        match fs::remove_file(&self.path) {
+            // Its own run came to its end meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => {
+                other.map_err(|source| Error::tracker("remove mark of run", &self.path, source))
+            }
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::Error;
 use super::plan::NewDisk;
 use super::upload::{RawImage, upload_image};
-use crate::azure::{Access, Azure, PageBlob};
+use crate::azure::{Access, Azure, MAX_DURATION, PageBlob};
 use crate::document::{ImageRecord, Slot};
 use crate::json;
 use crate::notice::{Notices, with_causes};
@@ -18,21 +18,21 @@ use crate::pipeline::Limits;
 use crate::quantity::{ByteSize, Rate};
 use crate::vhd;
 
-/// Asked for at a time; renewed by the access layer. Bounds how long access stays open after a crash.
-const ACCESS_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
+/// As long as Azure allows: access for writing cannot be renewed, since giving it back ends the upload. (Disks of many TiB on
+/// a slow line take days.)
+const ACCESS_DURATION: Duration = MAX_DURATION;
 
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5 * 60);
 
 /// Members of a saved disk's `properties` that are settings, not read-backs, and can be given at creation. The new disk
 /// is made in another way than the saved one, so this is a list of what to take, not of what to leave.
-const SETTINGS: [&str; 10] = [
+const SETTINGS: [&str; 9] = [
     "osType",
     "hyperVGeneration",
     "purchasePlan",
     "supportedCapabilities",
     "encryption",
     "encryptionSettingsCollection",
-    "dataAccessAuthMode",
     "maxShares",
     "supportsHibernation",
     "optimizedForFrequentAttach",
@@ -130,7 +130,8 @@ pub(super) fn body(record: &ImageRecord, notes: &mut Vec<String>) -> Result<Valu
 }
 
 /// Who may reach the disk's bytes. A disk that nobody may reach could not be uploaded either ("Restrict managed disks
-/// from being imported or exported"), so that setting is left to the user; private endpoints are kept.
+/// from being imported or exported"), nor one that asks for more than a SAS, so these settings are left to the user;
+/// private endpoints are kept.
 fn network_access(
     saved: &Value,
     what: &str,
@@ -153,6 +154,12 @@ fn network_access(
                 value.as_str().unwrap_or_default()
             ));
         }
+    }
+    if json::text(saved, "/properties/dataAccessAuthMode") == Some("AzureActiveDirectory") {
+        notes.push(format!(
+            "{what}: dataAccessAuthMode is not set to AzureActiveDirectory on the new disk, which is uploaded by its SAS \
+             alone; set it yourself"
+        ));
     }
 }
 

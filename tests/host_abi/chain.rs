@@ -31,7 +31,7 @@ const SEEDS: [u64; 4] = [1, 2, 3, 4];
 const ROUNDS: i32 = 30;
 /// Snapshots of one disk that a chain may hold: last good Full, last good run, and one that nothing has confirmed yet.
 const KEPT: usize = 3;
-/// Right after a Full the one before it is there, too.
+/// After a Full, or behind one that may have been called failed, the one before it is there, too.
 const KEPT_AFTER_FULL: usize = 4;
 
 #[test]
@@ -98,8 +98,10 @@ struct Chain {
     facts: BTreeMap<String, Facts>,
     /// The state folder was lost once, and with it links between runs.
     state_lost: bool,
-    /// Level of the last run that ended well for us.
-    last_level: char,
+    /// A run was recorded without what it builds on, since a run that the Director may restore instead was newer.
+    cut: bool,
+    /// Whether the last run that ended well for us tells which run it builds on.
+    proves: bool,
 }
 
 /// Everything of one seed.
@@ -135,7 +137,8 @@ impl Story<'_> {
             catalog: Catalog::new(job),
             facts: BTreeMap::new(),
             state_lost: false,
-            last_level: 'F',
+            cut: false,
+            proves: false,
         };
         let mut story = Story {
             cloud: &cloud,
@@ -301,7 +304,9 @@ impl Story<'_> {
             let recorded: BTreeSet<_> = facts.snapshots.values().cloned().collect();
             assert_eq!(of_run, recorded, "{what}: {messages:#?}");
             self.chains[which].facts.insert(started.name.clone(), facts);
-            self.chains[which].last_level = started.level;
+            let has_rival = self.has_rival(which, started);
+            self.chains[which].cut |= has_rival;
+            self.chains[which].proves = started.level != 'F' && !has_rival;
         } else {
             assert_eq!(of_run, BTreeSet::new(), "{what}: {messages:#?}");
         }
@@ -371,15 +376,36 @@ impl Story<'_> {
     ) -> Option<u64> {
         let chain = &self.chains[which];
         let previous = chain.catalog.run(started.previous.as_deref()?)?;
+        if self.has_rival(which, started) {
+            return None;
+        }
         let base = match started.level {
             'I' => previous,
             // Without the state folder the way from an Incremental to its Full may be lost.
-            _ if previous.level != 'F' && chain.state_lost => return None,
+            _ if previous.level != 'F' && (chain.state_lost || chain.cut) => return None,
             _ => full_of(&chain.catalog, previous),
         };
         let facts = chain.facts.get(&base.name)?;
         let snapshot = facts.snapshots.get(disk)?;
         alive.contains(snapshot).then_some(facts.epoch)
+    }
+
+    /// Whether a run ended well for us that is newer than the one that the Director names, and that the Director restores
+    /// instead if it was good: the two cannot be told from a run that was queued too early.
+    fn has_rival(&self, which: usize, started: &Started) -> bool {
+        let chain = &self.chains[which];
+        let Some(previous) = &started.previous else {
+            return false;
+        };
+        let Some(named) = chain.facts.get(previous) else {
+            return false;
+        };
+        chain.facts.iter().any(|(name, facts)| {
+            let level = chain.catalog.run(name).map(|run| run.level);
+            facts.epoch > named.epoch
+                && *name != started.name
+                && (level == Some('F') || level == Some('D') && started.level == 'I')
+        })
     }
 
     /// Names of all snapshots that carry our tags.
@@ -402,10 +428,10 @@ impl Story<'_> {
                 held.entry(disk).or_default().push(tag("job").expect("job"));
             }
         }
-        let allowed = if self.chains[which].last_level == 'F' {
-            KEPT_AFTER_FULL
-        } else {
+        let allowed = if self.chains[which].proves {
             KEPT
+        } else {
+            KEPT_AFTER_FULL
         };
         for (disk, runs) in held {
             assert!(runs.len() <= allowed, "{what}: {disk} of {runs:?}");
