@@ -1,22 +1,28 @@
 //! Levels and chains as the Director drives them.
 #![allow(clippy::print_stdout, reason = "tests show what they measured")]
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result, ensure};
 use bacula_bench::{
     Bench, Generation, JOB, JobDefinition, JobReport, RESTORED, RestoreRequest, mebibytes,
     on_both_generations,
 };
-use mock_server::{Action, Disk, Fault, GIB, MIB, Scenario, Vm};
+use mock_server::{Action, Disk, Fault, GIB, Link, MIB, Scenario, Vm};
 
 on_both_generations!(
     changes_are_saved_and_every_point_in_time_comes_back,
     a_lost_base_is_a_full_image_with_warnings_and_the_next_run_builds_on_it,
     failed_and_cancelled_runs_are_never_a_base,
     a_differential_that_the_director_makes_of_an_incremental_builds_on_the_full,
+    a_run_that_waited_behind_a_full_builds_on_nothing,
 );
 
 /// What a Full saves at least: the patterns of [`world`].
 const FULL: u64 = 24 * MIB;
+
+/// Longest wait for something that comes at once.
+const HANG: Duration = Duration::from_secs(120);
 
 /// What a run of [`write`] may save at most.
 const CHANGES: u64 = 4 * MIB;
@@ -234,6 +240,54 @@ fn a_differential_that_the_director_makes_of_an_incremental_builds_on_the_full(
     // Older than a second by now.
     let (upgraded, at_upgraded) = run_as(&bench, "level=Incremental", "Differential")?;
     bench.restore_equals(&[full.id, upgraded.id], &at_upgraded)?;
+    ensure!(bench.cloud.emulator().unmodelled().is_empty());
+    Ok(())
+}
+
+/// The Director names the run to build on when it queues a job. One that waits behind a Full of its own is restored
+/// together with that Full, and without what it names.
+fn a_run_that_waited_behind_a_full_builds_on_nothing(generation: Generation) -> Result<()> {
+    let bench = Bench::start_with(generation, world(), "vm=web", |config| {
+        config.jobs[0].directives = "Maximum Concurrent Jobs = 1".into();
+    })?;
+    let emulator = bench.cloud.emulator();
+    run(&bench, "Full")?;
+    write(&bench, 1)?;
+    run(&bench, "Incremental")?;
+    let disks = bench.cloud.digests("web")?;
+    // Slow enough that the second job is surely queued while the first one reads.
+    emulator.reset_counters();
+    emulator.set_link(Link {
+        latency: Duration::from_millis(20),
+        bandwidth: Some(MIB / 4),
+    });
+    let started = Instant::now();
+    let full = bench.sandbox.start_backup(JOB, "Full")?;
+    while emulator.counters().of("Blob_Get").bytes_out == 0 {
+        ensure!(started.elapsed() < HANG, "no byte was read");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let waiting = bench.sandbox.start_backup(JOB, "Incremental")?;
+    emulator.set_link(Link::default());
+    let full = bench.sandbox.wait(full, started)?;
+    ensure!(full.is_clean() && full.level == 'F', "{}", full.log);
+    let waited = bench.sandbox.wait(waiting, started)?;
+    ensure!(
+        waited.status == 'T' && waited.level == 'I' && waited.errors > 0,
+        "{}",
+        waited.log
+    );
+    let lines = waited.lines_with("is newer than run");
+    ensure!(
+        lines.len() == 2 && lines.iter().all(|line| line.contains(&full.name)),
+        "{}",
+        waited.log
+    );
+    ensure!(waited.bytes >= FULL, "{}", waited.log);
+    bench.restore_equals(&[full.id, waited.id], &disks)?;
+    write(&bench, 2)?;
+    let (next, at_next) = run(&bench, "Incremental")?;
+    bench.restore_equals(&[full.id, waited.id, next.id], &at_next)?;
     ensure!(bench.cloud.emulator().unmodelled().is_empty());
     Ok(())
 }
