@@ -20,7 +20,8 @@ const CHANGES: u64 = 427;
 
 /// Bytes after which the content repeats: no multiple of any request's length, so that a displaced request is noticed.
 const PERIOD: usize = (16 << 20) + 4096 + 512;
-const GRAIN: u64 = 4 * KIB;
+/// An upload leaves zeros out in pieces of this size. Ranges that begin and end with one have no zeros sent with them.
+const GRAIN: u64 = 64 * KIB;
 
 /// What is allocated, in disk order.
 pub(crate) fn extents() -> Vec<Range<u64>> {
