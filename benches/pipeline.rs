@@ -9,6 +9,7 @@ use azure_vm_fd::pipeline::{
     ZeroBlocks, is_zero, read_images,
 };
 use azure_vm_fd::range::ByteRange;
+use azure_vm_fd::range_list::RangeList;
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use futures_util::future::{BoxFuture, ready};
@@ -59,7 +60,8 @@ fn runtime() -> Runtime {
 fn read(runtime: &Runtime, frame: &Bytes, ranges: &[ByteRange], size: u64) -> u64 {
     runtime.block_on(async {
         let source = Arc::new(Instant(frame.clone()));
-        let plan = ReadPlan::new(source, ranges.to_vec()).expect("ranges in order");
+        let ranges = RangeList::of(ranges.iter().copied()).expect("ranges in order");
+        let plan = ReadPlan::new(source, ranges);
         let budget = ByteBudget::new(LIMITS.memory);
         let mut readers = read_images(vec![plan], &budget, LIMITS, &CancellationToken::new());
         let mut image = ImageReader::new(readers.remove(0), size, ZeroBlocks::Skip);
