@@ -149,6 +149,7 @@ impl AccessGrant {
             Arc::clone(&azure.versions),
             BlobCredential::Grant(Arc::clone(&self.cell)),
         )
+        .with_list_slots(&azure.shared.list_slots)
     }
 
     /// The disk or snapshot that is open.

@@ -32,6 +32,7 @@ pub mod network;
 mod operation;
 pub mod page_blob;
 mod page_list;
+mod page_list_slice;
 mod page_list_xml;
 mod read_ahead;
 pub mod read_only;
@@ -70,6 +71,7 @@ pub use self::sas::SasUrl;
 pub use self::transport::Transport;
 
 use self::generated::ApiVersions;
+use self::page_list::ListSlots;
 use self::retry::{RetryPolicy, Sender};
 use self::token::{Bearer, ServicePrincipal, TokenCache};
 use crate::notice::Notices;
@@ -113,6 +115,7 @@ struct Shared {
     config: AzureConfig,
     transport: Transport,
     tokens: TokenCache,
+    list_slots: ListSlots,
 }
 
 /// A copy of a large disk in the background may take hours, but reports progress; nothing else takes this long.
@@ -139,6 +142,7 @@ impl Azure {
                 config,
                 transport,
                 tokens: TokenCache::new(principal),
+                list_slots: ListSlots::default(),
             }),
             sender,
             versions: Arc::default(),

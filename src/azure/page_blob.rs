@@ -19,7 +19,7 @@ use super::error::Defect;
 use super::exchange::Answer;
 use super::generated::ApiVersions;
 use super::generated::blob;
-use super::page_list::{PageList, PageRanges};
+use super::page_list::{ListSlots, PageList, PageRanges};
 use super::retry::{Check, Credential, Outgoing, RetryPolicy, Sender};
 use super::{Error, ErrorKind, SasUrl, Transport};
 use crate::range::ByteRange;
@@ -38,6 +38,7 @@ const REFUSAL_LIMIT: u64 = 64 << 10;
 pub struct PageBlob {
     sender: Sender,
     versions: Arc<ApiVersions>,
+    list_slots: ListSlots,
     shared: Arc<Shared>,
 }
 
@@ -68,6 +69,7 @@ impl PageBlob {
         Self {
             sender,
             versions,
+            list_slots: ListSlots::default(),
             shared: Arc::new(Shared {
                 credential,
                 location,
@@ -83,6 +85,18 @@ impl PageBlob {
             sender: self.sender.detached(policy),
             ..self.clone()
         }
+    }
+
+    /// The same blob, whose lists share their requests with other ones.
+    pub(super) fn with_list_slots(self, list_slots: &ListSlots) -> Self {
+        Self {
+            list_slots: list_slots.clone(),
+            ..self
+        }
+    }
+
+    pub(super) fn list_slots(&self) -> &ListSlots {
+        &self.list_slots
     }
 
     pub(super) fn location(&self) -> &Uri {

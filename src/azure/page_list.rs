@@ -1,52 +1,34 @@
 //! The list of a page blob's ranges: which hold data, or changed ("Get Page Ranges").
 //!
 //! An answer has 10 000 ranges at most, and most lists are one answer. What is left after it is cut into slices that are
-//! listed side by side, as many as answers are to be expected, and so is what is left of a slice. Each slice is asked
-//! for as a part of the blob, so that what one answer leaves out no other can hide.
+//! listed side by side, as many as answers are to be expected, and so is what is left of a slice.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::Mutex;
+use tokio::sync::Semaphore;
 
 use super::Error;
 use super::arm::Subject;
-use super::blob_credential::BothSas;
-use super::error::ErrorKind;
-use super::exchange::Answer;
-use super::generated::blob;
 use super::page_blob::PageBlob;
-use super::page_list_xml::{PageListPage, Window};
-use super::retry::Outgoing;
+use super::page_list_slice::Slice;
 use crate::range::ByteRange;
 use crate::range_list::{Disordered, RangeList};
 
-/// Ranges per answer; the service's own limit ("Get Page Ranges").
-const LIST_PAGE: u32 = 10_000;
-
-/// Answers without a single range, one after the other, that are still taken for a list that goes on.
-const EMPTY_PAGES: u32 = 1000;
-
-/// Requests under way for one list. An answer has a MiB.
+/// Requests under way for all lists of a job beyond the first of each. An answer has a MiB.
 const UNDER_WAY: usize = 8;
 
-/// Slices of which what is left is made, at most: where nothing more comes, they are asked for in vain.
-const SLICES: u64 = 16;
+/// What the requests of a job's lists must have before they are sent.
+#[derive(Clone, Debug)]
+pub(super) struct ListSlots(Arc<Semaphore>);
 
-/// Slices begin at multiples of this many bytes.
-const SLICE_UNIT: u64 = 1 << 20;
-
-/// Refusals of a difference that say: take the whole image ("Blob service error codes").
-const NO_DIFFERENCE: [&str; 6] = [
-    "BlobGenerationMismatch",
-    "BlobOverwritten",
-    "FeatureVersionMismatch",
-    "PreviousSnapshotCannotBeNewer",
-    "PreviousSnapshotNotFound",
-    "PreviousSnapshotOperationNotSupported",
-];
+impl Default for ListSlots {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(UNDER_WAY)))
+    }
+}
 
 /// A whole list. The kinds have no range in common.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -74,10 +56,6 @@ pub struct PageList {
 
 impl PageList {
     pub(super) fn new(blob: PageBlob, base: Option<PageBlob>, part: Option<ByteRange>) -> Self {
-        let base = base.map(|blob| Base {
-            blob,
-            renewal: Arc::default(),
-        });
         Self {
             first: Slice::new(blob, base, part),
             begun: None,
@@ -106,14 +84,14 @@ impl PageList {
     ///
     /// # Errors
     ///
-    /// The service's refusal, or a list that cannot be trusted; for a difference, [`ErrorKind::DiffUnavailable`].
+    /// The service's refusal, or a list that cannot be trusted; for a difference, [`ErrorKind::DiffUnavailable`](super::ErrorKind::DiffUnavailable).
     pub async fn collect(self) -> Result<PageRanges, Error> {
         let Self { mut first, begun } = self;
         match begun {
             Some(begun) => begun?,
             None => first.next_page().await?,
         }
-        let blob = first.blob.clone();
+        let blob = first.blob().clone();
         let mut listed = Vec::new();
         let mut waiting = VecDeque::from(first.rest(&mut listed));
         let mut under_way = FuturesUnordered::new();
@@ -121,7 +99,11 @@ impl PageList {
             while under_way.len() < UNDER_WAY
                 && let Some(mut slice) = waiting.pop_front()
             {
-                under_way.push(async move { slice.next_page().await.map(|()| slice) });
+                let ListSlots(slots) = blob.list_slots();
+                under_way.push(async move {
+                    let _slot = slots.acquire().await;
+                    slice.next_page().await.map(|()| slice)
+                });
             }
             match under_way.next().await {
                 Some(slice) => waiting.extend(slice?.rest(&mut listed)),
@@ -140,187 +122,9 @@ impl PageList {
     }
 }
 
-/// What a difference is computed against.
-#[derive(Clone, Debug)]
-struct Base {
-    blob: PageBlob,
-    /// Held while the access of both blobs is renewed; one for all slices.
-    renewal: Arc<Mutex<()>>,
-}
-
-/// A part of a blob, or all of it, that is listed answer by answer.
-#[derive(Debug)]
-struct Slice {
-    blob: PageBlob,
-    base: Option<Base>,
-    part: Option<ByteRange>,
-    /// What was listed so far, up to `position`.
-    ranges: PageRanges,
-    position: u64,
-    /// End of what is to be listed; known with the first answer.
-    end: u64,
-    /// Where the list goes on; `None` before its first answer and after its last one.
-    marker: Option<String>,
-    /// Answers without a range since the last one with any.
-    empty: u32,
-}
-
-impl Slice {
-    fn new(blob: PageBlob, base: Option<Base>, part: Option<ByteRange>) -> Self {
-        Self {
-            blob,
-            base,
-            part,
-            ranges: PageRanges::default(),
-            position: part.map_or(0, ByteRange::start),
-            end: 0,
-            marker: None,
-            empty: 0,
-        }
-    }
-
-    fn start(&self) -> u64 {
-        self.part.map_or(0, ByteRange::start)
-    }
-
-    /// Fetches the next answer.
-    async fn next_page(&mut self) -> Result<(), Error> {
-        let blob = self.blob.clone();
-        let subject = Subject::new(
-            match self.base {
-                None => "list page ranges of",
-                Some(_) => "list changed page ranges of",
-            },
-            &blob,
-        );
-        let answer = match &self.base {
-            None => self.request(subject).await?,
-            Some(base) => self
-                .request_diff(subject, base)
-                .await
-                .map_err(no_difference)?,
-        };
-        let length = match answer.header("x-ms-blob-content-length") {
-            None => blob.content_length().await?,
-            Some(text) => {
-                let length = text.parse().map_err(|_not_a_number| {
-                    subject.invalid("x-ms-blob-content-length is not a number")
-                })?;
-                blob.same_length(length)
-                    .map_err(|defect| Error::invalid_answer(subject.operation, &blob, defect))?;
-                length
-            }
-        };
-        self.end = self.part.map_or(length, |part| part.end().min(length));
-        let window = Window {
-            length,
-            part: self.part,
-        };
-        let page = PageListPage::parse(&answer.body, self.position, window, &mut self.ranges)
-            .map_err(|text| subject.invalid(text))?;
-        if page.marker.is_some() && page.marker == self.marker {
-            return Err(subject.invalid("the list repeats a page: its marker was not heeded"));
-        }
-        match page.end {
-            // Ranges only ascend, so these answers come to an end.
-            Some(end) => {
-                self.position = end;
-                self.empty = 0;
-            }
-            None => self.empty += 1,
-        }
-        if self.empty > EMPTY_PAGES {
-            return Err(subject.invalid(format!(
-                "the list does not come to its end: {EMPTY_PAGES} pages without a range"
-            )));
-        }
-        self.marker = page.marker;
-        Ok(())
-    }
-
-    /// After an answer: what is left to be listed. What was listed goes into `listed` if this slice does not go on itself.
-    fn rest(self, listed: &mut Vec<(u64, PageRanges)>) -> Vec<Self> {
-        let mut rest = Vec::new();
-        if self.marker.is_some() {
-            let slices = self.slices();
-            if slices.len() <= 1 {
-                return vec![self];
-            }
-            let slice = |part| Self::new(self.blob.clone(), self.base.clone(), Some(part));
-            rest.extend(slices.into_iter().map(slice));
-        }
-        listed.push((self.start(), self.ranges));
-        rest
-    }
-
-    /// What is left, cut so that each slice has three quarters of an answer if ranges lie as densely as before.
-    fn slices(&self) -> Vec<ByteRange> {
-        let covered = self.position - self.start();
-        let left = self.end.saturating_sub(self.position);
-        if covered == 0 {
-            return Vec::new();
-        }
-        let count = left.saturating_mul(4).div_ceil(covered.saturating_mul(3));
-        let length = left.div_ceil(count.clamp(1, SLICES)).max(SLICE_UNIT);
-        let mut slices = Vec::new();
-        let mut start = self.position;
-        while let Some(slice) = ByteRange::new(start, self.end) {
-            let border = start.saturating_add(length);
-            let border = border.checked_next_multiple_of(SLICE_UNIT);
-            start = border.unwrap_or(self.end).min(self.end);
-            slices.extend(ByteRange::new(slice.start(), start));
-        }
-        slices
-    }
-
-    async fn request(&self, subject: Subject<'_>) -> Result<Answer, Error> {
-        let call = blob::page_blob_get_page_ranges(
-            self.blob.location(),
-            self.blob.versions(),
-            self.part,
-            self.marker.as_deref(),
-            Some(LIST_PAGE),
-        );
-        self.blob
-            .send(subject, call, Outgoing::DOCUMENT_LIMIT, None)
-            .await
-    }
-
-    async fn request_diff(&self, subject: Subject<'_>, base: &Base) -> Result<Answer, Error> {
-        let call = blob::page_blob_get_page_ranges_diff(
-            self.blob.location(),
-            self.blob.versions(),
-            // The signature is added per attempt: it may be renewed in between.
-            base.blob.location(),
-            self.part,
-            self.marker.as_deref(),
-            Some(LIST_PAGE),
-        );
-        let both = BothSas {
-            target: self.blob.credential(),
-            base: base.blob.credential(),
-            renewal: &base.renewal,
-        };
-        self.blob
-            .send_as(&both, subject, call, Outgoing::DOCUMENT_LIMIT, None)
-            .await
-    }
-}
-
-fn no_difference(error: Error) -> Error {
-    let unavailable = error.is_not_found()
-        || error
-            .code()
-            .is_some_and(|code| NO_DIFFERENCE.contains(&code));
-    if unavailable {
-        error.reinterpret(ErrorKind::DiffUnavailable, error.message())
-    } else {
-        error
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::fmt::Write as _;
 
     use bytes::Bytes;
@@ -329,9 +133,10 @@ mod tests {
     use tokio::time::Instant;
 
     use super::super::blob_credential::BlobCredential;
+    use super::super::page_list_slice::LIST_PAGE;
     use super::super::retry::RetryPolicy;
     use super::super::testing::{Outcome, Script, answer};
-    use super::super::{Defect, SasUrl};
+    use super::super::{Defect, ErrorKind, SasUrl};
     use super::*;
 
     const GIB: u64 = 1 << 30;
@@ -446,6 +251,20 @@ mod tests {
             requests <= 50 && trips <= 7,
             "{requests} requests, {trips} trips"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_lists_of_a_job_share_what_is_under_way() {
+        let script = Script::new(|request, _| serve(request, &even(40_000, GIB), GIB, SERVICE));
+        let slots = ListSlots::default();
+        let list = |name| blob(&script, name).with_list_slots(&slots).page_list();
+        let (one, other) = tokio::join!(list("a").collect(), list("b").collect());
+        assert_eq!(one.expect("listed"), other.expect("listed"));
+        let mut begun = BTreeMap::new();
+        for request in script.seen() {
+            *begun.entry(request.at).or_insert(0) += 1;
+        }
+        assert_eq!(begun.into_values().collect::<Vec<_>>(), [2, 8, 2]);
     }
 
     #[tokio::test(start_paused = true)]

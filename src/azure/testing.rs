@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::exchange::{Answer, Exchange, TransportError, TransportErrorKind};
+use super::page_list::ListSlots;
 use super::retry::{RetryPolicy, Sender};
 use super::token::{ServicePrincipal, TokenCache};
 use super::{Azure, AzureConfig, Endpoints, Shared, Transport};
@@ -80,6 +81,7 @@ impl Script {
                 transport: Transport::new(None, false, 1).expect("system roots"),
                 config,
                 tokens,
+                list_slots: ListSlots::default(),
             }),
             sender: self.cancellable(RetryPolicy::JOB, cancel),
             versions: Arc::default(),
