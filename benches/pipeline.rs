@@ -4,9 +4,10 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
+use azure_vm_fd::intake::Intake;
 use azure_vm_fd::pipeline::{
     BoxError, ByteBudget, ImageReader, Limits, PageWriter, RangeSink, RangeSource, ReadPlan,
-    ZeroBlocks, is_zero, read_images,
+    ReadQueue, ZeroBlocks, is_zero,
 };
 use azure_vm_fd::range::ByteRange;
 use bytes::Bytes;
@@ -30,7 +31,11 @@ const LIMITS: Limits = Limits {
 struct Instant(Bytes);
 
 impl RangeSource for Instant {
-    fn read(&self, range: ByteRange) -> BoxFuture<'_, Result<Vec<Bytes>, BoxError>> {
+    fn read<'a>(
+        &'a self,
+        range: ByteRange,
+        _intake: &'a dyn Intake,
+    ) -> BoxFuture<'a, Result<Vec<Bytes>, BoxError>> {
         let mut frames = Vec::new();
         let mut rest = usize::try_from(range.len()).expect("a chunk fits in memory");
         while rest > 0 {
@@ -60,9 +65,8 @@ fn read(runtime: &Runtime, frame: &Bytes, ranges: &[ByteRange], size: u64) -> u6
     runtime.block_on(async {
         let source = Arc::new(Instant(frame.clone()));
         let plan = ReadPlan::new(source, ranges.to_vec()).expect("ranges in order");
-        let budget = ByteBudget::new(LIMITS.memory);
-        let mut readers = read_images(vec![plan], &budget, LIMITS, &CancellationToken::new());
-        let mut image = ImageReader::new(readers.remove(0), size, ZeroBlocks::Skip);
+        let reader = ReadQueue::new(LIMITS, &CancellationToken::new()).push(plan);
+        let mut image = ImageReader::new(reader, size, ZeroBlocks::Skip);
         let mut buffer = vec![0; BLOCK];
         while image
             .read_block(&mut buffer)

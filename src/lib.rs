@@ -69,6 +69,7 @@ pub mod document;
     reason = "the C interface of the File Daemon is unsafe by nature; nothing else is"
 )]
 mod ffi;
+pub mod intake;
 pub mod inventory;
 mod json;
 pub mod notice;

@@ -66,6 +66,14 @@ impl Cause {
         }
     }
 
+    /// Whether the service has more requests than it can bear.
+    pub(super) fn is_throttling(&self) -> bool {
+        matches!(
+            self.status(),
+            Some(StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
+        )
+    }
+
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Status { retry_after, .. } => *retry_after,

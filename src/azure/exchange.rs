@@ -8,14 +8,18 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, Request, StatusCode};
 
+use crate::intake::Intake;
+
 /// Something that carries out single HTTP requests.
 pub(super) trait Exchange: Send + Sync + fmt::Debug {
-    /// Sends `request` (absolute URI) and receives the whole answer; a body of more than `limit` bytes is an error.
-    fn exchange(
-        &self,
+    /// Sends `request` (absolute URI) and receives the whole answer, as fast as `intake` admits it; a body of more than
+    /// `limit` bytes is an error.
+    fn exchange<'a>(
+        &'a self,
         request: Request<Bytes>,
         limit: u64,
-    ) -> BoxFuture<'_, Result<Answer, TransportError>>;
+        intake: &'a dyn Intake,
+    ) -> BoxFuture<'a, Result<Answer, TransportError>>;
 }
 
 /// A complete answer. `Debug` shows neither headers nor body, which may hold tokens, SAS and signed addresses.

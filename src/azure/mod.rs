@@ -26,6 +26,7 @@ pub mod endpoints;
 mod error;
 mod error_body;
 mod exchange;
+mod frames;
 #[rustfmt::skip] // formatted by its generator
 pub mod generated;
 pub mod network;

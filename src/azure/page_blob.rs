@@ -20,8 +20,9 @@ use super::exchange::Answer;
 use super::generated::ApiVersions;
 use super::generated::blob;
 use super::page_list::{PageListPage, push_joined};
-use super::retry::{Check, Credential, Outgoing, RetryPolicy, Sender};
+use super::retry::{Credential, Outgoing, Reception, RetryPolicy, Sender};
 use super::{Error, ErrorKind, SasUrl, Transport};
+use crate::intake::{Intake, Unbounded};
 use crate::range::ByteRange;
 
 /// Unit of a page blob, in bytes: every range written or listed is a multiple of it.
@@ -148,7 +149,7 @@ impl PageBlob {
         }
         let subject = Subject::new("read size of blob", self);
         let call = blob::blob_get_properties(&self.shared.location, &self.versions);
-        let answer = self.send(subject, call, 0, None).await?;
+        let answer = self.send(subject, call, Reception::up_to(0)).await?;
         match answer.header("x-ms-blob-type") {
             None | Some("PageBlob") => {}
             Some(other) => return Err(subject.invalid(format!("it is a {other}, not a page blob"))),
@@ -201,11 +202,29 @@ impl PageBlob {
     ///
     /// The service's refusal; a short, long or displaced body that stayed so.
     pub async fn read(&self, range: ByteRange) -> Result<Vec<Bytes>, Error> {
+        self.read_into(range, &Unbounded).await
+    }
+
+    /// As [`read`](Self::read), no faster than `intake` admits it.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub async fn read_into(
+        &self,
+        range: ByteRange,
+        intake: &dyn Intake,
+    ) -> Result<Vec<Bytes>, Error> {
         let part = Part { blob: self, range };
         let subject = Subject::new("read bytes", &part);
         let call = blob::blob_download(&self.shared.location, &self.versions, range);
         let check = |answer: &Answer| self.check_part(answer, range);
-        let answer = self.send(subject, call, range.len(), Some(&check)).await?;
+        let reception = Reception {
+            limit: range.len(),
+            check: Some(&check),
+            intake,
+        };
+        let answer = self.send(subject, call, reception).await?;
         Ok(answer.body)
     }
 
@@ -264,7 +283,7 @@ impl PageBlob {
         let part = Part { blob: self, range };
         let subject = Subject::new("write bytes", &part);
         let call = blob::page_blob_upload_pages(&self.shared.location, &self.versions, range, data);
-        self.send(subject, call, Outgoing::DOCUMENT_LIMIT, None)
+        self.send(subject, call, Reception::DOCUMENT)
             .await
             .map(|_answer| ())
     }
@@ -273,10 +292,9 @@ impl PageBlob {
         &self,
         subject: Subject<'_>,
         call: Result<Call, BuildError>,
-        limit: u64,
-        check: Option<Check<'_>>,
+        reception: Reception<'_>,
     ) -> Result<Answer, Error> {
-        self.send_as(&self.shared.credential, subject, call, limit, check)
+        self.send_as(&self.shared.credential, subject, call, reception)
             .await
     }
 
@@ -285,14 +303,15 @@ impl PageBlob {
         credential: &dyn Credential,
         subject: Subject<'_>,
         call: Result<Call, BuildError>,
-        limit: u64,
-        check: Option<Check<'_>>,
+        reception: Reception<'_>,
     ) -> Result<Answer, Error> {
         let call = call.map_err(|error| subject.unbuildable(&error))?;
         let outgoing = Outgoing {
-            // The explanation of a refusal must fit, however little was asked for.
-            limit: limit.max(REFUSAL_LIMIT),
-            check,
+            reception: Reception {
+                // The explanation of a refusal must fit, however little was asked for.
+                limit: reception.limit.max(REFUSAL_LIMIT),
+                ..reception
+            },
             ..Outgoing::new(
                 subject.operation,
                 subject.resource,
@@ -474,9 +493,7 @@ impl PageList {
             self.marker.as_deref(),
             Some(LIST_PAGE),
         );
-        self.blob
-            .send(subject, call, Outgoing::DOCUMENT_LIMIT, None)
-            .await
+        self.blob.send(subject, call, Reception::DOCUMENT).await
     }
 
     async fn request_diff(&self, subject: Subject<'_>, base: &PageBlob) -> Result<Answer, Error> {
@@ -497,7 +514,7 @@ impl PageList {
             base: &base.shared.credential,
         };
         self.blob
-            .send_as(&both, subject, call, Outgoing::DOCUMENT_LIMIT, None)
+            .send_as(&both, subject, call, Reception::DOCUMENT)
             .await
     }
 }

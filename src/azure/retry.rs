@@ -20,6 +20,7 @@ use super::cause::{Cause, retry_after};
 use super::error::Defect;
 use super::error_body::ErrorBody;
 use super::exchange::{Answer, Exchange};
+use crate::intake::{Intake, Unbounded};
 
 /// How often and how long a request is repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,15 +153,33 @@ pub(super) struct Outgoing<'a> {
     pub(super) repeatable: bool,
     /// The resource is known to be coming: 404 is waited out.
     pub(super) awaits_existence: bool,
+    pub(super) reception: Reception<'a>,
+}
+
+/// What is done with the body of a successful answer.
+#[derive(Clone, Copy)]
+pub(super) struct Reception<'a> {
     /// Longest body accepted, in bytes.
     pub(super) limit: u64,
     pub(super) check: Option<Check<'a>>,
+    pub(super) intake: &'a dyn Intake,
+}
+
+impl Reception<'_> {
+    /// Takes an answer of a service in JSON or XML; a page of a thousand virtual machines has a few MB.
+    pub(super) const DOCUMENT: Self = Self::up_to(64 << 20);
+
+    /// Takes up to `limit` bytes as they are.
+    pub(super) const fn up_to(limit: u64) -> Self {
+        Self {
+            limit,
+            check: None,
+            intake: &Unbounded,
+        }
+    }
 }
 
 impl<'a> Outgoing<'a> {
-    /// Longest answer of a service in JSON or XML; a page of a thousand virtual machines has a few MB.
-    pub(super) const DOCUMENT_LIMIT: u64 = 64 << 20;
-
     /// A request that is repeatable by its method, with an answer that is a document.
     pub(super) fn new(
         operation: &'static str,
@@ -178,8 +197,7 @@ impl<'a> Outgoing<'a> {
             success,
             repeatable,
             awaits_existence: false,
-            limit: Self::DOCUMENT_LIMIT,
-            check: None,
+            reception: Reception::DOCUMENT,
         }
     }
 }
@@ -264,6 +282,7 @@ impl Sender {
         loop {
             attempts += 1;
             let mut request = outgoing.request.clone();
+            outgoing.reception.intake.restart();
             let attempt = async {
                 let generation = outgoing.credential.authorize(&mut request).await?;
                 Ok::<_, Error>((generation, self.attempt(&outgoing, request).await))
@@ -294,6 +313,9 @@ impl Sender {
                     continue;
                 }
             }
+            if cause.is_throttling() {
+                outgoing.reception.intake.throttled();
+            }
             let spent = started.elapsed();
             let Some(delay) = self.policy.delay(&cause, &outgoing, attempts, spent) else {
                 return Err(cause.into_error(&outgoing, attempts, spent));
@@ -315,9 +337,13 @@ impl Sender {
         outgoing: &Outgoing<'_>,
         request: Request<Bytes>,
     ) -> Result<Answer, Cause> {
+        let reception = outgoing.reception;
         let method = request.method().clone();
         let sent = Instant::now();
-        let result = self.exchange.exchange(request, outgoing.limit).await;
+        let result = self
+            .exchange
+            .exchange(request, reception.limit, reception.intake)
+            .await;
         let milliseconds = sent.elapsed().as_millis();
         let answer = match result {
             Ok(answer) => answer,
@@ -354,7 +380,7 @@ impl Sender {
             tell!(debug);
         }
         if is_success {
-            return match outgoing.check.map_or(Ok(()), |check| check(&answer)) {
+            return match reception.check.map_or(Ok(()), |check| check(&answer)) {
                 Ok(()) => Ok(answer),
                 Err(defect) => Err(Cause::Defect(defect, answer.request_id())),
             };
@@ -583,7 +609,10 @@ mod tests {
         let outgoing = || {
             let request = Request::new(Bytes::new());
             Outgoing {
-                check: Some(&check),
+                reception: Reception {
+                    check: Some(&check),
+                    ..Reception::DOCUMENT
+                },
                 ..Outgoing::new("read bytes", &"0..8", request, &[200], &Anonymous)
             }
         };

@@ -14,6 +14,7 @@ use super::exchange::{Answer, Exchange, TransportError, TransportErrorKind};
 use super::retry::{RetryPolicy, Sender};
 use super::token::{ServicePrincipal, TokenCache};
 use super::{Azure, AzureConfig, Endpoints, Shared, Transport};
+use crate::intake::Intake;
 use crate::notice::Notices;
 use crate::secret::Secret;
 
@@ -94,11 +95,12 @@ impl Script {
 }
 
 impl Exchange for Script {
-    fn exchange(
-        &self,
+    fn exchange<'a>(
+        &'a self,
         request: Request<Bytes>,
         _limit: u64,
-    ) -> BoxFuture<'_, Result<Answer, TransportError>> {
+        _intake: &'a dyn Intake,
+    ) -> BoxFuture<'a, Result<Answer, TransportError>> {
         let index = {
             let mut seen = self.seen.lock().expect("no panic");
             let authorization = request.headers().get("authorization");

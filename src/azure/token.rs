@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::error::Defect;
-use super::retry::{Anonymous, Credential, Outgoing, RetryPolicy, Sender};
+use super::retry::{Anonymous, Credential, Outgoing, Reception, RetryPolicy, Sender};
 use super::{AzureConfig, Error, ErrorKind};
 use crate::secret::Secret;
 
@@ -198,7 +198,7 @@ impl<'c> AsyncHttpClient<'c> for Channel<'_> {
             let outgoing = Outgoing {
                 // Asking twice for a token yields two good tokens.
                 repeatable: true,
-                limit: 1 << 20,
+                reception: Reception::up_to(1 << 20),
                 ..Outgoing::new(OPERATION, self.resource, request, &[200], &Anonymous)
             };
             let answer = self.sender.send(outgoing).await?.answer;

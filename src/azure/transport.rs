@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::uri::{Authority, Scheme};
 use http::{Request, Uri};
@@ -27,8 +27,10 @@ use tokio::time::timeout;
 use super::connector::{CONNECT_TIMEOUT, ConnectTimeout, Connector, ProxyError, ResolveError};
 use super::endpoints::is_loopback;
 use super::exchange::{Answer, Exchange, TransportError, TransportErrorKind};
+use super::frames::{Frames, READ_BUFFER};
 use super::redact::clean;
 use super::{Error, tls};
+use crate::intake::Intake;
 
 /// From the request to the head of the answer, the upload of a 4 MiB page write over a slow line included.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(100);
@@ -36,9 +38,6 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(100);
 const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Idle connections are closed before Azure's load balancers drop them silently (4 minutes by default).
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(90);
-/// Upper bound of one read from a connection. It also bounds the head of an answer: two signed polling URLs of more
-/// than 4 KB each come in one head ("Track asynchronous Azure operations"), so this leaves ample room.
-const READ_BUFFER: usize = 128 * 1024;
 /// Bytes of freed memory that the allocator keeps at least, per arena: the read buffers of a few chunks.
 const KEPT_MEMORY: usize = 8 << 20;
 /// Header lines of one answer.
@@ -92,7 +91,12 @@ impl Transport {
         })
     }
 
-    async fn run(&self, request: Request<Bytes>, limit: u64) -> Result<Answer, TransportError> {
+    async fn run(
+        &self,
+        request: Request<Bytes>,
+        limit: u64,
+        intake: &dyn Intake,
+    ) -> Result<Answer, TransportError> {
         let place = Place::of(request.uri(), self)?;
         let response = timeout(HEAD_TIMEOUT, self.client.request(request.map(Full::new)))
             .await
@@ -110,20 +114,19 @@ impl Transport {
         if let Some(length) = announced.filter(|&length| length > limit && !bodiless) {
             return Err(place.too_long(length, limit));
         }
-        let mut body = Frames::default();
-        let mut received = 0;
+        let mut frames = Frames::new(announced);
         while let Some(frame) = place.next_frame(&mut incoming).await? {
-            received += frame.len() as u64;
+            let received = frames.len + frame.len() as u64;
             if received > limit {
                 return Err(place.too_long(received, limit));
             }
-            body.push(frame);
+            intake.admit(frames.cost(&frame)).await;
+            frames.push(frame);
         }
-        let body = body.finish();
         Ok(Answer {
             status: head.status,
             headers: head.headers,
-            body,
+            body: frames.finish(),
         })
     }
 
@@ -146,12 +149,13 @@ impl Transport {
 }
 
 impl Exchange for Transport {
-    fn exchange(
-        &self,
+    fn exchange<'a>(
+        &'a self,
         request: Request<Bytes>,
         limit: u64,
-    ) -> BoxFuture<'_, Result<Answer, TransportError>> {
-        Box::pin(self.run(request, limit))
+        intake: &'a dyn Intake,
+    ) -> BoxFuture<'a, Result<Answer, TransportError>> {
+        Box::pin(self.run(request, limit, intake))
     }
 }
 
@@ -168,47 +172,6 @@ impl fmt::Debug for Transport {
 /// larger piece was freed, it keeps twice as much as that (mallopt(3), `M_MMAP_THRESHOLD`). The piece is never touched.
 fn keep_freed_memory() {
     drop(black_box(Vec::<u8>::with_capacity(KEPT_MEMORY)));
-}
-
-/// The body of an answer. A frame is a slice of the read buffer that it came in, and keeps the whole of it: where it fills
-/// most of it, it is kept as it is; smaller ones are put together.
-#[derive(Default)]
-struct Frames {
-    done: Vec<Bytes>,
-    /// Behind `done`; at most [`READ_BUFFER`] bytes.
-    tail: BytesMut,
-}
-
-impl Frames {
-    fn push(&mut self, mut frame: Bytes) {
-        if frame.len() >= READ_BUFFER / 2 {
-            self.seal();
-            self.done.push(frame);
-            return;
-        }
-        if self.tail.capacity() == 0 {
-            self.tail.reserve(READ_BUFFER);
-        }
-        let room = self.tail.capacity() - self.tail.len();
-        self.tail
-            .extend_from_slice(&frame.split_to(room.min(frame.len())));
-        if !frame.is_empty() {
-            self.seal();
-            self.push(frame);
-        }
-    }
-
-    fn seal(&mut self) {
-        let tail = std::mem::take(&mut self.tail);
-        if !tail.is_empty() {
-            self.done.push(tail.freeze());
-        }
-    }
-
-    fn finish(mut self) -> Vec<Bytes> {
-        self.seal();
-        self.done
-    }
 }
 
 /// Where one request goes, for its errors.
@@ -409,6 +372,7 @@ mod tests {
     use tokio_rustls::TlsAcceptor;
 
     use super::*;
+    use crate::intake::Unbounded;
 
     const LIMIT: u64 = 1 << 20;
 
@@ -443,42 +407,9 @@ mod tests {
         address
     }
 
-    #[test]
-    fn small_frames_are_put_together_and_large_ones_are_kept() {
-        let frame = |byte: u8, len| Bytes::from(vec![byte; len]);
-        for lens in [
-            vec![],
-            vec![1, 1, 1],
-            vec![READ_BUFFER / 2 - 1; 5],
-            vec![READ_BUFFER],
-            vec![10, READ_BUFFER / 2, 20, 30, READ_BUFFER, 1],
-        ] {
-            let mut frames = Frames::default();
-            let mut all = Vec::new();
-            for (number, &len) in (1..).zip(&lens) {
-                frames.push(frame(number, len));
-                all.extend(vec![number; len]);
-            }
-            let frames = frames.finish();
-            assert_eq!(frames.concat(), all);
-            assert!(
-                frames
-                    .iter()
-                    .all(|frame| (1..=READ_BUFFER).contains(&frame.len()))
-            );
-            // Two neighbours of which each is small would have been put together.
-            let is_small = |frame: &Bytes| frame.len() < READ_BUFFER / 2;
-            assert!(!frames.windows(2).any(|pair| pair.iter().all(is_small)));
-        }
-        let kept = frame(7, READ_BUFFER / 2);
-        let mut frames = Frames::default();
-        frames.push(kept.clone());
-        assert_eq!(frames.finish()[0].as_ptr(), kept.as_ptr());
-    }
-
     async fn get(transport: &Transport, url: &str) -> Result<Answer, TransportError> {
         let request = Request::get(url).body(Bytes::new()).unwrap();
-        transport.exchange(request, LIMIT).await
+        transport.exchange(request, LIMIT, &Unbounded).await
     }
 
     fn proxied(proxy: SocketAddr, user: &str) -> Transport {

@@ -12,6 +12,7 @@ use futures_util::future::BoxFuture;
 use super::Error;
 use super::changes::{RangeLists, SECTOR};
 use crate::azure::{self, PageBlob, PageRange, PageRangeKind};
+use crate::intake::Intake;
 use crate::pipeline::{BoxError, RangeSource, ReadPlan};
 use crate::range::ByteRange;
 use crate::vhd;
@@ -43,8 +44,18 @@ pub struct Changes {
 struct ImageSource(PageBlob);
 
 impl RangeSource for ImageSource {
-    fn read(&self, range: ByteRange) -> BoxFuture<'_, Result<Vec<Bytes>, BoxError>> {
-        async move { self.0.read(range).await.map_err(BoxError::from) }.boxed()
+    fn read<'a>(
+        &'a self,
+        range: ByteRange,
+        intake: &'a dyn Intake,
+    ) -> BoxFuture<'a, Result<Vec<Bytes>, BoxError>> {
+        async move {
+            self.0
+                .read_into(range, intake)
+                .await
+                .map_err(BoxError::from)
+        }
+        .boxed()
     }
 }
 

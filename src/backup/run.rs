@@ -23,7 +23,7 @@ use crate::azure::{Azure, ResourceId};
 use crate::catalog;
 use crate::config::Transfer;
 use crate::notice::{Notices, some_of, with_causes};
-use crate::pipeline::{ByteBudget, ReadQueue};
+use crate::pipeline::ReadQueue;
 
 /// VMs whose configuration is read at the same time for a plan: two or more requests each, far below Azure's limits.
 const PLANS_AT_ONCE: usize = 8;
@@ -174,8 +174,7 @@ impl Backup {
         };
         let tracker = Tracker::open(&options.state_dir)?;
         let mark = tracker.mark(&run).await?;
-        let budget = ByteBudget::new(options.limits.memory);
-        let queue = ReadQueue::new(&budget, options.limits, azure.cancellation());
+        let queue = ReadQueue::new(options.limits, azure.cancellation());
         let chain = Chain::new(ChainKey {
             client: run.client.clone(),
             job: chain_name(&run.job).to_owned(),

@@ -300,7 +300,7 @@ mod tests {
 
     fn writer(script: Script, concurrency: usize, chunk: u64) -> PageWriter {
         let budget = ByteBudget::new(1 << 20);
-        let limits = limits(concurrency, chunk);
+        let limits = limits(0, concurrency, chunk);
         PageWriter::new(Arc::new(script), &budget, limits, &CancellationToken::new())
     }
 
@@ -375,7 +375,7 @@ mod tests {
             ..Script::default()
         };
         let budget = ByteBudget::new(512);
-        let mut writer = PageWriter::new(Arc::new(script), &budget, limits(1, 512), &cancel);
+        let mut writer = PageWriter::new(Arc::new(script), &budget, limits(0, 1, 512), &cancel);
         writer.write(0, &[1; 512]).await.unwrap();
         let (result, ()) = tokio::join!(writer.write(512, &[1; 512]), async { cancel.cancel() });
         assert!(matches!(result, Err(Error::Cancelled)));
@@ -390,7 +390,7 @@ mod tests {
             ..Script::default()
         };
         let budget = ByteBudget::new(512);
-        let mut writer = PageWriter::new(Arc::new(script), &budget, limits(1, 512), &cancel);
+        let mut writer = PageWriter::new(Arc::new(script), &budget, limits(0, 1, 512), &cancel);
         writer.write(0, &[1; 512]).await.unwrap();
         let (result, ()) = tokio::join!(writer.barrier(), async {
             tokio::task::yield_now().await;

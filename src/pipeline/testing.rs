@@ -10,7 +10,8 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
-use super::{BoxError, Limits, RangeSink, RangeSource, ReadPlan};
+use super::{BoxError, ChunkReader, Limits, RangeSink, RangeSource, ReadPlan, ReadQueue};
+use crate::intake::Intake;
 use crate::range::ByteRange;
 
 pub(super) fn range(start: u64, end: u64) -> ByteRange {
@@ -22,12 +23,22 @@ pub(super) fn plan_of(script: Script, ranges: &[(u64, u64)]) -> ReadPlan {
     ReadPlan::new(Arc::new(script), ranges.collect()).expect("a plan of the test")
 }
 
-pub(super) fn limits(concurrency: usize, chunk: u64) -> Limits {
+pub(super) fn limits(memory: u64, concurrency: usize, chunk: u64) -> Limits {
     Limits {
-        memory: 0,
+        memory,
         concurrency,
         chunk,
     }
+}
+
+/// The readers of all plans, in one queue.
+pub(super) fn read_images(
+    plans: Vec<ReadPlan>,
+    limits: Limits,
+    cancel: &CancellationToken,
+) -> Vec<ChunkReader> {
+    let queue = ReadQueue::new(limits, cancel);
+    plans.into_iter().map(|plan| queue.push(plan)).collect()
 }
 
 /// What came to pass, shared with the test.
@@ -54,12 +65,12 @@ impl Meter {
         Entered(self.clone())
     }
 
-    /// Bytes requested or held, at their highest.
+    /// Bytes held, at their highest.
     pub(super) fn peak(&self) -> u64 {
         self.peak.load(SeqCst)
     }
 
-    /// Bytes requested or held.
+    /// Bytes held.
     pub(super) fn held(&self) -> u64 {
         self.now.load(SeqCst)
     }
@@ -94,7 +105,7 @@ impl Drop for Entered {
 /// A frame that is counted as long as it lives.
 struct Frame(
     Vec<u8>,
-    #[expect(dead_code, reason = "counts until dropped")] Arc<Held>,
+    #[expect(dead_code, reason = "counts until dropped")] Held,
 );
 
 impl AsRef<[u8]> for Frame {
@@ -162,9 +173,13 @@ impl Script {
 }
 
 impl RangeSource for Script {
-    fn read(&self, range: ByteRange) -> BoxFuture<'_, Result<Vec<Bytes>, BoxError>> {
+    fn read<'a>(
+        &'a self,
+        range: ByteRange,
+        intake: &'a dyn Intake,
+    ) -> BoxFuture<'a, Result<Vec<Bytes>, BoxError>> {
         async move {
-            let held = Arc::new(self.meter.take(range.len()));
+            intake.restart();
             let _entered = self.meter.enter(range);
             let turn = self.meter.seen().len();
             self.latency(turn).await?;
@@ -183,8 +198,10 @@ impl RangeSource for Script {
                     .frames
                     .get((turn + frames.len()) % self.frames.len().max(1));
                 let to = end.min(position + len.map_or(u64::MAX / 2, |len| *len as u64));
+                intake.admit(to - position).await;
+                let held = self.meter.take(to - position);
                 let bytes = (position..to).map(|offset| self.byte(offset)).collect();
-                frames.push(Bytes::from_owner(Frame(bytes, Arc::clone(&held))));
+                frames.push(Bytes::from_owner(Frame(bytes, held)));
                 position = to;
             }
             Ok(frames)
