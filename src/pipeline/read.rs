@@ -188,7 +188,8 @@ async fn dispatch(
     cancel: CancellationToken,
 ) {
     let chunk = limits.chunk.min(limits.memory).max(1);
-    let room = Room::new(limits.memory, chunk);
+    // A source may keep some more than the bytes: half read buffers.
+    let room = Room::new(limits.memory, chunk + chunk / 2);
     while let Some(Image { plan, requests }) = images.recv().await {
         // Each image has its own: what throttles one disk does not slow down the next.
         let window = Window::new(limits.concurrency);
@@ -230,12 +231,13 @@ async fn fetch(
     share: Share,
     slot: Slot,
 ) -> Result<Chunk, Error> {
-    let on_arrival = Admission::on_arrival(&share, &slot);
-    let read = tokio::select! {
-        read = source.read(range, &on_arrival) => Some(read),
-        () = on_arrival.stalled() => None,
+    let read = {
+        let on_arrival = Admission::on_arrival(&share, &slot);
+        tokio::select! {
+            read = source.read(range, &on_arrival) => Some(read),
+            () = on_arrival.stalled() => None,
+        }
     };
-    drop(on_arrival);
     let read = match read {
         Some(read) => read,
         // Nobody takes anything, for now; a body that is half read would not keep so long.

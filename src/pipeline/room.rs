@@ -142,11 +142,6 @@ impl Room {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    #[cfg(test)]
-    pub(super) fn used(&self) -> u64 {
-        self.state().used
-    }
 }
 
 impl Share {
@@ -288,5 +283,126 @@ impl Intake for Admission<'_> {
 
     fn throttled(&self) {
         self.slot.throttled();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::pipeline::window::Window;
+
+    const MIB: u64 = 1 << 20;
+
+    impl Room {
+        fn used(&self) -> u64 {
+            self.state().used
+        }
+    }
+
+    /// Room for 8 MiB in requests of 1 MiB.
+    fn room() -> Arc<Room> {
+        Room::new(8 * MIB, MIB)
+    }
+
+    #[tokio::test]
+    async fn what_is_requested_costs_little_and_what_arrives_costs_all() {
+        let room = room();
+        let mut shares = Vec::new();
+        for _ in 0..64 {
+            shares.push(room.enter(MIB).await);
+        }
+        assert_eq!(room.used(), 64 * LEAST_CHARGE);
+        shares[0].grow(MIB).await;
+        assert_eq!(room.used(), 64 * LEAST_CHARGE + MIB);
+        drop(shares);
+        assert_eq!(room.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn the_front_always_finds_room_and_nothing_exceeds_the_capacity() {
+        let room = room();
+        let mut shares = Vec::new();
+        for _ in 0..16 {
+            shares.push(room.enter(MIB).await);
+        }
+        // All but the front take what they can get.
+        let mut waiting = Vec::new();
+        for share in &shares[1..] {
+            let mut grow = Box::pin(share.grow(MIB));
+            if (&mut grow).now_or_never().is_none() {
+                waiting.push(grow);
+            }
+        }
+        assert!(!waiting.is_empty());
+        assert!(shares[0].grow(MIB).now_or_never().is_some());
+        assert!(room.used() <= 8 * MIB, "{}", room.used());
+    }
+
+    #[tokio::test]
+    async fn room_is_given_out_in_order() {
+        let room = room();
+        let mut shares = Vec::new();
+        for _ in 0..12 {
+            shares.push(room.enter(MIB).await);
+        }
+        for share in &shares[..7] {
+            share.grow(MIB - 16 * LEAST_CHARGE).await;
+        }
+        let last = shares.pop().unwrap();
+        let ninth = shares.remove(8);
+        let front = shares.remove(0);
+        let mut behind = Box::pin(last.grow(MIB));
+        assert!((&mut behind).now_or_never().is_none());
+        let mut before = Box::pin(ninth.grow(MIB));
+        assert!((&mut before).now_or_never().is_none());
+        // There is room for both now, and yet the one that asked first is not served before the one in front of it.
+        drop(front);
+        assert!((&mut behind).now_or_never().is_none());
+        assert!((&mut before).now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_slow_consumer_is_not_flooded() {
+        let room = room();
+        let front = room.enter(MIB).await;
+        front.grow(MIB).await;
+        front.complete();
+        let mut more = Vec::new();
+        while let Some(share) = room.enter(MIB).now_or_never() {
+            more.push(share);
+        }
+        // The front waits for its consumer: what is requested must fit when it is here.
+        assert_eq!(more.len(), 5);
+        drop(front);
+        assert!(room.enter(MIB).now_or_never().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_too_long_is_told_and_an_attempt_in_advance_waits_for_nothing() {
+        let room = room();
+        let slot = Window::new(1).enter().await;
+        let front = room.enter(MIB).await;
+        let second = room.enter(MIB).await;
+        front.grow(MIB).await;
+        let third = room.enter(MIB).await;
+        second.grow(6 * MIB - 8 * LEAST_CHARGE).await;
+        let admission = Admission::on_arrival(&third, &slot);
+        tokio::select! {
+            () = admission.admit(MIB) => panic!("there is no room"),
+            () = admission.stalled() => {}
+        }
+        let mut in_advance = Box::pin(Admission::in_advance(&third, &slot, MIB));
+        assert!((&mut in_advance).now_or_never().is_none());
+        drop(second);
+        let admission = in_advance.await;
+        let used = room.used();
+        // Two attempts: the first was broken off half way.
+        admission.restart();
+        admission.admit(MIB / 2).await;
+        admission.restart();
+        admission.admit(MIB).await;
+        assert_eq!(room.used(), used);
     }
 }

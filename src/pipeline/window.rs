@@ -1,9 +1,9 @@
 //! How many requests of one image run side by side.
 //!
 //! More requests help as long as latency is what is waited for, and cost memory and the service's patience once the pipe is
-//! full. Which of the two holds is measured: a round lasts until as many requests ended as may run side by side, and its rate is
-//! compared with that of another number. First the number doubles as long as that pays; then, every now and then, a little more and a little
-//! less are tried, and the fewest are kept that are as fast. A service that says "too many" halves it at once.
+//! full. Which of the two holds is measured: a round lasts until as many requests ended as may run side by side, and its rate
+//! is compared with that of another number. It begins with as many as are allowed; every now and then a few more or a few less
+//! are tried, and the fewest are kept that are as fast. A service that says "too many" halves the number at once.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,14 +11,10 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// Requests at the beginning: as many as usually fill a gigabit or ten, and no burst.
-const FIRST: usize = 16;
 /// Never fewer, unless the service asks for it: one that is stuck shall not stop the others.
 const FEWEST: usize = 4;
 /// Rounds between two trials.
 const CALM: u32 = 16;
-/// Twice as many requests shall bring so much more.
-const DOUBLING_PAYS: f64 = 1.2;
 /// A few more shall bring so much more.
 const MORE_PAYS: f64 = 1.08;
 /// Fewer shall bring so much at least.
@@ -54,8 +50,8 @@ struct Round {
 
 #[derive(Clone, Copy, Debug)]
 enum Phase {
-    /// Doubling; the rate before, which is 0 at first.
-    Growing { before: f64 },
+    /// The first round shows how fast it usually is.
+    Beginning,
     /// The usual rate, rounds until the next trial, and whether that is one of more.
     Steady { usual: f64, calm: u32, up: bool },
     /// Another number is tried: `old` was as fast as `usual`. One round passes until it shows.
@@ -72,13 +68,12 @@ impl Window {
     /// Up to `most` requests.
     pub(super) fn new(most: usize) -> Arc<Self> {
         let most = most.max(1);
-        let limit = FIRST.min(most);
         Arc::new(Self {
             state: Mutex::new(State {
-                limit,
+                limit: most,
                 running: 0,
-                round: Round::of(limit),
-                phase: Phase::Growing { before: 0.0 },
+                round: Round::of(most),
+                phase: Phase::Beginning,
             }),
             freed: Notify::new(),
             most,
@@ -106,7 +101,7 @@ impl Window {
         let goal = match state.phase {
             Phase::Recovering { goal } if state.round.bytes == 0 => goal,
             Phase::Recovering { .. }
-            | Phase::Growing { .. }
+            | Phase::Beginning
             | Phase::Steady { .. }
             | Phase::Trying { .. } => {
                 let goal = state.limit;
@@ -135,6 +130,7 @@ impl Window {
         #[expect(clippy::cast_precision_loss, reason = "a rate needs no such precision")]
         let rate = state.round.bytes as f64 / elapsed.as_secs_f64();
         state.next(rate, self.most);
+        tracing::trace!(rate, limit = state.limit, phase = ?state.phase, "measured a round of requests");
         state.round = Round::of(state.limit);
         drop(state);
         self.freed.notify_one();
@@ -155,15 +151,7 @@ impl State {
         };
         let fewest = FEWEST.min(most);
         self.phase = match self.phase {
-            Phase::Growing { before } if rate < before * DOUBLING_PAYS => {
-                self.limit = (self.limit / 2).max(fewest);
-                steady(rate, false)
-            }
-            Phase::Growing { .. } if self.limit == most => steady(rate, false),
-            Phase::Growing { .. } => {
-                self.limit = (self.limit * 2).min(most);
-                Phase::Growing { before: rate }
-            }
+            Phase::Beginning => steady(rate, false),
             Phase::Steady { usual, calm: 0, up } => {
                 let old = self.limit;
                 self.limit = if up {
@@ -245,5 +233,100 @@ impl Drop for Slot {
     fn drop(&mut self) {
         self.0.state().running -= 1;
         self.0.freed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    /// A service that takes `latency` to answer, and sends `pipe` bytes per second in all.
+    struct Service {
+        latency: Duration,
+        pipe: f64,
+        busy_until: Mutex<Instant>,
+    }
+
+    impl Service {
+        fn new(latency: u64, pipe: f64) -> Arc<Self> {
+            Arc::new(Self {
+                latency: Duration::from_millis(latency),
+                pipe,
+                busy_until: Mutex::new(Instant::now()),
+            })
+        }
+
+        async fn answer(&self) {
+            let until = {
+                let mut busy = self.busy_until.lock().unwrap();
+                let begins = (*busy).max(Instant::now() + self.latency);
+                *busy = begins + Duration::from_secs_f64(1_048_576.0 / self.pipe);
+                *busy
+            };
+            tokio::time::sleep_until(until).await;
+        }
+    }
+
+    /// Sends `requests` of 1 MiB each through the window; the largest and the last number side by side.
+    async fn send(window: &Arc<Window>, service: &Arc<Service>, requests: usize) -> usize {
+        for _ in 0..requests {
+            let slot = window.enter().await;
+            let service = Arc::clone(service);
+            tokio::spawn(async move {
+                service.answer().await;
+                slot.ended(MIB);
+            });
+        }
+        window.limit()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_requests_stay_where_latency_is_what_is_waited_for() {
+        let window = Window::new(64);
+        let service = Service::new(50, 100e9);
+        let last = send(&window, &service, 20_000).await;
+        assert!(last > 48, "{last} requests");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_pipe_needs_few_requests() {
+        let window = Window::new(64);
+        let service = Service::new(1, 1e9);
+        let last = send(&window, &service, 20_000).await;
+        assert!(last <= 8, "{last} requests");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn they_rise_again_when_latency_does() {
+        let window = Window::new(64);
+        let last = send(&window, &Service::new(1, 1e9), 20_000).await;
+        let later = send(&window, &Service::new(100, 100e9), 20_000).await;
+        assert!(later >= last * 4, "{last} requests, later {later}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn throttling_halves_them_once_a_round_and_passes() {
+        let window = Window::new(32);
+        let service = Service::new(50, 100e9);
+        send(&window, &service, 100).await;
+        let slots = [window.enter().await, window.enter().await];
+        let before = window.limit();
+        slots.iter().for_each(Slot::throttled);
+        assert_eq!(window.limit(), before / 2);
+        drop(slots);
+        let after = send(&window, &service, 2000).await;
+        assert!(after >= before - 1, "{before} requests, later {after}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slot_waits_for_another_one_to_go() {
+        let window = Window::new(1);
+        let first = window.enter().await;
+        let short = Duration::from_secs(1);
+        assert!(tokio::time::timeout(short, window.enter()).await.is_err());
+        drop(first);
+        assert!(tokio::time::timeout(short, window.enter()).await.is_ok());
     }
 }
