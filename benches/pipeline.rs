@@ -5,6 +5,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use azure_vm_fd::intake::Intake;
+use azure_vm_fd::payload::Payload;
 use azure_vm_fd::pipeline::{
     BoxError, ByteBudget, ImageReader, Limits, PageWriter, RangeSink, RangeSource, ReadPlan,
     ReadQueue, ZeroBlocks, is_zero,
@@ -48,7 +49,12 @@ impl RangeSource for Instant {
 }
 
 impl RangeSink for Instant {
-    fn write(&self, _offset: u64, data: Bytes) -> BoxFuture<'_, Result<(), BoxError>> {
+    fn write<'a>(
+        &'a self,
+        _offset: u64,
+        data: Payload,
+        _intake: &'a dyn Intake,
+    ) -> BoxFuture<'a, Result<(), BoxError>> {
         black_box(data);
         Box::pin(ready(Ok(())))
     }
@@ -117,7 +123,7 @@ fn reader(c: &mut Criterion) {
 
 fn writer(c: &mut Criterion) {
     let runtime = runtime();
-    let block = vec![1; BLOCK];
+    let block = Bytes::from(vec![1; BLOCK]);
     let mut group = c.benchmark_group("write");
     group.sample_size(20);
     group.throughput(Throughput::Bytes(IMAGE as u64));
@@ -125,10 +131,10 @@ fn writer(c: &mut Criterion) {
         b.iter(|| {
             runtime.block_on(async {
                 let sink = Arc::new(Instant(Bytes::new()));
-                let budget = ByteBudget::new(LIMITS.memory);
-                let mut writer = PageWriter::new(sink, &budget, LIMITS, &CancellationToken::new());
+                let mut writer =
+                    PageWriter::new(sink, LIMITS.concurrency, &CancellationToken::new());
                 for offset in (0..IMAGE).step_by(BLOCK) {
-                    let result = writer.write(offset as u64, &block).await;
+                    let result = writer.write(offset as u64, block.clone()).await;
                     result.expect("an instant sink does not fail");
                 }
                 writer

@@ -73,6 +73,7 @@ pub mod intake;
 pub mod inventory;
 mod json;
 pub mod notice;
+pub mod payload;
 pub mod pipeline;
 pub mod plugin;
 pub mod quantity;

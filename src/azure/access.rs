@@ -128,7 +128,8 @@ fn may_be_open(error: &Error) -> bool {
         | ErrorKind::Throttled
         | ErrorKind::Refused
         | ErrorKind::Certificate
-        | ErrorKind::Configuration => error.attempts() > 1,
+        | ErrorKind::Configuration
+        | ErrorKind::Unreadable => error.attempts() > 1,
         ErrorKind::Cancelled
         | ErrorKind::Timeout
         | ErrorKind::Network
@@ -407,7 +408,6 @@ fn access_sas(subject: Subject<'_>, value: serde_json::Value) -> Result<Option<S
 mod tests {
     use std::sync::Arc;
 
-    use bytes::Bytes;
     use http::Request;
     use serde_json::{Value, json};
     use tokio_util::sync::CancellationToken;
@@ -415,6 +415,7 @@ mod tests {
     use super::super::testing::{Outcome, Script, answer, asks_for_token, json, token_answer};
     use super::*;
     use crate::notice::{Notices, Severity};
+    use crate::payload::Payload;
     use crate::range::ByteRange;
 
     const LOCATION: &str = "https://management.azure.com/location?1";
@@ -436,7 +437,7 @@ mod tests {
             format!("https://md-1.blob.example/c/abcd?sv=1&sig=s{number}")
         }
 
-        fn handle(&mut self, request: &Request<Bytes>) -> Outcome {
+        fn handle(&mut self, request: &Request<Payload>) -> Outcome {
             if asks_for_token(request) {
                 return token_answer("t", 360_000);
             }

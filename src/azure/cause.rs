@@ -91,7 +91,8 @@ impl Cause {
                 | TransportErrorKind::Broken => request.repeatable || error.is_unsent(),
                 TransportErrorKind::Certificate
                 | TransportErrorKind::Protocol
-                | TransportErrorKind::NotAllowed => false,
+                | TransportErrorKind::NotAllowed
+                | TransportErrorKind::Unreadable => false,
             },
             Self::Status { status, body, .. } => match status.as_u16() {
                 // Refused before anything was done.
@@ -136,6 +137,7 @@ impl Cause {
                     TransportErrorKind::Timeout => ErrorKind::Timeout,
                     TransportErrorKind::Protocol => ErrorKind::InvalidAnswer,
                     TransportErrorKind::NotAllowed => ErrorKind::Configuration,
+                    TransportErrorKind::Unreadable => ErrorKind::Unreadable,
                 };
                 failure(kind, error.text).into()
             }

@@ -9,6 +9,7 @@ use futures_util::future::BoxFuture;
 use http::{HeaderMap, Request, StatusCode};
 
 use crate::intake::Intake;
+use crate::payload::Payload;
 
 /// Something that carries out single HTTP requests.
 pub(super) trait Exchange: Send + Sync + fmt::Debug {
@@ -16,7 +17,7 @@ pub(super) trait Exchange: Send + Sync + fmt::Debug {
     /// `limit` bytes is an error.
     fn exchange<'a>(
         &'a self,
-        request: Request<Bytes>,
+        request: Request<Payload>,
         limit: u64,
         intake: &'a dyn Intake,
     ) -> BoxFuture<'a, Result<Answer, TransportError>>;
@@ -87,6 +88,8 @@ pub(super) enum TransportErrorKind {
     Protocol,
     /// The request may not be sent at all.
     NotAllowed,
+    /// What was to be sent cannot be read.
+    Unreadable,
 }
 
 /// A request without an answer.
@@ -110,7 +113,8 @@ impl TransportError {
             | TransportErrorKind::NotAllowed => true,
             TransportErrorKind::Timeout
             | TransportErrorKind::Broken
-            | TransportErrorKind::Protocol => false,
+            | TransportErrorKind::Protocol
+            | TransportErrorKind::Unreadable => false,
         }
     }
 }

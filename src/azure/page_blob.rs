@@ -23,6 +23,7 @@ use super::page_list::{PageListPage, push_joined};
 use super::retry::{Credential, Outgoing, Reception, RetryPolicy, Sender};
 use super::{Error, ErrorKind, SasUrl, Transport};
 use crate::intake::{Intake, Unbounded};
+use crate::payload::Payload;
 use crate::range::ByteRange;
 
 /// Unit of a page blob, in bytes: every range written or listed is a multiple of it.
@@ -261,8 +262,22 @@ impl PageBlob {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Refused`] without a request if they are not; the service's refusal.
-    pub async fn write(&self, offset: u64, data: Bytes) -> Result<(), Error> {
+    /// [`ErrorKind::Refused`] without a request if they are not; the service's refusal; [`ErrorKind::Unreadable`].
+    pub async fn write(&self, offset: u64, data: impl Into<Payload>) -> Result<(), Error> {
+        self.write_from(offset, data.into(), &Unbounded).await
+    }
+
+    /// As [`write`](Self::write); `intake` hears of refusals.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](Self::write).
+    pub async fn write_from(
+        &self,
+        offset: u64,
+        data: Payload,
+        intake: &dyn Intake,
+    ) -> Result<(), Error> {
         let refuse = |why: String| {
             Err(Error::new(
                 ErrorKind::Refused,
@@ -271,7 +286,7 @@ impl PageBlob {
                 why,
             ))
         };
-        let Some(range) = ByteRange::with_len(offset, data.len() as u64) else {
+        let Some(range) = ByteRange::with_len(offset, data.total()) else {
             return refuse("there is nothing to write".into());
         };
         if !range.is_aligned(PAGE) || range.len() > MAX_WRITE {
@@ -283,9 +298,11 @@ impl PageBlob {
         let part = Part { blob: self, range };
         let subject = Subject::new("write bytes", &part);
         let call = blob::page_blob_upload_pages(&self.shared.location, &self.versions, range, data);
-        self.send(subject, call, Reception::DOCUMENT)
-            .await
-            .map(|_answer| ())
+        let reception = Reception {
+            intake,
+            ..Reception::DOCUMENT
+        };
+        self.send(subject, call, reception).await.map(|_answer| ())
     }
 
     pub(super) async fn send(

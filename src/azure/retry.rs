@@ -9,7 +9,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{Method, Request, StatusCode};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -21,6 +20,7 @@ use super::error::Defect;
 use super::error_body::ErrorBody;
 use super::exchange::{Answer, Exchange};
 use crate::intake::{Intake, Unbounded};
+use crate::payload::Payload;
 
 /// How often and how long a request is repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +106,7 @@ pub(super) trait Credential: Send + Sync {
     /// Completes the request. Returns the generation of the credential used, for [`renew`](Self::renew).
     fn authorize<'a>(
         &'a self,
-        request: &'a mut Request<Bytes>,
+        request: &'a mut Request<Payload>,
     ) -> BoxFuture<'a, Result<u64, Error>>;
 
     /// Whether this answer means that the credential, not the request, was refused.
@@ -122,7 +122,7 @@ pub(super) struct Anonymous;
 impl Credential for Anonymous {
     fn authorize<'a>(
         &'a self,
-        _request: &'a mut Request<Bytes>,
+        _request: &'a mut Request<Payload>,
     ) -> BoxFuture<'a, Result<u64, Error>> {
         Box::pin(async { Ok(0) })
     }
@@ -145,7 +145,7 @@ pub(super) struct Outgoing<'a> {
     pub(super) operation: &'static str,
     /// Which one, for messages.
     pub(super) resource: &'a (dyn fmt::Display + Send + Sync),
-    pub(super) request: Request<Bytes>,
+    pub(super) request: Request<Payload>,
     pub(super) credential: &'a dyn Credential,
     /// Statuses that mean success.
     pub(super) success: &'a [u16],
@@ -184,7 +184,7 @@ impl<'a> Outgoing<'a> {
     pub(super) fn new(
         operation: &'static str,
         resource: &'a (dyn fmt::Display + Send + Sync),
-        request: Request<Bytes>,
+        request: Request<Payload>,
         success: &'a [u16],
         credential: &'a dyn Credential,
     ) -> Self {
@@ -335,7 +335,7 @@ impl Sender {
     async fn attempt(
         &self,
         outgoing: &Outgoing<'_>,
-        request: Request<Bytes>,
+        request: Request<Payload>,
     ) -> Result<Answer, Cause> {
         let reception = outgoing.reception;
         let method = request.method().clone();
@@ -413,7 +413,7 @@ mod tests {
     };
 
     async fn send(script: &Arc<Script>, method: Method) -> Result<Received, Error> {
-        let mut request = Request::new(Bytes::new());
+        let mut request = Request::new(Payload::default());
         *request.method_mut() = method;
         *request.uri_mut() = "https://host/x".parse().expect("valid");
         let outgoing = Outgoing::new("read thing", &"t-1", request, &[200], &Anonymous);
@@ -490,7 +490,7 @@ mod tests {
             }
             ok()
         });
-        let request = Request::new(Bytes::new());
+        let request = Request::new(Payload::default());
         let outgoing = Outgoing::new("delete thing", &"t-1", request, &[200], &Anonymous);
         let sender = script.sender(RetryPolicy::CLEANUP);
         assert!(sender.send(outgoing).await.is_ok());
@@ -571,6 +571,11 @@ mod tests {
             (error.kind(), error.attempts()),
             (ErrorKind::Certificate, 1)
         );
+        let script = Script::sequence(vec![lost(TransportErrorKind::Unreadable, true)]);
+        let error = send(&script, Method::PUT)
+            .await
+            .expect_err("nothing to send");
+        assert_eq!((error.kind(), error.attempts()), (ErrorKind::Unreadable, 1));
     }
 
     #[tokio::test(start_paused = true)]
@@ -580,7 +585,7 @@ mod tests {
         let sender = script.cancellable(QUICK, &cancel);
         let began = Instant::now();
         let sending = async {
-            let request = Request::new(Bytes::new());
+            let request = Request::new(Payload::default());
             let outgoing = Outgoing::new("read thing", &"t-1", request, &[200], &Anonymous);
             sender.send(outgoing).await
         };
@@ -607,7 +612,7 @@ mod tests {
             }),
         };
         let outgoing = || {
-            let request = Request::new(Bytes::new());
+            let request = Request::new(Payload::default());
             Outgoing {
                 reception: Reception {
                     check: Some(&check),

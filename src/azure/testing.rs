@@ -16,10 +16,11 @@ use super::token::{ServicePrincipal, TokenCache};
 use super::{Azure, AzureConfig, Endpoints, Shared, Transport};
 use crate::intake::Intake;
 use crate::notice::Notices;
+use crate::payload::Payload;
 use crate::secret::Secret;
 
 pub(super) type Outcome = Result<Answer, TransportError>;
-type Handler = Box<dyn FnMut(&Request<Bytes>, usize) -> Outcome + Send>;
+type Handler = Box<dyn FnMut(&Request<Payload>, usize) -> Outcome + Send>;
 
 /// One request as it was sent.
 #[derive(Clone, Debug)]
@@ -41,7 +42,7 @@ pub(super) struct Script {
 impl Script {
     /// Answers the n-th request (from 0) with what `handler` returns, after 10 ms.
     pub(super) fn new(
-        handler: impl FnMut(&Request<Bytes>, usize) -> Outcome + Send + 'static,
+        handler: impl FnMut(&Request<Payload>, usize) -> Outcome + Send + 'static,
     ) -> Arc<Self> {
         Arc::new(Self {
             handler: Mutex::new(Box::new(handler)),
@@ -97,7 +98,7 @@ impl Script {
 impl Exchange for Script {
     fn exchange<'a>(
         &'a self,
-        request: Request<Bytes>,
+        request: Request<Payload>,
         _limit: u64,
         _intake: &'a dyn Intake,
     ) -> BoxFuture<'a, Result<Answer, TransportError>> {
@@ -111,7 +112,7 @@ impl Exchange for Script {
                     .and_then(|value| value.to_str().ok())
                     .unwrap_or_default()
                     .to_owned(),
-                body: request.body().clone(),
+                body: request.body().whole().cloned().unwrap_or_default(),
                 at: self.began.elapsed(),
             });
             seen.len() - 1
@@ -176,7 +177,7 @@ pub(super) fn token_answer(token: &str, lifetime: u64) -> Outcome {
 }
 
 /// Whether a request goes to the token endpoint.
-pub(super) fn asks_for_token(request: &Request<Bytes>) -> bool {
+pub(super) fn asks_for_token(request: &Request<Payload>) -> bool {
     request.uri().host() == Some("login.microsoftonline.com")
 }
 

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::uri::{Authority, Scheme};
 use http::{Request, Uri};
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::proxy::matcher::Matcher;
@@ -28,9 +28,11 @@ use super::connector::{CONNECT_TIMEOUT, ConnectTimeout, Connector, ProxyError, R
 use super::endpoints::is_loopback;
 use super::exchange::{Answer, Exchange, TransportError, TransportErrorKind};
 use super::frames::{Frames, READ_BUFFER};
+use super::outgoing_body::{OutgoingBody, Unreadable};
 use super::redact::clean;
 use super::{Error, tls};
 use crate::intake::Intake;
+use crate::payload::Payload;
 
 /// From the request to the head of the answer, the upload of a 4 MiB page write over a slow line included.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(100);
@@ -43,7 +45,7 @@ const KEPT_MEMORY: usize = 8 << 20;
 /// Header lines of one answer.
 const MAX_HEADERS: usize = 256;
 
-type HttpClient = Client<Connector, Full<Bytes>>;
+type HttpClient = Client<Connector, OutgoingBody>;
 
 /// A connection pool. Cheap to clone; clones share it.
 #[derive(Clone)]
@@ -93,15 +95,18 @@ impl Transport {
 
     async fn run(
         &self,
-        request: Request<Bytes>,
+        request: Request<Payload>,
         limit: u64,
         intake: &dyn Intake,
     ) -> Result<Answer, TransportError> {
         let place = Place::of(request.uri(), self)?;
-        let response = timeout(HEAD_TIMEOUT, self.client.request(request.map(Full::new)))
-            .await
-            .map_err(|_elapsed| place.timed_out("no answer", HEAD_TIMEOUT))?
-            .map_err(|error| place.classify(&error))?;
+        let response = timeout(
+            HEAD_TIMEOUT,
+            self.client.request(request.map(OutgoingBody::from)),
+        )
+        .await
+        .map_err(|_elapsed| place.timed_out("no answer", HEAD_TIMEOUT))?
+        .map_err(|error| place.classify(&error))?;
         self.remember(&place.authority);
 
         let (head, mut incoming) = response.into_parts();
@@ -151,7 +156,7 @@ impl Transport {
 impl Exchange for Transport {
     fn exchange<'a>(
         &'a self,
-        request: Request<Bytes>,
+        request: Request<Payload>,
         limit: u64,
         intake: &'a dyn Intake,
     ) -> BoxFuture<'a, Result<Answer, TransportError>> {
@@ -286,6 +291,9 @@ impl<'a> Place<'a> {
                 )
             };
         }
+        if let Some(unreadable) = find::<Unreadable>(error) {
+            return self.error(TransportErrorKind::Unreadable, unreadable.to_string());
+        }
         if let Some(unknown) = find::<ResolveError>(error) {
             return self.error(
                 UnknownHost,
@@ -373,6 +381,7 @@ mod tests {
 
     use super::*;
     use crate::intake::Unbounded;
+    use crate::payload::Supply;
 
     const LIMIT: u64 = 1 << 20;
 
@@ -408,7 +417,7 @@ mod tests {
     }
 
     async fn get(transport: &Transport, url: &str) -> Result<Answer, TransportError> {
-        let request = Request::get(url).body(Bytes::new()).unwrap();
+        let request = Request::get(url).body(Payload::default()).unwrap();
         transport.exchange(request, LIMIT, &Unbounded).await
     }
 
@@ -460,6 +469,74 @@ mod tests {
             "HTTP/1.1 302 Found\r\nLocation: https://elsewhere/\r\nContent-Length: 0\r\n\r\n",
         );
         assert_eq!(redirect.await.unwrap().status, 302);
+    }
+
+    /// Bytes in pieces, up to a place where they cannot be read.
+    #[derive(Debug)]
+    struct Pieces {
+        bytes: Bytes,
+        broken_at: usize,
+    }
+
+    impl Supply for Pieces {
+        fn total(&self) -> u64 {
+            self.bytes.len() as u64
+        }
+
+        fn fetch(self: Arc<Self>, position: u64) -> BoxFuture<'static, io::Result<Bytes>> {
+            let start = usize::try_from(position).unwrap();
+            let end = self.bytes.len().min(start + 1000);
+            Box::pin(async move {
+                if end > self.broken_at {
+                    return Err(io::Error::other("the disk is broken"));
+                }
+                Ok(self.bytes.slice(start..end))
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_supplied_in_pieces_is_sent_as_one_body() {
+        let bytes: Bytes = (0..251).cycle().take(10_500).collect();
+        let put = |broken_at| {
+            let bytes = bytes.clone();
+            let supply = Payload::Supplied(Arc::new(Pieces { bytes, broken_at }));
+            async move {
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let url = format!("http://{}/", listener.local_addr().unwrap());
+                let transport = Transport::new(None, true, 4).unwrap();
+                let request = Request::put(url).body(supply).unwrap();
+                let server = async {
+                    let (mut stream, _) = listener.accept().await.unwrap();
+                    let mut all = Vec::new();
+                    let body = |all: &[u8]| {
+                        let end = all.windows(4).position(|window| window == b"\r\n\r\n");
+                        end.map_or(0, |end| all.len() - end - 4)
+                    };
+                    while body(&all) < 10_500 {
+                        if stream.read_buf(&mut all).await.unwrap_or(0) == 0 {
+                            return all;
+                        }
+                    }
+                    let reply = b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n";
+                    stream.write_all(reply).await.unwrap();
+                    all
+                };
+                tokio::join!(server, transport.exchange(request, LIMIT, &Unbounded))
+            }
+        };
+        let (seen, answer) = put(usize::MAX).await;
+        assert_eq!(answer.unwrap().status, 201);
+        let head = seen.len() - bytes.len();
+        assert!(seen[head..] == bytes);
+        let head = String::from_utf8_lossy(&seen[..head]).to_lowercase();
+        assert!(head.contains("\r\ncontent-length: 10500\r\n"), "{head}");
+        // A body that is cut must not look complete.
+        let (seen, answer) = put(5000).await;
+        assert!(seen.len() < bytes.len());
+        let error = answer.unwrap_err();
+        assert_eq!(error.kind, TransportErrorKind::Unreadable);
+        assert!(error.text.ends_with("the disk is broken"), "{}", error.text);
     }
 
     #[tokio::test]

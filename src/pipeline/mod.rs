@@ -2,7 +2,7 @@
 //!
 //! Reading: a [`ReadPlan`] is cut into chunks, a [`ReadQueue`] keeps requests for them under way, as many as pay off and
 //! find room, a [`ChunkReader`] hands them over in order, an [`ImageReader`] makes the host's blocks of them. Writing: a
-//! [`PageWriter`] collects the host's blocks into large requests. Storage is seen through [`RangeSource`] and
+//! [`PageWriter`] keeps page writes under way, as many as pay off. Storage is seen through [`RangeSource`] and
 //! [`RangeSink`] only; retrying is theirs. Whatever is doubtful (a short body, a plan with a hole at its end, a block that
 //! was lost in an abandoned call) is an error, after which a reader or writer stays failed.
 
@@ -33,6 +33,7 @@ pub use self::read::{Chunk, ChunkReader, ReadQueue};
 pub use self::zeros::is_zero;
 
 use crate::intake::Intake;
+use crate::payload::Payload;
 use crate::range::ByteRange;
 
 /// Why a storage failed; the pipeline passes it on.
@@ -50,8 +51,13 @@ pub trait RangeSource: Send + Sync + 'static {
 
 /// Something that can be written at any offset, several writes at a time.
 pub trait RangeSink: Send + Sync + 'static {
-    /// Writes all of `data` at `offset` bytes; done means acknowledged.
-    fn write(&self, offset: u64, data: Bytes) -> BoxFuture<'_, Result<(), BoxError>>;
+    /// Writes all of `data` at `offset` bytes; done means acknowledged. `intake` hears of refusals.
+    fn write<'a>(
+        &'a self,
+        offset: u64,
+        data: Payload,
+        intake: &'a dyn Intake,
+    ) -> BoxFuture<'a, Result<(), BoxError>>;
 }
 
 /// Bounds of one job's transfers.

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{BoxError, ChunkReader, Limits, RangeSink, RangeSource, ReadPlan, ReadQueue};
 use crate::intake::Intake;
+use crate::payload::Payload;
 use crate::range::ByteRange;
 
 pub(super) fn range(start: u64, end: u64) -> ByteRange {
@@ -80,6 +81,11 @@ impl Meter {
         self.most_requests.load(SeqCst)
     }
 
+    /// As if there had been none before.
+    pub(super) fn forget_most_requests(&self) {
+        self.most_requests.store(0, SeqCst);
+    }
+
     /// All requests, in the order in which they began.
     pub(super) fn seen(&self) -> Vec<ByteRange> {
         self.seen.lock().unwrap().clone()
@@ -135,6 +141,8 @@ pub(super) struct Script {
     pub(super) fault: Option<(u64, Fault)>,
     /// Every request waits for this and is refused then, as storage that watches the job's token does.
     pub(super) refuses_after: Option<CancellationToken>,
+    /// So many writes are first refused because there are too many of them.
+    pub(super) throttles: usize,
     /// These read as zeros.
     pub(super) zeros: Vec<ByteRange>,
     pub(super) meter: Meter,
@@ -211,23 +219,34 @@ impl RangeSource for Script {
 }
 
 impl RangeSink for Script {
-    fn write(&self, offset: u64, data: Bytes) -> BoxFuture<'_, Result<(), BoxError>> {
+    fn write<'a>(
+        &'a self,
+        offset: u64,
+        data: Payload,
+        intake: &'a dyn Intake,
+    ) -> BoxFuture<'a, Result<(), BoxError>> {
         async move {
-            let range = ByteRange::with_len(offset, data.len() as u64).expect("a write with data");
-            let _held = self.meter.take(range.len());
+            let range = ByteRange::with_len(offset, data.total()).expect("a write with data");
             let _entered = self.meter.enter(range);
-            self.latency(self.meter.seen().len()).await?;
+            let turn = self.meter.seen().len();
+            self.latency(turn).await?;
+            if turn <= self.throttles {
+                intake.throttled();
+            }
             match self.fault(range) {
                 None => {}
                 Some(Fault::Panic) => panic!("a sink that panics"),
                 Some(Fault::Never) => std::future::pending().await,
                 Some(Fault::Refused | Fault::Short | Fault::Long) => return Err("refused".into()),
             }
-            let bytes = data
-                .iter()
-                .enumerate()
-                .map(|(i, byte)| (offset + i as u64, *byte));
-            self.written.lock().unwrap().extend(bytes);
+            let mut position = offset;
+            while position < range.end() {
+                let bytes = data.clone().fetch(position - offset).await?;
+                let _held = self.meter.take(bytes.len() as u64);
+                let places = (position..).zip(bytes.iter().copied());
+                self.written.lock().unwrap().extend(places);
+                position += bytes.len() as u64;
+            }
             Ok(())
         }
         .boxed()
