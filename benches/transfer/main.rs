@@ -1,7 +1,8 @@
 //! Whole programs against a page-blob server: `azure-vm pull` and `push` beside the floor, `curl -Z`.
 //!
-//! `cargo bench --bench transfer` prints medians and ratios of one run; `-- --runs N` takes N of each (5), in turn. Ratios
-//! count: server and client share the machine's cores, so the seconds are those of this machine.
+//! `cargo bench --bench transfer` prints medians and ratios of one run; `-- --runs N` takes N of each (5), in turn, and
+//! `--only TEXT` the rows with this text in their names. Ratios count: server and client share the machine's cores, so the
+//! seconds are those of this machine.
 #![allow(
     clippy::print_stdout,
     reason = "a benchmark is there to print, and its processes talk by their output"
@@ -57,13 +58,35 @@ fn main() -> Result<()> {
     }
 }
 
+/// What is asked for on the command line.
+struct Options {
+    /// How often each program runs.
+    runs: usize,
+    /// Rows without this text in their names are left out.
+    only: String,
+}
+
+impl Options {
+    fn parse(arguments: &[String]) -> Result<Self> {
+        let value = |option| {
+            let at = arguments.iter().position(|argument| argument == option)?;
+            arguments.get(at + 1)
+        };
+        Ok(Self {
+            runs: value("--runs")
+                .map_or(Ok(5), |text| text.parse::<usize>())?
+                .max(1),
+            only: value("--only").cloned().unwrap_or_default(),
+        })
+    }
+
+    fn wants(&self, row: &str) -> bool {
+        row.contains(&self.only)
+    }
+}
+
 fn bench(arguments: &[String]) -> Result<()> {
-    let runs = arguments
-        .iter()
-        .position(|argument| argument == "--runs")
-        .and_then(|at| arguments.get(at + 1))
-        .map_or(Ok(5), |text| text.parse::<usize>())?
-        .max(1);
+    let options = Options::parse(arguments)?;
     let distant = Behaviour {
         latency: DISTANCE,
         ..Behaviour::default()
@@ -72,18 +95,21 @@ fn bench(arguments: &[String]) -> Result<()> {
         "{:34} {:>9} {:>9} {:>6}  {:>6}   {:>9} {:>9}",
         "", "curl -Z", "azure-vm", "ratio", "target", "memory", "requests"
     );
-    mode(&Behaviour::default(), runs, |server| {
-        check_bytes(server)?;
-        Ok(vec![read("CPU, HTTP", Measure::Cpu, 1.15, server, 16)?])
+    mode(&Behaviour::default(), &options, |server| {
+        let name = "CPU, HTTP";
+        if options.wants(name) {
+            check_bytes(server)?;
+        }
+        Ok(vec![read(name, Measure::Cpu, 1.15, server, 16)?])
     })?;
     let tls = Behaviour {
         tls: true,
         ..Behaviour::default()
     };
-    mode(&tls, runs, |server| {
+    mode(&tls, &options, |server| {
         Ok(vec![read("CPU, HTTPS", Measure::Cpu, 0.85, server, 16)?])
     })?;
-    mode(&distant, runs, |server| {
+    mode(&distant, &options, |server| {
         Ok(vec![
             read("wall, 20 ms", Measure::Wall, 0.9, server, 64)?,
             changes("wall, changes, 20 ms", 0.8, server)?,
@@ -94,11 +120,15 @@ fn bench(arguments: &[String]) -> Result<()> {
         bandwidth: CAP,
         ..distant
     };
-    mode(&capped, runs, |server| {
+    mode(&capped, &options, |server| {
         let name = "wall, TLS, 20 ms, 60 MB/s each";
         Ok(vec![read(name, Measure::Wall, 0.95, server, 64)?])
     })?;
-    upload(runs)
+    let name = "wall, upload, 20 ms";
+    if options.wants(name) {
+        upload(name, options.runs)?;
+    }
+    Ok(())
 }
 
 /// The whole image, to where it costs nothing to put it.
@@ -137,14 +167,17 @@ fn changes(name: &'static str, target: f64, server: &ServerProcess) -> Result<Ro
 /// Runs the rows of one kind of server, the contenders in turn.
 fn mode(
     behaviour: &Behaviour,
-    runs: usize,
+    options: &Options,
     rows: impl FnOnce(&ServerProcess) -> Result<Vec<Row>>,
 ) -> Result<()> {
     let server = ServerProcess::start(behaviour)?;
     for row in rows(&server)? {
+        if !options.wants(row.name) {
+            continue;
+        }
         let (mut floor, mut ours) = (Vec::new(), Vec::new());
         let mut counts = Counts::default();
-        for _ in 0..runs {
+        for _ in 0..options.runs {
             floor.push(measured(&server, &row.floor, row.bytes)?.0);
             let (cost, asked) = measured(&server, &row.ours, row.bytes)?;
             ours.push(cost);
@@ -205,7 +238,7 @@ fn check_bytes(server: &ServerProcess) -> Result<()> {
 }
 
 /// An upload of the allocated part, compared by the server as it comes. There is no floor for it here.
-fn upload(runs: usize) -> Result<()> {
+fn upload(name: &str, runs: usize) -> Result<()> {
     let server = ServerProcess::start(&Behaviour {
         latency: DISTANCE,
         ..Behaviour::default()
@@ -236,7 +269,7 @@ fn upload(runs: usize) -> Result<()> {
     let cost = medians(&costs);
     println!(
         "{:34} {:9} {:7.2} s {:6}  {:6}   {:5.0} MiB",
-        "wall, upload, 20 ms", "", cost.wall, "", "", cost.memory
+        name, "", cost.wall, "", "", cost.memory
     );
     Ok(())
 }
