@@ -1,8 +1,12 @@
 //! The image that is moved: a sparse disk with a generated content that costs no memory and can be checked at any offset.
 
+use std::fs::File;
+use std::io;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::sync::OnceLock;
 
+use azure_vm_fd::pipeline::is_zero;
 use bytes::Bytes;
 
 pub(crate) const KIB: u64 = 1 << 10;
@@ -83,8 +87,50 @@ pub(crate) fn bytes(range: Range<u64>) -> Vec<Bytes> {
     slices
 }
 
-/// Whether `data` is what the disk holds at `offset`.
-pub(crate) fn matches(offset: u64, data: &[u8]) -> bool {
+/// Makes a file the image of the disk.
+pub(crate) fn write(file: &File) -> io::Result<()> {
+    file.set_len(DISK)?;
+    for extent in extents() {
+        let mut at = extent.start;
+        for slice in bytes(extent) {
+            file.write_all_at(&slice, at)?;
+            at += slice.len() as u64;
+        }
+    }
+    Ok(())
+}
+
+/// Whether `data` is what a disk with these extents holds at `offset`.
+pub(crate) fn matches(extents: &[Range<u64>], offset: u64, data: &[u8]) -> bool {
+    let mut rest = data;
+    let mut at = offset;
+    let mut next = extents.partition_point(|extent| extent.end <= offset);
+    while !rest.is_empty() {
+        let (written, end) = match extents.get(next) {
+            Some(extent) if extent.start <= at => (true, extent.end),
+            Some(extent) => (false, extent.start),
+            None => (false, u64::MAX),
+        };
+        let len = rest
+            .len()
+            .min(usize::try_from(end - at).unwrap_or(usize::MAX));
+        let (here, after) = rest.split_at(len);
+        let right = if written {
+            is_content(at, here)
+        } else {
+            is_zero(here)
+        };
+        if !right {
+            return false;
+        }
+        rest = after;
+        at += len as u64;
+        next += usize::from(written && at == end);
+    }
+    true
+}
+
+fn is_content(offset: u64, data: &[u8]) -> bool {
     let mut rest = data;
     bytes(offset..offset + data.len() as u64)
         .iter()

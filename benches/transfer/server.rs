@@ -1,7 +1,7 @@
 //! A page-blob server that costs as little as it can: it shares the cores with whoever is measured.
 //!
-//! One blob is there to be read (`/read/image`), with an earlier snapshot (`/read/earlier`); any other takes an upload and
-//! compares what comes with the expected content. Latency comes before each answer, and bandwidth is capped per connection,
+//! One blob is there to be read (`/bench/read/image`), with an earlier snapshot (`/bench/read/earlier`); any other takes an
+//! upload and compares what comes with the expected content. Latency comes before each answer, and bandwidth is capped per connection,
 //! as a distant service with many front ends would have it.
 
 use std::collections::VecDeque;
@@ -166,9 +166,16 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Answer,
     }
     let answered = match *request.method() {
         Method::HEAD => Ok(head(&state)),
-        Method::GET if query(&request, "comp") == Some("pagelist") => Ok(list(&request, &state)),
-        Method::GET => read(&request, &state),
-        Method::PUT => write(request, &state).await,
+        Method::GET => match query(&request, "comp") {
+            None => read(&request, &state),
+            Some("pagelist") => Ok(list(&request, &state)),
+            Some(_) => Err("comp"),
+        },
+        Method::PUT => match query(&request, "comp") {
+            None => Ok(create(&state).await),
+            Some("page") => write(request, &state).await,
+            Some(_) => Err("comp"),
+        },
         _ => Err("method"),
     };
     Ok(answered.unwrap_or_else(|what| {
@@ -281,6 +288,20 @@ fn read(request: &Request<Incoming>, state: &State) -> Result<Answer, &'static s
     Ok(answer)
 }
 
+/// Makes the blob that is uploaded; a disk's is there already.
+async fn create(state: &State) -> Answer {
+    sleep(Duration::from_millis(state.behaviour.latency)).await;
+    count(state, |_| {});
+    created()
+}
+
+fn created() -> Answer {
+    let mut answer = Response::new(Slices::default());
+    *answer.status_mut() = StatusCode::CREATED;
+    blob_headers(&mut answer);
+    answer
+}
+
 async fn write(request: Request<Incoming>, state: &State) -> Result<Answer, &'static str> {
     let range = range(&request).ok_or("range")?;
     let mut at = range.start;
@@ -295,7 +316,7 @@ async fn write(request: Request<Incoming>, state: &State) -> Result<Answer, &'st
             pace.spend(data.len() as u64);
             sleep_until(pace.free).await;
         }
-        right &= at >= DISK || content::matches(at, &data);
+        right &= at >= DISK || content::matches(&state.extents, at, &data);
         at += data.len() as u64;
     }
     sleep(Duration::from_millis(state.behaviour.latency)).await;
@@ -304,10 +325,7 @@ async fn write(request: Request<Incoming>, state: &State) -> Result<Answer, &'st
         counts.bytes_in += at - range.start;
         counts.wrong_writes += u64::from(!right);
     });
-    let mut answer = Response::new(Slices::default());
-    *answer.status_mut() = StatusCode::CREATED;
-    blob_headers(&mut answer);
-    Ok(answer)
+    Ok(created())
 }
 
 fn query<'a>(request: &'a Request<Incoming>, name: &str) -> Option<&'a str> {
