@@ -269,12 +269,13 @@ impl Bench {
                 }
                 drop(fs::remove_file(server.folder().join(NEWER)));
                 server.counts()?;
-                costs.push(measure::run(command)?);
+                let cost = measure::run(command);
                 *counts = server.counts()?;
+                let who = contender.name();
+                costs.push(cost.with_context(|| format!("{name}: run {who}"))?);
                 ensure!(
                     right(counts),
-                    "{} did not do its work: {counts:?}",
-                    contender.name()
+                    "{name}: {who} did not do its work: {counts:?}"
                 );
             }
         }

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::ops::Range;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
@@ -70,6 +71,8 @@ struct State {
     behaviour: Behaviour,
     counts: Mutex<Counts>,
     footer: Bytes,
+    /// Length of the blob that is uploaded.
+    uploaded: AtomicU64,
     extents: Vec<Range<u64>>,
     changes: Vec<Range<u64>>,
 }
@@ -89,13 +92,14 @@ async fn serve(behaviour: Behaviour) -> anyhow::Result<()> {
     let footer = vhd::fixed_footer(DISK, Uuid::nil(), SystemTime::now());
     let state = Arc::new(State {
         footer: Bytes::copy_from_slice(&footer),
+        uploaded: AtomicU64::new(DISK + vhd::FOOTER_LEN),
         extents: content::extents(),
         changes: content::changes(),
         behaviour,
         ..State::default()
     });
     // The first answer must not pay for making the pattern.
-    drop(content::bytes(0..1));
+    drop(content::bytes(&state.extents, state.extents[0].clone()));
     let ready = Ready {
         port: listener.local_addr()?.port(),
         ca_pem,
@@ -165,15 +169,16 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Answer,
         sleep(latency).await;
     }
     let answered = match *request.method() {
-        Method::HEAD => Ok(head(&state)),
+        Method::HEAD => Ok(head(&request, &state)),
         Method::GET => match query(&request, "comp") {
             None => read(&request, &state),
             Some("pagelist") => Ok(list(&request, &state)),
             Some(_) => Err("comp"),
         },
         Method::PUT => match query(&request, "comp") {
-            None => Ok(create(&state).await),
+            None => create(&request, &state).await,
             Some("page") => write(request, &state).await,
+            Some("properties") => Ok(set_properties(&state).await),
             Some(_) => Err("comp"),
         },
         _ => Err("method"),
@@ -197,11 +202,15 @@ fn count(state: &State, add: impl FnOnce(&mut Counts)) {
     add(&mut counts);
 }
 
-fn head(state: &State) -> Answer {
+fn head(request: &Request<Incoming>, state: &State) -> Answer {
     count(state, |_| {});
     let mut answer = Response::new(Slices::default());
-    let length = (DISK + vhd::FOOTER_LEN).into();
-    answer.headers_mut().insert(CONTENT_LENGTH, length);
+    let length = if is_upload(request) {
+        state.uploaded.load(Ordering::Relaxed)
+    } else {
+        DISK + vhd::FOOTER_LEN
+    };
+    answer.headers_mut().insert(CONTENT_LENGTH, length.into());
     blob_headers(&mut answer);
     answer
 }
@@ -222,9 +231,8 @@ fn blob_headers(answer: &mut Answer) {
 }
 
 fn list(request: &Request<Incoming>, state: &State) -> Answer {
-    let upload = !request.uri().path().contains("/read/");
     let footer = std::iter::once(DISK..DISK + vhd::FOOTER_LEN);
-    let ranges: Vec<_> = if upload {
+    let ranges: Vec<_> = if is_upload(request) {
         Vec::new()
     } else if request.headers().contains_key("x-ms-previous-snapshot-url") {
         state.changes.clone()
@@ -266,7 +274,10 @@ fn read(request: &Request<Incoming>, state: &State) -> Result<Answer, &'static s
     if range.start >= range.end {
         return Err("range");
     }
-    let mut parts = content::bytes(range.start..range.end.min(DISK).max(range.start));
+    let mut parts = content::bytes(
+        &state.extents,
+        range.start..range.end.min(DISK).max(range.start),
+    );
     if range.end > DISK {
         let from =
             usize::try_from(range.start.saturating_sub(DISK)).map_err(|_too_large| "range")?;
@@ -289,10 +300,24 @@ fn read(request: &Request<Incoming>, state: &State) -> Result<Answer, &'static s
 }
 
 /// Makes the blob that is uploaded; a disk's is there already.
-async fn create(state: &State) -> Answer {
+async fn create(request: &Request<Incoming>, state: &State) -> Result<Answer, &'static str> {
+    let length = request.headers().get("x-ms-blob-content-length");
+    let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
+    state
+        .uploaded
+        .store(length.ok_or("length")?, Ordering::Relaxed);
     sleep(Duration::from_millis(state.behaviour.latency)).await;
     count(state, |_| {});
-    created()
+    Ok(created())
+}
+
+/// What azcopy ends an upload with.
+async fn set_properties(state: &State) -> Answer {
+    sleep(Duration::from_millis(state.behaviour.latency)).await;
+    count(state, |_| {});
+    let mut answer = Response::new(Slices::default());
+    blob_headers(&mut answer);
+    answer
 }
 
 fn created() -> Answer {
@@ -326,6 +351,10 @@ async fn write(request: Request<Incoming>, state: &State) -> Result<Answer, &'st
         counts.wrong_writes += u64::from(!right);
     });
     Ok(created())
+}
+
+fn is_upload(request: &Request<Incoming>) -> bool {
+    !request.uri().path().contains("/read/")
 }
 
 fn query<'a>(request: &'a Request<Incoming>, name: &str) -> Option<&'a str> {
