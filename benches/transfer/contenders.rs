@@ -96,11 +96,8 @@ impl Contender {
             Self::AzureVm => Ok(pull(server, Path::new("-"), requests)),
             Self::Azcopy => {
                 let url = server.url(&format!("{IMAGE}{SAS}"));
-                Ok(azcopy(
-                    server,
-                    requests,
-                    &[&url, NOWHERE, "--from-to", "BlobLocal"],
-                ))
+                let arguments = [&url, NOWHERE, "--from-to=BlobLocal", "--check-md5=NoCheck"];
+                Ok(azcopy(server, requests, &arguments))
             }
             Self::RustSdk | Self::PythonSdk => {
                 Ok(self.sdk(server, "pull", IMAGE, Path::new(NOWHERE), requests))
@@ -149,7 +146,7 @@ impl Contender {
                 Some(azcopy(
                     server,
                     requests,
-                    &[&from, &url, "--from-to", "LocalBlob"],
+                    &[&from, &url, "--from-to=LocalBlob"],
                 ))
             }
             Self::RustSdk | Self::PythonSdk => {
@@ -238,8 +235,7 @@ fn azcopy(server: &ServerProcess, requests: usize, arguments: &[&str]) -> Vec<St
     words.extend(
         // Of 1, 2, 4 and 8 MiB (its own choice) this block size was the best for it: blocks that hold nothing are left
         // out, all others are moved whole.
-        "--block-size-mb 1 --blob-type PageBlob --check-md5 NoCheck --log-level NONE --output-level quiet \
-         --skip-version-check"
+        "--block-size-mb 1 --blob-type PageBlob --log-level NONE --output-level quiet --skip-version-check"
             .split(' ')
             .map(str::to_owned),
     );

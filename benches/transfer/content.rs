@@ -74,7 +74,7 @@ fn spread(size: u64, total: u64, count: u64) -> Vec<Range<u64>> {
 
 /// The bytes of a range of a disk with these extents, as slices of what is in memory.
 pub(crate) fn bytes(extents: &[Range<u64>], range: Range<u64>) -> Vec<Bytes> {
-    const ZEROS: &[u8] = &[0; MIB as usize];
+    const ZEROS: &[u8] = &[0; 1 << 20];
     let (pattern, zeros) = (pattern(), Bytes::from_static(ZEROS));
     let mut slices = Vec::new();
     let mut at = range.start;

@@ -61,7 +61,8 @@ pub(crate) fn child(command: &[String]) -> Result<()> {
 }
 
 /// The middle of each.
-pub(crate) fn medians(costs: &[Cost]) -> Cost {
+pub(crate) fn medians(costs: impl Iterator<Item = Cost>) -> Cost {
+    let costs: Vec<Cost> = costs.collect();
     let median = |of: fn(&Cost) -> f64| {
         let mut values: Vec<f64> = costs.iter().map(of).collect();
         values.sort_by(f64::total_cmp);
