@@ -9,14 +9,10 @@ use anyhow::Result;
 
 use crate::content::MIB;
 use crate::process::ServerProcess;
+use crate::server::{CREATED, DISK_READY, EARLIER, IMAGE};
 
 /// A signature that this server does not look at.
 const SAS: &str = "?sv=2021-12-02&sr=b&sig=made-up";
-/// Where the image is that is read, the earlier snapshot of it, and where an upload goes. An address that is no name has
-/// the account in its path.
-const IMAGE: &str = "/bench/read/image";
-const EARLIER: &str = "/bench/read/earlier";
-const UPLOAD: &str = "/bench/upload/image";
 /// Takes what is read at no cost.
 const NOWHERE: &str = "/dev/null";
 
@@ -141,7 +137,7 @@ impl Contender {
         match self {
             Self::Curl => None,
             Self::Azcopy => {
-                let url = server.url(&format!("{UPLOAD}{SAS}"));
+                let url = server.url(&format!("{CREATED}{SAS}"));
                 let from = from.display().to_string();
                 Some(azcopy(
                     server,
@@ -150,10 +146,10 @@ impl Contender {
                 ))
             }
             Self::RustSdk | Self::PythonSdk => {
-                Some(self.sdk(server, "push", UPLOAD, from, requests))
+                Some(self.sdk(server, "push", CREATED, from, requests))
             }
             Self::AzureVm => {
-                let mut command = azure_vm(server, "push", UPLOAD, requests);
+                let mut command = azure_vm(server, "push", DISK_READY, requests);
                 command.extend(["--from".into(), from.display().to_string()]);
                 Some(command)
             }

@@ -1,7 +1,7 @@
 //! A page-blob server that costs as little as it can: it shares the cores with whoever is measured.
 //!
-//! One blob is there to be read (`/bench/read/image`), with an earlier snapshot (`/bench/read/earlier`); any other takes an
-//! upload and compares what comes with the expected content. Latency comes before each answer, and bandwidth is capped per connection,
+//! One blob is there to be read ([`IMAGE`]), with an earlier snapshot ([`EARLIER`]); two take an upload and compare what comes
+//! with the expected content: that of a disk, which is there already ([`DISK_READY`]), and one to create ([`CREATED`]). Latency comes before each answer, and bandwidth is capped per connection,
 //! as a distant service with many front ends would have it.
 
 use std::collections::VecDeque;
@@ -32,6 +32,12 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use uuid::Uuid;
 
 use crate::content::{self, DISK};
+
+/// Addresses that are no names have the account in their path.
+pub(crate) const IMAGE: &str = "/bench/read/image";
+pub(crate) const EARLIER: &str = "/bench/read/earlier";
+pub(crate) const DISK_READY: &str = "/bench/upload/disk";
+pub(crate) const CREATED: &str = "/bench/upload/created";
 
 /// Ranges per page of a list, as Azure has it.
 const LIST_PAGE: usize = 10_000;
@@ -71,8 +77,8 @@ struct State {
     behaviour: Behaviour,
     counts: Mutex<Counts>,
     footer: Bytes,
-    /// Length of the blob that is uploaded.
-    uploaded: AtomicU64,
+    /// Length of the blob at [`CREATED`].
+    created: AtomicU64,
     extents: Vec<Range<u64>>,
     changes: Vec<Range<u64>>,
 }
@@ -92,7 +98,6 @@ async fn serve(behaviour: Behaviour) -> anyhow::Result<()> {
     let footer = vhd::fixed_footer(DISK, Uuid::nil(), SystemTime::now());
     let state = Arc::new(State {
         footer: Bytes::copy_from_slice(&footer),
-        uploaded: AtomicU64::new(DISK + vhd::FOOTER_LEN),
         extents: content::extents(),
         changes: content::changes(),
         behaviour,
@@ -205,10 +210,9 @@ fn count(state: &State, add: impl FnOnce(&mut Counts)) {
 fn head(request: &Request<Incoming>, state: &State) -> Answer {
     count(state, |_| {});
     let mut answer = Response::new(Slices::default());
-    let length = if is_upload(request) {
-        state.uploaded.load(Ordering::Relaxed)
-    } else {
-        DISK + vhd::FOOTER_LEN
+    let length = match request.uri().path() {
+        CREATED => state.created.load(Ordering::Relaxed),
+        _ => DISK + vhd::FOOTER_LEN,
     };
     answer.headers_mut().insert(CONTENT_LENGTH, length.into());
     blob_headers(&mut answer);
@@ -232,7 +236,7 @@ fn blob_headers(answer: &mut Answer) {
 
 fn list(request: &Request<Incoming>, state: &State) -> Answer {
     let footer = std::iter::once(DISK..DISK + vhd::FOOTER_LEN);
-    let ranges: Vec<_> = if is_upload(request) {
+    let ranges: Vec<_> = if matches!(request.uri().path(), DISK_READY | CREATED) {
         Vec::new()
     } else if request.headers().contains_key("x-ms-previous-snapshot-url") {
         state.changes.clone()
@@ -299,12 +303,12 @@ fn read(request: &Request<Incoming>, state: &State) -> Result<Answer, &'static s
     Ok(answer)
 }
 
-/// Makes the blob that is uploaded; a disk's is there already.
+/// Makes the blob at [`CREATED`].
 async fn create(request: &Request<Incoming>, state: &State) -> Result<Answer, &'static str> {
     let length = request.headers().get("x-ms-blob-content-length");
     let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
     state
-        .uploaded
+        .created
         .store(length.ok_or("length")?, Ordering::Relaxed);
     sleep(Duration::from_millis(state.behaviour.latency)).await;
     count(state, |_| {});
@@ -351,10 +355,6 @@ async fn write(request: Request<Incoming>, state: &State) -> Result<Answer, &'st
         counts.wrong_writes += u64::from(!right);
     });
     Ok(created())
-}
-
-fn is_upload(request: &Request<Incoming>) -> bool {
-    !request.uri().path().contains("/read/")
 }
 
 fn query<'a>(request: &'a Request<Incoming>, name: &str) -> Option<&'a str> {

@@ -1,7 +1,8 @@
 //! Downloads and uploads of a page blob as a user of Azure's library would write them.
 //!
 //! `rust-sdk pull URL FILE PARALLEL` lists the page ranges and downloads them, in pieces of at most 4 MiB; `rust-sdk push
-//! URL FILE PARALLEL` uploads the pages of a raw image that are not all zeros. So many requests are under way at a time. `rust-sdk version` prints the library's.
+//! URL FILE PARALLEL` creates the blob and uploads the allocated parts of a raw image, in such pieces. So many requests are
+//! under way at a time. `rust-sdk version` prints the library's.
 
 use std::error::Error;
 use std::fs::File;
@@ -15,11 +16,11 @@ use azure_core::http::Url;
 use azure_storage_blob::models::{BlobClientDownloadOptions, HttpRange};
 use azure_storage_blob::{BlobClient, PageBlobClient};
 use futures::{StreamExt, TryStreamExt, stream};
+use rustix::fs::{SeekFrom, seek};
+use rustix::io::Errno;
 
 /// What one request moves at most: all that Put Page takes, and what is read at a time for the others that are compared.
 const PIECE: u64 = 4 << 20;
-/// What is left out of an upload if it holds nothing but zeros.
-const GRAIN: usize = 64 << 10;
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -101,20 +102,18 @@ async fn list(client: &PageBlobClient) -> Result<Vec<Range<u64>>> {
 async fn push(url: Url, file: &str, parallel: usize) -> Result<()> {
     let file = Arc::new(File::open(file)?);
     let client = Arc::new(PageBlobClient::new(url, None, None)?);
-    stream::iter(pieces(0..file.metadata()?.size()))
+    client.create(file.metadata()?.size(), None).await?;
+    stream::iter(extents(&file)?.into_iter().flat_map(pieces))
         .map(|piece| {
             let (client, file) = (Arc::clone(&client), Arc::clone(&file));
             tokio::spawn(async move {
-                let mut data = vec![0; usize::try_from(piece.end - piece.start)?];
+                let len = piece.end - piece.start;
+                let mut data = vec![0; usize::try_from(len)?];
                 file.read_exact_at(&mut data, piece.start)?;
-                let data = Bytes::from(data);
-                for part in written(&data) {
-                    let pages = data.slice(part.clone());
-                    let len = pages.len() as u64;
-                    let range = HttpRange::new(piece.start + part.start as u64, len);
-                    let body = pages.into();
-                    client.upload_pages(body, len, range, None).await?;
-                }
+                let range = HttpRange::new(piece.start, len);
+                client
+                    .upload_pages(Bytes::from(data).into(), len, range, None)
+                    .await?;
                 Ok(())
             })
         })
@@ -124,22 +123,20 @@ async fn push(url: Url, file: &str, parallel: usize) -> Result<()> {
         .await
 }
 
-/// The parts of a piece that hold something.
-fn written(data: &[u8]) -> Vec<Range<usize>> {
-    let mut parts: Vec<Range<usize>> = Vec::new();
-    for (number, grain) in data.chunks(GRAIN).enumerate() {
-        // The comparison with itself, shifted by one, is as fast as memory is.
-        if grain[0] == 0 && grain[..grain.len() - 1] == grain[1..] {
-            continue;
-        }
-        let start = number * GRAIN;
-        let end = start + grain.len();
-        match parts.last_mut() {
-            Some(last) if last.end == start => last.end = end,
-            _ => parts.push(start..end),
-        }
+/// What of a sparse file is allocated.
+fn extents(file: &File) -> Result<Vec<Range<u64>>> {
+    let mut extents = Vec::new();
+    let mut at = 0;
+    loop {
+        let start = match seek(file, SeekFrom::Data(at)) {
+            Ok(start) => start,
+            // There is nothing behind.
+            Err(Errno::NXIO) => return Ok(extents),
+            Err(error) => return Err(error.into()),
+        };
+        at = seek(file, SeekFrom::Hole(start))?;
+        extents.push(start..at);
     }
-    parts
 }
 
 fn pieces(range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
