@@ -596,6 +596,7 @@ mod tests {
         };
         let script = scripted(vec![
             answer(202, &both_headers(), ""),
+            snapshot(0.0),
             status("Succeeded"),
             snapshot(0.0),
             snapshot(40.0),
@@ -610,6 +611,26 @@ mod tests {
         assert_eq!(read["properties"]["completionPercent"], 100.0);
         let sent: Value = serde_json::from_slice(&script.seen()[1].body).expect("JSON");
         assert_eq!(sent, body);
+    }
+
+    /// The snapshot says that its creation failed; why, only the operation says.
+    #[tokio::test(start_paused = true)]
+    async fn a_snapshot_that_fails_is_explained() {
+        let script = scripted(vec![
+            answer(202, &both_headers(), ""),
+            json(200, &json!({"properties": {"provisioningState": "Failed"}})),
+            json(
+                200,
+                &json!({"status": "Failed", "error": {"code": "DiskBusy", "message": "busy"}}),
+            ),
+        ]);
+        let id = ResourceId::new("s", "g", "Microsoft.Compute/snapshots", "n");
+        let error = azure(&script)
+            .create_snapshot(&id, &json!({"location": "l"}))
+            .await
+            .expect_err("failed");
+        assert_eq!(error.kind(), ErrorKind::OperationFailed);
+        assert_eq!(error.code(), Some("DiskBusy"));
     }
 
     #[tokio::test(start_paused = true)]
