@@ -4,8 +4,8 @@
 //! by a value that gives it back: [`AccessGrant::revoke`] at the regular end, `Drop` otherwise. All readers of a grant
 //! share one cell with the current SAS. It is replaced before it expires, and once after a 403 that came in the middle.
 //!
-//! What Azure does when access is granted twice is not documented. So a target that is open already is closed first,
-//! and renewal is closing and opening again. Write access is never renewed: closing it ends the upload for good.
+//! What Azure does when access is granted twice is not documented. So a target that may be open is closed first, and
+//! renewal is closing and opening again. Write access is never renewed: closing it ends the upload for good.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -60,16 +60,37 @@ impl Azure {
         access: Access,
         duration: Duration,
     ) -> Result<AccessGrant, Error> {
-        let door = Arc::new(Door {
+        let door = self.door(target, access, duration);
+        if access == Access::Read {
+            door.close_if_open().await?;
+        }
+        Self::open_door(door).await
+    }
+
+    /// [`Azure::grant`] for reading what is not open, as the caller has just seen: nobody looks again.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub(super) async fn grant_closed(
+        &self,
+        target: &ResourceId,
+        duration: Duration,
+    ) -> Result<AccessGrant, Error> {
+        Self::open_door(self.door(target, Access::Read, duration)).await
+    }
+
+    fn door(&self, target: &ResourceId, access: Access, duration: Duration) -> Arc<Door> {
+        Arc::new(Door {
             azure: self.clone(),
             target: target.clone(),
             access,
             duration: duration.min(MAX_DURATION),
             renewal: AsyncMutex::new(()),
-        });
-        if access == Access::Read {
-            door.close_if_open().await?;
-        }
+        })
+    }
+
+    async fn open_door(door: Arc<Door>) -> Result<AccessGrant, Error> {
         // From here on something may be open: also if this future is dropped, or the answer is lost.
         let mut held = Held(Some(Arc::clone(&door)));
         match door.open().await {

@@ -81,6 +81,13 @@ impl Cause {
         }
     }
 
+    /// Whether there were too many requests, and Azure says when there may be more. With the codes of
+    /// [`TRANSIENT_CODES`] the network provider says the same of a single resource that is busy.
+    pub(super) fn is_throttled(&self) -> bool {
+        matches!(self, Self::Status { status, retry_after: Some(_), body, .. }
+            if status.as_u16() == 429 && !body.code.as_deref().is_some_and(|code| TRANSIENT_CODES.contains(&code)))
+    }
+
     /// Whether another attempt may succeed and does no harm.
     pub(super) fn is_transient(&self, request: &Outgoing<'_>) -> bool {
         match self {

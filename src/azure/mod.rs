@@ -46,6 +46,8 @@ pub mod shared_key;
 pub mod snapshot;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+pub(crate) mod throttled;
 mod tls;
 mod token;
 mod transport;

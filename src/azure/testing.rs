@@ -21,6 +21,7 @@ use crate::secret::Secret;
 
 pub(super) type Outcome = Result<Answer, TransportError>;
 type Handler = Box<dyn FnMut(&Request<Payload>, usize) -> Outcome + Send>;
+type Latency = Box<dyn Fn(&Request<Payload>) -> Duration + Send + Sync>;
 
 /// One request as it was sent.
 #[derive(Clone, Debug)]
@@ -36,7 +37,7 @@ pub(super) struct Script {
     handler: Mutex<Handler>,
     seen: Mutex<Vec<Seen>>,
     began: Instant,
-    latency: Duration,
+    latency: Latency,
 }
 
 impl Script {
@@ -44,11 +45,19 @@ impl Script {
     pub(super) fn new(
         handler: impl FnMut(&Request<Payload>, usize) -> Outcome + Send + 'static,
     ) -> Arc<Self> {
+        Self::paced(handler, |_| Duration::from_millis(10))
+    }
+
+    /// Answers each request after a time of its own.
+    pub(super) fn paced(
+        handler: impl FnMut(&Request<Payload>, usize) -> Outcome + Send + 'static,
+        latency: impl Fn(&Request<Payload>) -> Duration + Send + Sync + 'static,
+    ) -> Arc<Self> {
         Arc::new(Self {
             handler: Mutex::new(Box::new(handler)),
             seen: Mutex::default(),
             began: Instant::now(),
-            latency: Duration::from_millis(10),
+            latency: Box::new(latency),
         })
     }
 
@@ -118,7 +127,7 @@ impl Exchange for Script {
             seen.len() - 1
         };
         Box::pin(async move {
-            tokio::time::sleep(self.latency).await;
+            tokio::time::sleep((self.latency)(&request)).await;
             (self.handler.lock().expect("no panic"))(&request, index)
         })
     }

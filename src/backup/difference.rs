@@ -1,15 +1,19 @@
 //! What changed in a disk since its base, or why that cannot be told.
 //!
 //! Everything that is known beforehand is checked before Azure is asked: a base of another disk, an unfinished one, a
-//! newer one. Whatever the reason, the caller saves this one disk in full.
+//! newer one. That is in the list of all snapshots, which each run reads when it begins, and none of it can change.
+//! Whatever the reason, the caller saves this one disk in full.
+
+use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
-use super::chain::Base;
+use super::chain::{Base, Chain, RunRecord};
 use super::export::Disk;
 use super::exported::{Changes, ExportedImage};
 use super::run::Context;
 use super::snapshot_set::{self, OpenSnapshot};
+use crate::azure::ResourceId;
 use crate::azure::snapshot::unreadable;
 use crate::json;
 use crate::notice::with_causes;
@@ -26,6 +30,65 @@ pub(super) enum NoDifference {
     Cancelled,
     /// Continues a sentence after "because".
     Because(String),
+}
+
+/// What matters of a snapshot that may become a base.
+#[derive(Clone, Debug)]
+pub(super) struct Facts {
+    /// `properties.uniqueId` of the disk that it was taken of.
+    source: Option<String>,
+    /// Why it is no base, whatever the disk.
+    unfit: Option<String>,
+    /// `properties.timeCreated` as Azure wrote it.
+    created: String,
+    /// Bytes of the disk.
+    size: Option<u64>,
+}
+
+/// [`Facts`] of the recorded snapshots of a job, by their ids in small letters.
+#[derive(Clone, Debug, Default)]
+pub(super) struct KnownBases(HashMap<String, Facts>);
+
+impl KnownBases {
+    /// Of `chain`, as far as they are `listed`.
+    pub(super) fn new(chain: &Chain, listed: &[Value]) -> Self {
+        let recorded: HashSet<_> = chain
+            .runs
+            .iter()
+            .flat_map(RunRecord::snapshots)
+            .map(|snapshot| snapshot.id.to_ascii_lowercase())
+            .collect();
+        let facts = listed.iter().filter_map(|snapshot| {
+            let id = json::text(snapshot, "/id")?.to_ascii_lowercase();
+            recorded.contains(&id).then(|| (id, Facts::of(snapshot)))
+        });
+        Self(facts.collect())
+    }
+
+    fn get(&self, id: &ResourceId) -> Option<&Facts> {
+        self.0.get(&id.as_str().to_ascii_lowercase())
+    }
+}
+
+impl Facts {
+    fn of(snapshot: &Value) -> Self {
+        let text = |pointer| json::text(snapshot, pointer).map(str::to_owned);
+        let unfit = if !json::is_true(snapshot, "/properties/incremental") {
+            Some("is not an incremental one".into())
+        } else if let Some(state) = unreadable(snapshot) {
+            Some(format!("is not complete: {state}"))
+        } else if json::text(snapshot, "/properties/networkAccessPolicy") == Some("DenyAll") {
+            Some("has the network access policy DenyAll, so it cannot be opened".into())
+        } else {
+            None
+        };
+        Self {
+            source: text("/properties/creationData/sourceUniqueId"),
+            unfit,
+            created: text("/properties/timeCreated").unwrap_or_default(),
+            size: json::integer(snapshot, "/properties/diskSizeBytes"),
+        }
+    }
 }
 
 /// The changes of the opened `image` of `snapshot` since `base`; names at most `most_cleared` cleared ranges. Access to
@@ -53,19 +116,23 @@ pub(super) async fn list(
             because(format!("cannot be {what}: {}", with_causes(error)))
         }
     };
-    let resource = context
-        .azure
-        .snapshot(&base.snapshot)
-        .await
-        .map_err(|error| refused("read", &error))?;
-    let size = check(&resource, &snapshot.disk, &snapshot.created).map_err(because)?;
+    let read;
+    let facts = match context.bases.get(&base.snapshot) {
+        Some(listed) => listed,
+        None => {
+            let snapshot = context.azure.snapshot(&base.snapshot).await;
+            read = Facts::of(&snapshot.map_err(|error| refused("read", &error))?);
+            &read
+        }
+    };
+    let size = check(facts, &snapshot.disk, &snapshot.created).map_err(because)?;
     let duration = snapshot_set::ACCESS_DURATION;
     let grant = snapshot_set::open(&context.azure, &base.snapshot, duration, &context.notices)
         .await
         .map_err(|error| refused("opened", &error))?;
     let changes = async {
         let what = format!("snapshot {}", base.snapshot.name());
-        let base = ExportedImage::open(grant.page_blob(), what, Some(size)).await?;
+        let base = ExportedImage::of_base(grant.page_blob(), what, size);
         image.changes_since(&base, most_cleared).await
     }
     .await;
@@ -83,8 +150,8 @@ pub(super) async fn list(
 }
 
 /// Whether the snapshot `base` can be the base of one of `disk` that was `created` then; its size in bytes.
-fn check(base: &Value, disk: &Disk, created: &str) -> Result<u64, String> {
-    let source = json::text(base, "/properties/creationData/sourceUniqueId");
+fn check(base: &Facts, disk: &Disk, created: &str) -> Result<u64, String> {
+    let source = base.source.as_deref();
     if source.is_none_or(|source| !source.eq_ignore_ascii_case(&disk.unique_id)) {
         return Err(format!(
             "was taken of another disk, with unique id {} instead of {}",
@@ -92,22 +159,16 @@ fn check(base: &Value, disk: &Disk, created: &str) -> Result<u64, String> {
             disk.unique_id
         ));
     }
-    if !json::is_true(base, "/properties/incremental") {
-        return Err("is not an incremental one".into());
+    if let Some(unfit) = &base.unfit {
+        return Err(unfit.clone());
     }
-    if let Some(state) = unreadable(base) {
-        return Err(format!("is not complete: {state}"));
-    }
-    if json::text(base, "/properties/networkAccessPolicy") == Some("DenyAll") {
-        return Err("has the network access policy DenyAll, so it cannot be opened".into());
-    }
-    let base_created = json::text(base, "/properties/timeCreated").unwrap_or_default();
-    if is_older(base_created, created) == Some(false) {
+    if is_older(&base.created, created) == Some(false) {
         return Err(format!(
-            "is not older than the present one: {base_created} and {created}"
+            "is not older than the present one: {} and {created}",
+            base.created
         ));
     }
-    let Some(size) = json::integer(base, "/properties/diskSizeBytes") else {
+    let Some(size) = base.size else {
         return Err("has no properties.diskSizeBytes".into());
     };
     if size > disk.size {
@@ -144,7 +205,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::azure::ResourceId;
     use crate::document::Slot;
 
     const NOW: &str = "2026-11-23T10:00:00.0000001+00:00";
@@ -171,7 +231,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_a_base_is_refused_before_azure_is_asked() {
-        assert_eq!(check(&base(TIB), &disk(TIB), NOW), Ok(TIB));
+        assert_eq!(check(&Facts::of(&base(TIB)), &disk(TIB), NOW), Ok(TIB));
         for (member, value, reason) in [
             (
                 "creationData",
@@ -194,7 +254,7 @@ mod tests {
         ] {
             let mut base = base(TIB);
             base["properties"][member] = value;
-            let refusal = check(&base, &disk(TIB), NOW).unwrap_err();
+            let refusal = check(&Facts::of(&base), &disk(TIB), NOW).unwrap_err();
             assert!(refusal.contains(reason), "{refusal}");
         }
     }
@@ -209,7 +269,7 @@ mod tests {
             (4 * TIB, 5 * TIB, false),
             (4 * TIB - 512, 4 * TIB + 512, false),
         ] {
-            let checked = check(&base(from), &disk(to), NOW);
+            let checked = check(&Facts::of(&base(from)), &disk(to), NOW);
             assert_eq!(checked.is_ok(), allowed, "{from} to {to}: {checked:?}");
         }
     }

@@ -115,6 +115,11 @@ impl ExportedImage {
         }
     }
 
+    /// The image of a snapshot that an earlier run has saved, and looked at then: it cannot have changed. No request.
+    pub(super) fn of_base(blob: PageBlob, what: String, size: u64) -> Self {
+        Self { blob, what, size }
+    }
+
     /// Size of the disk in bytes, without the footer.
     #[must_use]
     pub fn size(&self) -> u64 {

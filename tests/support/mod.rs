@@ -115,13 +115,17 @@ pub(crate) fn run(number: u32) -> Run {
 
 impl World {
     pub(crate) async fn new(scenario: Scenario) -> Self {
-        let config = Config {
+        Self::with(Config {
             scenario,
             // Small pages, so that every list has several.
             arm_page_size: 2,
             page_range_limit: 7,
             ..Config::default()
-        };
+        })
+        .await
+    }
+
+    pub(crate) async fn with(config: Config) -> Self {
         Self {
             emulator: Emulator::start(config).await.unwrap(),
             cancel: CancellationToken::new(),
