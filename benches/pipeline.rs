@@ -11,6 +11,7 @@ use azure_vm_fd::pipeline::{
     ReadQueue, ZeroBlocks, is_zero,
 };
 use azure_vm_fd::range::ByteRange;
+use azure_vm_fd::range_list::RangeList;
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use futures_util::future::{BoxFuture, ready};
@@ -70,7 +71,8 @@ fn runtime() -> Runtime {
 fn read(runtime: &Runtime, frame: &Bytes, ranges: &[ByteRange], size: u64) -> u64 {
     runtime.block_on(async {
         let source = Arc::new(Instant(frame.clone()));
-        let plan = ReadPlan::new(source, ranges.to_vec()).expect("ranges in order");
+        let ranges = RangeList::of(ranges.iter().copied()).expect("ranges in order");
+        let plan = ReadPlan::new(source, ranges);
         let reader = ReadQueue::new(LIMITS, &CancellationToken::new()).push(plan);
         let mut image = ImageReader::new(reader, size, ZeroBlocks::Skip);
         let mut buffer = vec![0; BLOCK];

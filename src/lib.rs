@@ -79,6 +79,7 @@ pub mod plugin;
 pub mod quantity;
 pub mod query;
 pub mod range;
+pub mod range_list;
 pub mod restore;
 pub mod secret;
 pub mod vhd;

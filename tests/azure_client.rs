@@ -4,10 +4,10 @@ use std::io::Write as _;
 use std::time::{Duration, SystemTime};
 
 use azure_vm_fd::azure::{
-    Access, Azure, AzureConfig, Defect, Endpoints, Error, ErrorKind, PageBlob, PageRange,
-    PageRangeKind, ResourceId,
+    Access, Azure, AzureConfig, Defect, Endpoints, Error, ErrorKind, PageBlob, ResourceId,
 };
 use azure_vm_fd::range::ByteRange;
+use azure_vm_fd::range_list::RangeList;
 use azure_vm_fd::secret::Secret;
 use azure_vm_fd::vhd;
 use bytes::Bytes;
@@ -195,16 +195,13 @@ async fn a_snapshot_is_made_read_and_removed() {
     assert_eq!(blob.content_length().await.expect("size"), DISK_SIZE + 512);
     let listed = blob.page_ranges().await.expect("listed");
     let data: Vec<_> = listed
+        .written
         .iter()
-        .filter(|entry| entry.range.start() < DISK_SIZE)
-        .map(|entry| entry.range.start()..entry.range.end())
+        .filter(|range| range.start() < DISK_SIZE)
+        .map(|range| range.start()..range.end())
         .collect();
     assert_eq!(data, world.emulator.disk_extents("s1").expect("extents"));
-    assert!(
-        listed
-            .iter()
-            .all(|entry| entry.kind == PageRangeKind::Written)
-    );
+    assert!(listed.cleared.is_empty());
     for part in [
         range(MIB, MIB + 8192),
         range(0, 512),
@@ -263,22 +260,17 @@ async fn a_difference_has_both_kinds_of_range() {
         .collect()
         .await
         .expect("listed");
-    let of_the_disk: Vec<PageRange> = changed
-        .into_iter()
-        .filter(|entry| entry.range.start() < DISK_SIZE)
-        .collect();
+    let of_the_disk = |ranges: &RangeList| -> Vec<_> {
+        let of_the_disk = ranges.iter().filter(|range| range.start() < DISK_SIZE);
+        of_the_disk.collect()
+    };
     assert_eq!(
-        of_the_disk,
-        [
-            PageRange {
-                range: range(2 * MIB, 2 * MIB + 8192),
-                kind: PageRangeKind::Cleared
-            },
-            PageRange {
-                range: range(40 * MIB, 40 * MIB + 65_536),
-                kind: PageRangeKind::Written
-            },
-        ]
+        of_the_disk(&changed.written),
+        [range(40 * MIB, 40 * MIB + 65_536)]
+    );
+    assert_eq!(
+        of_the_disk(&changed.cleared),
+        [range(2 * MIB, 2 * MIB + 8192)]
     );
     // The wrong way round there is no difference to be had.
     let error = base

@@ -185,7 +185,8 @@ fn list(changes: &[Change], random: &mut Rng) -> Vec<Listed> {
 fn grown(changes: &[Change], before: usize, random: &mut Rng) -> Vec<Listed> {
     let mut grown = list(changes, random);
     let start = before * SECTOR;
-    grown.retain(|&(_, end, written)| written && end > start);
+    let size = changes.len() * SECTOR;
+    grown.retain(|&(first, end, written)| written && end > start && first < size);
     if random.bool()
         && let Some(first) = grown.first_mut()
     {
@@ -271,7 +272,10 @@ fn answer(
     let query: HashMap<_, _> = url.query_pairs().into_owned().collect();
     assert_eq!(query["sig"], "a+b");
     let (which, seed) = url.path()[1..].split_once('/').unwrap();
-    let case = Arc::clone(&cases.lock().unwrap()[&seed.parse().unwrap()]);
+    let Some(case) = cases.lock().unwrap().get(&seed.parse().unwrap()).cloned() else {
+        // What was under way beside a list that was refused.
+        return b"HTTP/1.1 404 Gone\r\nContent-Length: 0\r\n\r\n".into();
+    };
     let content = if which == "base" {
         &case.base
     } else {
@@ -295,6 +299,8 @@ fn answer(
         assert_eq!(which, "target");
         let pages = if let Some(base) = headers.get("x-ms-previous-snapshot-url") {
             assert_eq!(*base, format!("http://{address}/base/{seed}?sig=a%2Bb"));
+            &case.pages
+        } else if case.base.is_empty() {
             &case.pages
         } else {
             let (grown, end) = (case.base.len() - SECTOR, case.target.len() - SECTOR);
@@ -328,24 +334,37 @@ async fn replay(server: &Server, transport: &Transport, seed: u64) {
     server.cases.lock().unwrap().insert(seed, Arc::clone(&case));
 
     let size = |image: &[u8]| (image.len() - SECTOR) as u64;
-    let open = async |which, content: &[u8], known: bool| {
-        let blob = server.blob(transport, which, seed);
-        let image = ExportedImage::open(blob, which.into(), known.then(|| size(content)));
-        let image = image.await.unwrap();
-        assert_eq!(image.size(), size(content));
-        image
-    };
-    let target = open("target", &case.target, random.bool()).await;
-    let base = open("base", &case.base, random.bool()).await;
+    let blob = |which: &str| server.blob(transport, which, seed);
     let most_cleared = [0, 1, 5, MOST_CLEARED][random.usize(..4)];
-    let changes = match target.changes_since(&base, most_cleared).await {
-        Ok(changes) => changes,
+    // As a run does it, or as the command line does.
+    let opened = if random.bool() {
+        let known = random.bool().then(|| size(&case.target));
+        let target = ExportedImage::open(blob("target"), "target".into(), known)
+            .await
+            .unwrap();
+        let known = random.bool().then(|| size(&case.base));
+        let base = ExportedImage::open(blob("base"), "base".into(), known)
+            .await
+            .unwrap();
+        let changes = target.changes_since(&base, most_cleared).await;
+        changes.map(|changes| (target, changes))
+    } else {
+        let named = |which: &str| (blob(which), which.to_owned());
+        let opened = ExportedImage::open_changed(named("target"), named("base"), most_cleared);
+        opened.await.map(|(target, base, changes)| {
+            assert_eq!(base.size(), size(&case.base));
+            (target, changes)
+        })
+    };
+    let (target, changes) = match opened {
+        Ok(opened) => opened,
         Err(error) => {
             assert!(spoilt, "{error:?}");
             server.cases.lock().unwrap().remove(&seed);
             return;
         }
     };
+    assert_eq!(target.size(), size(&case.target));
     assert!(!spoilt, "accepted {:?}", case.pages);
     assert!(changes.cleared.len() <= most_cleared);
     assert_eq!(changes.written_bytes, case.written);
@@ -370,7 +389,9 @@ async fn replay(server: &Server, transport: &Transport, seed: u64) {
     }
     assert!(image == case.target[..case.target.len() - SECTOR]);
     if most_cleared == MOST_CLEARED {
-        assert!(reader.stats().delivered <= case.written + SECTOR as u64);
+        // With a narrow gap here and there.
+        let most = case.written + case.written / 50 + SECTOR as u64;
+        assert!(reader.stats().delivered <= most);
     }
     server.cases.lock().unwrap().remove(&seed);
 }
@@ -430,9 +451,10 @@ async fn an_image_that_is_no_fixed_vhd_is_refused() {
     .enumerate()
     {
         let case = Case {
-            base: image,
-            target: Vec::new(),
-            pages: Vec::new(),
+            base: Vec::new(),
+            target: image,
+            // Its list is good in any case.
+            pages: vec![vec![(0, SECTOR, true)]],
             grown: Vec::new(),
             written: 0,
         };
@@ -441,15 +463,19 @@ async fn an_image_that_is_no_fixed_vhd_is_refused() {
             .lock()
             .unwrap()
             .insert(seed as u64, Arc::new(case));
-        let blob = server.blob(&transport, "base", seed as u64);
-        match ExportedImage::open(blob, "it".into(), size).await {
-            Ok(_) => assert_eq!(reason, ""),
-            Err(error) => {
-                let text = error.to_string();
-                assert!(
-                    !reason.is_empty() && text.contains(reason),
-                    "{reason}: {text}"
-                );
+        let blob = || server.blob(&transport, "target", seed as u64);
+        let opened = ExportedImage::open(blob(), "it".into(), size).await;
+        let listed = ExportedImage::open_full(blob(), "it".into(), size).await;
+        for opened in [opened, listed.map(|(image, _)| image)] {
+            match opened {
+                Ok(_) => assert_eq!(reason, ""),
+                Err(error) => {
+                    let text = error.to_string();
+                    assert!(
+                        !reason.is_empty() && text.contains(reason),
+                        "{reason}: {text}"
+                    );
+                }
             }
         }
     }

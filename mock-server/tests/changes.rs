@@ -213,6 +213,25 @@ async fn a_difference_needs_the_same_disk_on_one_side_of_4_tib() {
             ("PageRange".to_owned(), 25 * MIB - 512, 25 * MIB + 512),
         ]
     );
+    // A part of the difference, cut where it ends.
+    let part = format!("bytes={}-{}", 24 * MIB, 25 * MIB - 1);
+    let headers = [
+        ("x-ms-previous-snapshot-url", before.as_str()),
+        ("x-ms-range", part.as_str()),
+    ];
+    let answer = azure
+        .blob(Method::GET, &now, "&comp=pagelist", &headers, "")
+        .await
+        .expect(200)
+        .text();
+    for (kind, start, end) in [
+        ("ClearRange", 24 * MIB, 24 * MIB + 512),
+        ("PageRange", 25 * MIB - 512, 25 * MIB),
+    ] {
+        let last = end - 1;
+        let range = format!("<{kind}><Start>{start}</Start><End>{last}</End></{kind}>");
+        assert!(answer.contains(&range), "{answer}");
+    }
     for (now, before, status, code) in [
         (
             "large-2",

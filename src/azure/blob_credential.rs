@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use http::header::HeaderName;
 use http::{Request, StatusCode, Uri};
+use tokio::sync::Mutex;
 
 use super::access::{CurrentSas, GrantCell};
 use super::retry::Credential;
@@ -51,6 +52,14 @@ impl BlobCredential {
                 location,
                 "only blobs behind a SAS can be a base or be copied",
             )),
+        }
+    }
+
+    /// Number of renewals so far.
+    fn generation(&self) -> u64 {
+        match self {
+            Self::Grant(cell) => cell.stored().generation,
+            Self::Fixed(_) | Self::Key { .. } => 0,
         }
     }
 }
@@ -122,6 +131,8 @@ impl Credential for CopyFrom<'_> {
 pub(super) struct BothSas<'a> {
     pub(super) target: &'a BlobCredential,
     pub(super) base: &'a BlobCredential,
+    /// The two are renewed one after the other; a request that sees only one of them renewed must wait for the other.
+    pub(super) renewal: &'a Mutex<()>,
 }
 
 impl BothSas<'_> {
@@ -152,8 +163,14 @@ impl Credential for BothSas<'_> {
     /// The answer does not tell which of the two was refused.
     fn renew(&self, generation: u64) -> BoxFuture<'_, Result<bool, Error>> {
         Box::pin(async move {
-            let target = self.target.renew(generation >> Self::SHIFT).await?;
+            let _only_one = self.renewal.lock().await;
+            let target = generation >> Self::SHIFT;
             let base = generation & ((1 << Self::SHIFT) - 1);
+            if (self.target.generation(), self.base.generation()) != (target, base) {
+                // Others had to do it meanwhile; to renew again would take from them what they use now.
+                return Ok(true);
+            }
+            let target = self.target.renew(target).await?;
             let base = self.base.renew(base).await?;
             Ok(target || base)
         })

@@ -13,13 +13,13 @@ use http::header::{CONTENT_LENGTH, CONTENT_RANGE};
 use tokio_util::sync::CancellationToken;
 
 use super::arm::Subject;
-use super::blob_credential::{BlobCredential, BothSas};
+use super::blob_credential::BlobCredential;
 use super::call::{BuildError, Call};
 use super::error::Defect;
 use super::exchange::Answer;
 use super::generated::ApiVersions;
 use super::generated::blob;
-use super::page_list::{PageListPage, push_joined};
+use super::page_list::{PageList, PageRanges};
 use super::retry::{Credential, Outgoing, Reception, RetryPolicy, Sender};
 use super::{Error, ErrorKind, SasUrl, Transport};
 use crate::intake::{Intake, Unbounded};
@@ -32,42 +32,8 @@ pub const PAGE: u64 = 512;
 /// Largest write, in bytes ("Put Page").
 pub const MAX_WRITE: u64 = 4 << 20;
 
-/// Ranges per page of a list; the service's own limit ("Get Page Ranges").
-const LIST_PAGE: u32 = 10_000;
-
-/// Pages of a list without a single range, one after the other, that are still taken for a list that goes on.
-const EMPTY_PAGES: u32 = 1000;
-
 /// Room for the XML or HTML of a refusal, in bytes.
 const REFUSAL_LIMIT: u64 = 64 << 10;
-
-/// Refusals of a difference that say: take the whole image ("Blob service error codes").
-const NO_DIFFERENCE: [&str; 6] = [
-    "BlobGenerationMismatch",
-    "BlobOverwritten",
-    "FeatureVersionMismatch",
-    "PreviousSnapshotCannotBeNewer",
-    "PreviousSnapshotNotFound",
-    "PreviousSnapshotOperationNotSupported",
-];
-
-/// Whether a listed range holds data or reads as zeros.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PageRangeKind {
-    /// `<PageRange>`
-    Written,
-    /// `<ClearRange>`
-    Cleared,
-}
-
-/// One entry of a page list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PageRange {
-    /// Where.
-    pub range: ByteRange,
-    /// What.
-    pub kind: PageRangeKind,
-}
 
 /// Client of one page blob. Cheap to clone; clones share what is known of the blob.
 #[derive(Clone, Debug)]
@@ -167,34 +133,31 @@ impl PageBlob {
         Ok(length)
     }
 
-    /// All page ranges, every result page followed; ascending and disjoint.
+    /// All page ranges.
     ///
     /// # Errors
     ///
     /// The service's refusal, or a list that cannot be trusted.
-    pub async fn page_ranges(&self) -> Result<Vec<PageRange>, Error> {
+    pub async fn page_ranges(&self) -> Result<PageRanges, Error> {
         self.page_list().collect().await
     }
 
-    /// The page ranges, page by page, for lists that shall not be in memory as a whole.
+    /// The list of page ranges.
     #[must_use]
     pub fn page_list(&self) -> PageList {
-        PageList::new(self.clone(), None)
+        PageList::new(self.clone(), None, None)
     }
 
-    /// The page ranges that overlap with `window`, page by page, cut to it.
+    /// The list of page ranges that overlap with `window`, cut to it.
     #[must_use]
     pub fn page_list_within(&self, window: ByteRange) -> PageList {
-        PageList {
-            window: Some(window),
-            ..self.page_list()
-        }
+        PageList::new(self.clone(), None, Some(window))
     }
 
-    /// What changed since `base`, page by page: both kinds of range, in address order.
+    /// The list of what changed since `base`, both kinds of range.
     #[must_use]
     pub fn page_list_diff(&self, base: &Self) -> PageList {
-        PageList::new(self.clone(), Some(base.clone()))
+        PageList::new(self.clone(), Some(base.clone()), None)
     }
 
     /// Exactly the bytes of `range`, as the frames they came in.
@@ -350,7 +313,7 @@ impl PageBlob {
     }
 
     /// Remembers the length of the blob; a blob that changes its size is not the one that was opened.
-    fn same_length(&self, length: u64) -> Result<(), Defect> {
+    pub(super) fn same_length(&self, length: u64) -> Result<(), Defect> {
         let known = *self.shared.length.get_or_init(|| length);
         if known == length {
             Ok(())
@@ -392,207 +355,4 @@ fn content_range(text: &str) -> Option<(u64, u64, u64)> {
         last.trim().parse().ok()?,
         total.trim().parse().ok()?,
     ))
-}
-
-/// A page list that is being read.
-#[derive(Debug)]
-pub struct PageList {
-    blob: PageBlob,
-    base: Option<PageBlob>,
-    /// What alone is listed.
-    window: Option<ByteRange>,
-    marker: Option<String>,
-    position: u64,
-    /// Pages without a range since the last one with any.
-    empty: u32,
-    done: bool,
-}
-
-impl PageList {
-    fn new(blob: PageBlob, base: Option<PageBlob>) -> Self {
-        Self {
-            blob,
-            base,
-            window: None,
-            marker: None,
-            position: 0,
-            empty: 0,
-            done: false,
-        }
-    }
-
-    /// The next ranges, at most 10 000; `None` at the end. Ascending and disjoint over all pages.
-    ///
-    /// # Errors
-    ///
-    /// The service's refusal, or a list that cannot be trusted; for a difference, [`ErrorKind::DiffUnavailable`].
-    pub async fn next_page(&mut self) -> Result<Option<Vec<PageRange>>, Error> {
-        if self.done {
-            return Ok(None);
-        }
-        let length = self.blob.content_length().await?;
-        let subject = Subject::new(
-            match self.base {
-                None => "list page ranges of",
-                Some(_) => "list changed page ranges of",
-            },
-            &self.blob,
-        );
-        let answer = match &self.base {
-            None => self.request(subject).await?,
-            Some(base) => self
-                .request_diff(subject, base)
-                .await
-                .map_err(no_difference)?,
-        };
-        if let Some(now) = answer.header("x-ms-blob-content-length") {
-            let now = now.parse().map_err(|_not_a_number| {
-                subject.invalid("x-ms-blob-content-length is not a number")
-            })?;
-            self.blob
-                .same_length(now)
-                .map_err(|defect| Error::invalid_answer(subject.operation, &self.blob, defect))?;
-        }
-        let mut page = PageListPage::parse(&answer.body, self.position, length)
-            .map_err(|text| subject.invalid(text))?;
-        if page.marker.is_some() && page.marker == self.marker {
-            return Err(subject.invalid("the list repeats a page: its marker was not heeded"));
-        }
-        match page.ranges.last() {
-            // Ranges only ascend, so these pages come to an end.
-            Some(last) => {
-                self.position = last.range.end();
-                self.empty = 0;
-            }
-            None => self.empty += 1,
-        }
-        if self.empty > EMPTY_PAGES {
-            return Err(subject.invalid(format!(
-                "the list does not come to its end: {EMPTY_PAGES} pages without a range"
-            )));
-        }
-        self.done = page.marker.is_none();
-        self.marker = page.marker;
-        if let Some(window) = self.window {
-            // Whether the service cuts the ranges at the ends of the window is not documented.
-            page.ranges.retain_mut(|page| {
-                let inside = page.range.intersection(window);
-                page.range = inside.unwrap_or(page.range);
-                inside.is_some()
-            });
-        }
-        Ok(Some(page.ranges))
-    }
-
-    /// All that is left of the list.
-    ///
-    /// # Errors
-    ///
-    /// As [`next_page`](Self::next_page).
-    pub async fn collect(mut self) -> Result<Vec<PageRange>, Error> {
-        let mut all = Vec::new();
-        while let Some(page) = self.next_page().await? {
-            for range in page {
-                push_joined(&mut all, range);
-            }
-        }
-        Ok(all)
-    }
-
-    async fn request(&self, subject: Subject<'_>) -> Result<Answer, Error> {
-        let PageBlob {
-            shared, versions, ..
-        } = &self.blob;
-        let call = blob::page_blob_get_page_ranges(
-            &shared.location,
-            versions,
-            self.window,
-            self.marker.as_deref(),
-            Some(LIST_PAGE),
-        );
-        self.blob.send(subject, call, Reception::DOCUMENT).await
-    }
-
-    async fn request_diff(&self, subject: Subject<'_>, base: &PageBlob) -> Result<Answer, Error> {
-        let PageBlob {
-            shared, versions, ..
-        } = &self.blob;
-        let call = blob::page_blob_get_page_ranges_diff(
-            &shared.location,
-            versions,
-            // The signature is added per attempt: it may be renewed in between.
-            &base.shared.location,
-            None,
-            self.marker.as_deref(),
-            Some(LIST_PAGE),
-        );
-        let both = BothSas {
-            target: &shared.credential,
-            base: &base.shared.credential,
-        };
-        self.blob
-            .send_as(&both, subject, call, Reception::DOCUMENT)
-            .await
-    }
-}
-
-fn no_difference(error: Error) -> Error {
-    let unavailable = error.is_not_found()
-        || error
-            .code()
-            .is_some_and(|code| NO_DIFFERENCE.contains(&code));
-    if unavailable {
-        error.reinterpret(ErrorKind::DiffUnavailable, error.message())
-    } else {
-        error
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::testing::{Script, answer};
-    use super::*;
-
-    fn list(script: &Arc<Script>) -> PageList {
-        let sas = SasUrl::parse("https://md-1.blob.example/c/abcd?sig=s").expect("a SAS");
-        let sender = script.sender(RetryPolicy::JOB);
-        PageBlob::new(sender, Arc::default(), BlobCredential::Fixed(sas)).page_list()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_list_that_goes_round_in_circles_is_refused() {
-        let script = Script::new(|request, index| {
-            if request.method() == http::Method::HEAD {
-                return answer(200, &[("content-length", "1024")], "");
-            }
-            let marker = if index % 2 == 0 { "a" } else { "b" };
-            answer(
-                200,
-                &[],
-                format!("<PageList><NextMarker>{marker}</NextMarker></PageList>"),
-            )
-        });
-        let error = list(&script).collect().await.expect_err("refused");
-        assert_eq!(error.kind(), ErrorKind::InvalidAnswer);
-        assert!(
-            error.to_string().contains("does not come to its end"),
-            "{error}"
-        );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn empty_pages_in_between_are_followed() {
-        let script = Script::new(|request, index| {
-            let page = match index {
-                0 => return answer(200, &[("content-length", "1024")], ""),
-                1..=500 => format!("<PageList><NextMarker>{index}</NextMarker></PageList>"),
-                _ => "<PageList><PageRange><Start>0</Start><End>511</End></PageRange></PageList>"
-                    .into(),
-            };
-            assert_eq!(request.uri().to_string().contains("marker="), index > 1);
-            answer(200, &[], page)
-        });
-        let ranges = list(&script).collect().await.expect("listed");
-        assert_eq!(ranges.len(), 1);
-    }
 }

@@ -1,247 +1,591 @@
-//! Page lists: which ranges of a page blob hold data, or changed ("Get Page Ranges").
+//! The list of a page blob's ranges: which hold data, or changed ("Get Page Ranges").
 //!
-//! The list comes in pages, as XML that is read element by element, and both kinds of range come mixed in address
-//! order. A list that cannot be trusted is an error: a lost range would be lost data.
+//! An answer has 10 000 ranges at most, and most lists are one answer. What is left after it is cut into slices that are
+//! listed side by side, as many as answers are to be expected, and so is what is left of a slice. Each slice is asked
+//! for as a part of the blob, so that what one answer leaves out no other can hide.
 
-use std::io::{self, Read};
+use std::collections::VecDeque;
+use std::sync::Arc;
 
-use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::Mutex;
 
-use super::page_blob::{PAGE, PageRange, PageRangeKind};
-use super::xml;
+use super::Error;
+use super::arm::Subject;
+use super::blob_credential::BothSas;
+use super::error::ErrorKind;
+use super::exchange::Answer;
+use super::generated::blob;
+use super::page_blob::PageBlob;
+use super::page_list_xml::{PageListPage, Window};
+use super::retry::Reception;
 use crate::range::ByteRange;
+use crate::range_list::{Disordered, RangeList};
 
-/// One page of a list.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct PageListPage {
-    /// Ascending, disjoint, aligned; neighbours of one kind are joined.
-    pub(super) ranges: Vec<PageRange>,
-    /// Where the next page begins; `None` on the last one.
-    pub(super) marker: Option<String>,
+/// Ranges per answer; the service's own limit ("Get Page Ranges").
+const LIST_PAGE: u32 = 10_000;
+
+/// Answers without a single range, one after the other, that are still taken for a list that goes on.
+const EMPTY_PAGES: u32 = 1000;
+
+/// Requests under way for one list. An answer has a MiB.
+const UNDER_WAY: usize = 8;
+
+/// Slices of which what is left is made, at most: where nothing more comes, they are asked for in vain.
+const SLICES: u64 = 16;
+
+/// Slices begin at multiples of this many bytes.
+const SLICE_UNIT: u64 = 1 << 20;
+
+/// Refusals of a difference that say: take the whole image ("Blob service error codes").
+const NO_DIFFERENCE: [&str; 6] = [
+    "BlobGenerationMismatch",
+    "BlobOverwritten",
+    "FeatureVersionMismatch",
+    "PreviousSnapshotCannotBeNewer",
+    "PreviousSnapshotNotFound",
+    "PreviousSnapshotOperationNotSupported",
+];
+
+/// A whole list. The kinds have no range in common.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PageRanges {
+    /// What holds data (`<PageRange>`).
+    pub written: RangeList,
+    /// What reads as zeros since the base of a difference (`<ClearRange>`).
+    pub cleared: RangeList,
 }
 
-impl PageListPage {
-    /// Reads the frames of one answer. Ranges must lie between `from`, where the page before ended, and `length`, the
-    /// end of the blob.
-    pub(super) fn parse(frames: &[Bytes], from: u64, length: u64) -> Result<Self, String> {
-        let mut page = Self::default();
-        let mut position = from;
-        let (mut first, mut last) = (None, None);
-        let mut root_seen = false;
-        xml::walk(
-            io::BufReader::new(Frames {
-                rest: frames,
-                position: 0,
-            }),
-            |path, text| {
-                let names: Vec<&str> = path.iter().map(String::as_str).collect();
-                match names.as_slice() {
-                    ["PageList", "PageRange" | "ClearRange", "Start"] => {
-                        first = Some(number(text)?);
-                    }
-                    ["PageList", "PageRange" | "ClearRange", "End"] => {
-                        last = Some(number(text)?);
-                    }
-                    ["PageList", kind @ ("PageRange" | "ClearRange")] => {
-                        let (Some(first), Some(last)) = (first.take(), last.take()) else {
-                            return Err(format!(
-                                "a {kind} of the page list has no Start or no End"
-                            ));
-                        };
-                        let kind = match *kind {
-                            "PageRange" => PageRangeKind::Written,
-                            _ => PageRangeKind::Cleared,
-                        };
-                        let range = checked(first, last, position, length)?;
-                        position = range.end();
-                        page.push(PageRange { range, kind });
-                    }
-                    ["PageList", "NextMarker"] => {
-                        page.marker = Some(text.to_owned()).filter(|marker| !marker.is_empty());
-                    }
-                    ["PageList"] => root_seen = true,
-                    // Members that later versions may add.
-                    _ => {}
-                }
-                Ok(())
-            },
-        )?;
-        if root_seen {
-            Ok(page)
-        } else {
-            Err("the answer is not a page list".into())
+impl PageRanges {
+    fn append(&mut self, next: Self) -> Result<(), Disordered> {
+        self.written.append(next.written)?;
+        self.cleared.append(next.cleared)
+    }
+}
+
+/// A page list that is to be read.
+#[derive(Debug)]
+pub struct PageList {
+    first: Slice,
+    /// How its first answer was, if it was fetched.
+    begun: Option<Result<(), Error>>,
+}
+
+impl PageList {
+    pub(super) fn new(blob: PageBlob, base: Option<PageBlob>, part: Option<ByteRange>) -> Self {
+        let base = base.map(|blob| Base {
+            blob,
+            renewal: Arc::default(),
+        });
+        Self {
+            first: Slice::new(blob, base, part),
+            begun: None,
         }
     }
 
-    fn push(&mut self, next: PageRange) {
-        push_joined(&mut self.ranges, next);
+    /// Fetches the first answer while `other` is awaited. How that went, [`collect`](Self::collect) tells; an error of
+    /// `other` ends both.
+    ///
+    /// # Errors
+    ///
+    /// That of `other`.
+    pub async fn beside<T, E>(
+        mut self,
+        other: impl Future<Output = Result<T, E>>,
+    ) -> Result<(T, Self), E> {
+        let begin = Box::pin(async {
+            self.begun = Some(self.first.next_page().await);
+            Ok(())
+        });
+        let (output, ()) = tokio::try_join!(other, begin)?;
+        Ok((output, self))
     }
-}
 
-/// Appends a range; joins it to the last one if it is its neighbour and of its kind.
-pub(super) fn push_joined(ranges: &mut Vec<PageRange>, next: PageRange) {
-    if let Some(last) = ranges.last_mut()
-        && last.kind == next.kind
-        && last.range.end() == next.range.start()
-        && let Some(joined) = ByteRange::new(last.range.start(), next.range.end())
-    {
-        last.range = joined;
-    } else {
-        ranges.push(next);
-    }
-}
-
-fn checked(first: u64, last: u64, position: u64, length: u64) -> Result<ByteRange, String> {
-    let described = format!("range {first}-{last} of the page list");
-    let range = ByteRange::from_inclusive(first, last)
-        .ok_or_else(|| format!("{described} ends before it begins"))?;
-    if !range.is_aligned(PAGE) {
-        return Err(format!("{described} is not aligned to {PAGE} bytes"));
-    }
-    if range.start() < position {
-        return Err(format!(
-            "{described} begins before {position}, where the range before it ended"
-        ));
-    }
-    if range.end() > length {
-        return Err(format!(
-            "{described} goes beyond the end of the blob at {length}"
-        ));
-    }
-    Ok(range)
-}
-
-fn number(text: &str) -> Result<u64, String> {
-    text.parse()
-        .map_err(|_not_a_number| "an offset of the page list is not a number".to_owned())
-}
-
-/// The frames of a body, read one after the other without being put together.
-struct Frames<'a> {
-    rest: &'a [Bytes],
-    position: usize,
-}
-
-impl Read for Frames<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while let Some((frame, rest)) = self.rest.split_first() {
-            let remaining = &frame[self.position..];
-            if remaining.is_empty() {
-                (self.rest, self.position) = (rest, 0);
-                continue;
+    /// The whole list.
+    ///
+    /// # Errors
+    ///
+    /// The service's refusal, or a list that cannot be trusted; for a difference, [`ErrorKind::DiffUnavailable`].
+    pub async fn collect(self) -> Result<PageRanges, Error> {
+        let Self { mut first, begun } = self;
+        match begun {
+            Some(begun) => begun?,
+            None => first.next_page().await?,
+        }
+        let blob = first.blob.clone();
+        let mut listed = Vec::new();
+        let mut waiting = VecDeque::from(first.rest(&mut listed));
+        let mut under_way = FuturesUnordered::new();
+        loop {
+            while under_way.len() < UNDER_WAY
+                && let Some(mut slice) = waiting.pop_front()
+            {
+                under_way.push(async move { slice.next_page().await.map(|()| slice) });
             }
-            let count = remaining.len().min(buffer.len());
-            buffer[..count].copy_from_slice(&remaining[..count]);
-            self.position += count;
-            return Ok(count);
+            match under_way.next().await {
+                Some(slice) => waiting.extend(slice?.rest(&mut listed)),
+                None => break,
+            }
         }
-        Ok(0)
+        listed.sort_by_key(|(start, _)| *start);
+        let mut listed = listed.into_iter().map(|(_, ranges)| ranges);
+        let mut all = listed.next().unwrap_or_default();
+        listed
+            .try_for_each(|ranges| all.append(ranges))
+            .map_err(|error| {
+                Subject::new("list page ranges of", &blob).invalid(error.to_string())
+            })?;
+        Ok(all)
+    }
+}
+
+/// What a difference is computed against.
+#[derive(Clone, Debug)]
+struct Base {
+    blob: PageBlob,
+    /// Held while the access of both blobs is renewed; one for all slices.
+    renewal: Arc<Mutex<()>>,
+}
+
+/// A part of a blob, or all of it, that is listed answer by answer.
+#[derive(Debug)]
+struct Slice {
+    blob: PageBlob,
+    base: Option<Base>,
+    part: Option<ByteRange>,
+    /// What was listed so far, up to `position`.
+    ranges: PageRanges,
+    position: u64,
+    /// End of what is to be listed; known with the first answer.
+    end: u64,
+    /// Where the list goes on; `None` before its first answer and after its last one.
+    marker: Option<String>,
+    /// Answers without a range since the last one with any.
+    empty: u32,
+}
+
+impl Slice {
+    fn new(blob: PageBlob, base: Option<Base>, part: Option<ByteRange>) -> Self {
+        Self {
+            blob,
+            base,
+            part,
+            ranges: PageRanges::default(),
+            position: part.map_or(0, ByteRange::start),
+            end: 0,
+            marker: None,
+            empty: 0,
+        }
+    }
+
+    fn start(&self) -> u64 {
+        self.part.map_or(0, ByteRange::start)
+    }
+
+    /// Fetches the next answer.
+    async fn next_page(&mut self) -> Result<(), Error> {
+        let blob = self.blob.clone();
+        let subject = Subject::new(
+            match self.base {
+                None => "list page ranges of",
+                Some(_) => "list changed page ranges of",
+            },
+            &blob,
+        );
+        let answer = match &self.base {
+            None => self.request(subject).await?,
+            Some(base) => self
+                .request_diff(subject, base)
+                .await
+                .map_err(no_difference)?,
+        };
+        let length = match answer.header("x-ms-blob-content-length") {
+            None => blob.content_length().await?,
+            Some(text) => {
+                let length = text.parse().map_err(|_not_a_number| {
+                    subject.invalid("x-ms-blob-content-length is not a number")
+                })?;
+                blob.same_length(length)
+                    .map_err(|defect| Error::invalid_answer(subject.operation, &blob, defect))?;
+                length
+            }
+        };
+        self.end = self.part.map_or(length, |part| part.end().min(length));
+        let window = Window {
+            length,
+            part: self.part,
+        };
+        let page = PageListPage::parse(&answer.body, self.position, window, &mut self.ranges)
+            .map_err(|text| subject.invalid(text))?;
+        if page.marker.is_some() && page.marker == self.marker {
+            return Err(subject.invalid("the list repeats a page: its marker was not heeded"));
+        }
+        match page.end {
+            // Ranges only ascend, so these answers come to an end.
+            Some(end) => {
+                self.position = end;
+                self.empty = 0;
+            }
+            None => self.empty += 1,
+        }
+        if self.empty > EMPTY_PAGES {
+            return Err(subject.invalid(format!(
+                "the list does not come to its end: {EMPTY_PAGES} pages without a range"
+            )));
+        }
+        self.marker = page.marker;
+        Ok(())
+    }
+
+    /// After an answer: what is left to be listed. What was listed goes into `listed` if this slice does not go on itself.
+    fn rest(self, listed: &mut Vec<(u64, PageRanges)>) -> Vec<Self> {
+        let mut rest = Vec::new();
+        if self.marker.is_some() {
+            let slices = self.slices();
+            if slices.len() <= 1 {
+                return vec![self];
+            }
+            let slice = |part| Self::new(self.blob.clone(), self.base.clone(), Some(part));
+            rest.extend(slices.into_iter().map(slice));
+        }
+        listed.push((self.start(), self.ranges));
+        rest
+    }
+
+    /// What is left, cut so that each slice has three quarters of an answer if ranges lie as densely as before.
+    fn slices(&self) -> Vec<ByteRange> {
+        let covered = self.position - self.start();
+        let left = self.end.saturating_sub(self.position);
+        if covered == 0 {
+            return Vec::new();
+        }
+        let count = left.saturating_mul(4).div_ceil(covered.saturating_mul(3));
+        let length = left.div_ceil(count.clamp(1, SLICES)).max(SLICE_UNIT);
+        let mut slices = Vec::new();
+        let mut start = self.position;
+        while let Some(slice) = ByteRange::new(start, self.end) {
+            let border = start.saturating_add(length);
+            let border = border.checked_next_multiple_of(SLICE_UNIT);
+            start = border.unwrap_or(self.end).min(self.end);
+            slices.extend(ByteRange::new(slice.start(), start));
+        }
+        slices
+    }
+
+    async fn request(&self, subject: Subject<'_>) -> Result<Answer, Error> {
+        let call = blob::page_blob_get_page_ranges(
+            self.blob.location(),
+            self.blob.versions(),
+            self.part,
+            self.marker.as_deref(),
+            Some(LIST_PAGE),
+        );
+        self.blob.send(subject, call, Reception::DOCUMENT).await
+    }
+
+    async fn request_diff(&self, subject: Subject<'_>, base: &Base) -> Result<Answer, Error> {
+        let call = blob::page_blob_get_page_ranges_diff(
+            self.blob.location(),
+            self.blob.versions(),
+            // The signature is added per attempt: it may be renewed in between.
+            base.blob.location(),
+            self.part,
+            self.marker.as_deref(),
+            Some(LIST_PAGE),
+        );
+        let both = BothSas {
+            target: self.blob.credential(),
+            base: base.blob.credential(),
+            renewal: &base.renewal,
+        };
+        self.blob
+            .send_as(&both, subject, call, Reception::DOCUMENT)
+            .await
+    }
+}
+
+fn no_difference(error: Error) -> Error {
+    let unavailable = error.is_not_found()
+        || error
+            .code()
+            .is_some_and(|code| NO_DIFFERENCE.contains(&code));
+    if unavailable {
+        error.reinterpret(ErrorKind::DiffUnavailable, error.message())
+    } else {
+        error
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
+    use http::Request;
     use proptest::prelude::*;
+    use tokio::time::Instant;
 
+    use super::super::blob_credential::BlobCredential;
+    use super::super::retry::RetryPolicy;
+    use super::super::testing::{Outcome, Script, answer};
+    use super::super::{Defect, SasUrl};
     use super::*;
+    use crate::payload::Payload;
 
-    const LENGTH: u64 = 1 << 40;
+    const GIB: u64 = 1 << 30;
 
-    fn parse(text: &str) -> Result<PageListPage, String> {
-        PageListPage::parse(&[Bytes::copy_from_slice(text.as_bytes())], 0, LENGTH)
+    fn blob(script: &Arc<Script>, name: &str) -> PageBlob {
+        let sas = format!("https://md-1.blob.example/c/{name}?sig=s");
+        let credential = BlobCredential::Fixed(SasUrl::parse(&sas).expect("a SAS"));
+        PageBlob::new(script.sender(RetryPolicy::JOB), Arc::default(), credential)
     }
 
-    fn written(start: u64, end: u64) -> PageRange {
-        PageRange {
-            range: ByteRange::new(start, end).expect("not empty"),
-            kind: PageRangeKind::Written,
-        }
-    }
+    /// First byte, end, and whether it was written.
+    type Listed = (u64, u64, bool);
 
-    fn cleared(start: u64, end: u64) -> PageRange {
-        PageRange {
-            kind: PageRangeKind::Cleared,
-            ..written(start, end)
-        }
-    }
-
-    #[test]
-    fn both_kinds_come_in_address_order() {
-        let page = parse(
-            "\u{feff}<?xml version=\"1.0\" encoding=\"utf-8\"?><PageList>\
-             <PageRange><Start>0</Start><End>511</End></PageRange>\
-             <ClearRange><Start>512</Start><End>1023</End></ClearRange>\
-             <PageRange><Start>1024</Start><End>1535</End></PageRange>\
-             <PageRange><Start>1536</Start><End>2047</End></PageRange>\
-             <NextMarker>2!a&amp;b</NextMarker></PageList>",
-        );
-        assert_eq!(
-            page,
-            Ok(PageListPage {
-                ranges: vec![written(0, 512), cleared(512, 1024), written(1024, 2048)],
-                marker: Some("2!a&b".into()),
-            })
-        );
-    }
-
-    #[test]
-    fn an_empty_list_is_a_list_and_anything_else_is_not() {
-        assert_eq!(parse("<PageList/>"), Ok(PageListPage::default()));
-        assert_eq!(
-            parse("<PageList><NextMarker/></PageList>"),
-            Ok(PageListPage::default())
-        );
-        for text in [
-            "",
-            "<Error><Code>X</Code></Error>",
-            "<PageList>",
-            "<PageList><PageRange><Start>0</Start></PageRange></PageList>",
-            "<PageList><PageRange><Start>0</Start><End>x</End></PageRange></PageList>",
-        ] {
-            assert!(parse(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn ranges_that_cannot_be_are_refused() {
-        let list = |ranges: &[(u64, u64)]| {
-            let body: String = ranges
-                .iter()
-                .map(|(a, b)| format!("<PageRange><Start>{a}</Start><End>{b}</End></PageRange>"))
-                .collect();
-            parse(&format!("<PageList>{body}</PageList>"))
+    /// A service with `ranges`, which it cuts at the ends of what is asked for or not, and `most` in an answer.
+    fn serve(
+        request: &Request<Payload>,
+        ranges: &[Listed],
+        length: u64,
+        (most, cuts): (usize, bool),
+    ) -> Outcome {
+        let header = |name| {
+            request
+                .headers()
+                .get(name)
+                .map(|value| value.to_str().expect("text"))
         };
-        assert!(list(&[(0, 511), (512, 1023)]).is_ok());
-        for (ranges, reason) in [
-            (vec![(1024, 511)], "ends before"),
-            (vec![(0, 510)], "not aligned"),
-            (vec![(1, 512)], "not aligned"),
-            (vec![(512, 1023), (0, 511)], "begins before"),
-            (vec![(0, 1023), (512, 1535)], "begins before"),
-            (vec![(LENGTH, LENGTH + 511)], "beyond the end"),
-        ] {
-            let error = list(&ranges).expect_err("refused");
-            assert!(error.contains(reason), "{error}");
+        let (start, end) = header("x-ms-range").map_or((0, length), |text| {
+            let (first, last) = text[6..].split_once('-').expect("a range");
+            (
+                first.parse().expect("a number"),
+                last.parse::<u64>().expect("a number") + 1,
+            )
+        });
+        let uri = request.uri().to_string();
+        let from = uri.split_once("marker=").map_or(start, |(_, text)| {
+            text.split('&')
+                .next()
+                .expect("a part")
+                .parse()
+                .expect("a number")
+        });
+        let mut body = String::from("<PageList>");
+        let mut within = ranges
+            .iter()
+            .filter(|(first, last, _)| *last > from && *first < end);
+        for &(first, last, written) in within.by_ref().take(most) {
+            let (first, last) = match cuts {
+                true => (first.max(start), last.min(end)),
+                false => (first, last),
+            };
+            let name = if written { "PageRange" } else { "ClearRange" };
+            write!(
+                body,
+                "<{name}><Start>{first}</Start><End>{}</End></{name}>",
+                last - 1
+            )
+            .expect("text");
         }
+        if let Some((first, ..)) = within.next() {
+            write!(body, "<NextMarker>{first}</NextMarker>").expect("text");
+        }
+        body.push_str("</PageList>");
+        let length = length.to_string();
+        answer(200, &[("x-ms-blob-content-length", &length)], body)
+    }
+
+    fn list_of(ranges: &[Listed], kind: bool) -> RangeList {
+        let of_kind = ranges.iter().filter(|(.., written)| *written == kind);
+        RangeList::of(of_kind.filter_map(|&(start, end, _)| ByteRange::new(start, end)))
+            .expect("ascending")
+    }
+
+    /// Lists, checks the outcome; how many requests it took, and how many one after the other.
+    async fn listed(ranges: Vec<Listed>, length: u64, terms: (usize, bool)) -> (usize, u64) {
+        let served = ranges.clone();
+        let script = Script::new(move |request, _| serve(request, &served, length, terms));
+        let began = Instant::now();
+        let found = blob(&script, "a")
+            .page_list()
+            .collect()
+            .await
+            .expect("listed");
+        assert_eq!(found.written, list_of(&ranges, true));
+        assert_eq!(found.cleared, list_of(&ranges, false));
+        let trips = began.elapsed().as_millis() / 10;
+        (script.seen().len(), u64::try_from(trips).expect("few"))
+    }
+
+    fn even(count: u64, length: u64) -> Vec<Listed> {
+        let stride = length / count / 512 * 512;
+        (0..count)
+            .map(|number| (number * stride, number * stride + 4096, true))
+            .collect()
+    }
+
+    const SERVICE: (usize, bool) = (LIST_PAGE as usize, true);
+
+    #[tokio::test(start_paused = true)]
+    async fn long_lists_are_read_in_slices_and_short_ones_at_once() {
+        assert_eq!(listed(even(10_000, GIB), GIB, SERVICE).await, (1, 1));
+        // Too little is left to be cut.
+        assert_eq!(listed(even(15_000, GIB), GIB, SERVICE).await, (2, 2));
+        // One after the other it would be ten.
+        assert_eq!(
+            listed(even(100_000, 4096 * GIB), 4096 * GIB, SERVICE).await,
+            (14, 3)
+        );
+        // All at the beginning of an empty disk.
+        let front = even(100_000, 16 * GIB);
+        let (requests, trips) = listed(front, 4096 * GIB, SERVICE).await;
+        assert!(
+            requests <= 50 && trips <= 7,
+            "{requests} requests, {trips} trips"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_slice_of_a_difference_is_one_of_a_difference() {
+        let ranges = even(50_000, GIB);
+        let script = Script::new(move |request, _| {
+            let base = request.headers().get("x-ms-previous-snapshot-url");
+            assert_eq!(
+                base.map(|value| value.as_bytes()),
+                Some(&b"https://md-1.blob.example/c/b?sig=s"[..])
+            );
+            serve(request, &ranges, GIB, SERVICE)
+        });
+        let (target, base) = (blob(&script, "a"), blob(&script, "b"));
+        let found = target
+            .page_list_diff(&base)
+            .collect()
+            .await
+            .expect("listed");
+        assert_eq!(found.written.len(), 50_000);
+        assert!(script.seen().len() > 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slice_that_cannot_be_trusted_fails_the_list() {
+        let ranges = even(100_000, 64 * GIB);
+        for (what, status, kind) in [
+            ("refused", 403, ErrorKind::Forbidden),
+            ("of another part", 200, ErrorKind::InvalidAnswer),
+            ("of another length", 200, ErrorKind::InvalidAnswer),
+        ] {
+            let ranges = ranges.clone();
+            let script = Script::new(move |request, index| match (index, what) {
+                (5, "of another part") => {
+                    // As one that does not heed the header.
+                    let mut request = request.clone();
+                    request.headers_mut().remove("x-ms-range");
+                    serve(&request, &ranges, 64 * GIB, SERVICE)
+                }
+                (5, "of another length") => serve(request, &ranges, 64 * GIB + 512, SERVICE),
+                (5, _) => answer(status, &[], ""),
+                _ => serve(request, &ranges, 64 * GIB, SERVICE),
+            });
+            let list = blob(&script, "a").page_list();
+            let error = list.collect().await.expect_err(what);
+            assert_eq!(error.kind(), kind, "{what}: {error}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_answer_comes_beside_something_else() {
+        let script = Script::new(|request, _| serve(request, &even(10, GIB), GIB, SERVICE));
+        let began = Instant::now();
+        let other = async {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            Ok::<_, Defect>(7)
+        };
+        let (other, list) = blob(&script, "a")
+            .page_list()
+            .beside(other)
+            .await
+            .expect("7");
+        assert_eq!(other, 7);
+        assert_eq!(list.collect().await.expect("listed").written.len(), 10);
+        assert_eq!((began.elapsed().as_millis(), script.seen().len()), (10, 1));
+
+        // Its failure is told when the list is wanted, and not before.
+        let refusing = Script::new(|_, _| answer(403, &[], ""));
+        let (_, list) = blob(&refusing, "a")
+            .page_list()
+            .beside(async { Ok::<_, Defect>(()) })
+            .await
+            .expect("the other one is good");
+        assert_eq!(
+            list.collect().await.expect_err("refused").kind(),
+            ErrorKind::Forbidden
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_list_that_goes_round_in_circles_is_refused() {
+        let script = Script::new(|_, index| {
+            let marker = if index % 2 == 0 { "a" } else { "b" };
+            answer(
+                200,
+                &[("x-ms-blob-content-length", "1024")],
+                format!("<PageList><NextMarker>{marker}</NextMarker></PageList>"),
+            )
+        });
+        let list = blob(&script, "a").page_list();
+        let error = list.collect().await.expect_err("refused");
+        assert_eq!(error.kind(), ErrorKind::InvalidAnswer);
+        assert!(
+            error.to_string().contains("does not come to its end"),
+            "{error}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn empty_pages_in_between_are_followed() {
+        let script = Script::new(|request, index| {
+            // The length is asked for where a list does not tell it.
+            if request.method() == http::Method::HEAD {
+                return answer(200, &[("content-length", "1024")], "");
+            }
+            let page = match index {
+                0..=500 => format!("<PageList><NextMarker>{index}</NextMarker></PageList>"),
+                _ => "<PageList><PageRange><Start>0</Start><End>511</End></PageRange></PageList>"
+                    .into(),
+            };
+            assert_eq!(request.uri().to_string().contains("marker="), index > 0);
+            answer(200, &[], page)
+        });
+        let ranges = blob(&script, "a").page_ranges().await.expect("listed");
+        assert_eq!(ranges.written.len(), 1);
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+        /// Also where ranges go over the borders of slices, and the service does not cut them there.
         #[test]
-        fn frames_may_be_cut_anywhere(cuts in proptest::collection::vec(1_usize..40, 0..40)) {
-            let text: String = (0_u64..20)
-                .map(|i| format!("<PageRange><Start>{}</Start><End>{}</End></PageRange>", i * 1024, i * 1024 + 511))
+        fn slices_are_the_list(
+            pieces in prop::collection::vec((0..40_000_u64, 1..40_000_u64, any::<bool>()), 1..400),
+            most in 1..60_usize,
+            cuts in any::<bool>(),
+        ) {
+            let mut position = 0;
+            let ranges: Vec<Listed> = pieces
+                .into_iter()
+                .map(|(gap, len, written)| {
+                    let start = position + gap * 512;
+                    position = start + len * 512;
+                    (start, position, written)
+                })
                 .collect();
-            let text = Bytes::from(format!("<PageList>{text}</PageList>"));
-            let mut rest = text.clone();
-            let mut frames = Vec::new();
-            for cut in cuts {
-                frames.push(rest.split_to(cut.min(rest.len())));
-            }
-            frames.push(rest);
-            prop_assert_eq!(
-                PageListPage::parse(&frames, 0, LENGTH),
-                PageListPage::parse(&[text], 0, LENGTH)
-            );
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .start_paused(true)
+                .build()
+                .expect("a runtime");
+            runtime.block_on(listed(ranges, position + 512, (most, cuts)));
         }
     }
 }

@@ -6,15 +6,19 @@
 
 use std::collections::{HashMap, HashSet};
 
+use std::fmt;
+
+use futures_util::future::join;
 use serde_json::Value;
 
+use super::Error;
 use super::chain::{Base, Chain, RunRecord};
 use super::export::Disk;
 use super::exported::{Changes, ExportedImage};
 use super::run::Context;
 use super::snapshot_set::{self, OpenSnapshot};
-use crate::azure::ResourceId;
 use crate::azure::snapshot::unreadable;
+use crate::azure::{AccessGrant, ResourceId};
 use crate::json;
 use crate::notice::with_causes;
 use crate::quantity::ByteSize;
@@ -91,29 +95,69 @@ impl Facts {
     }
 }
 
-/// The changes of the opened `image` of `snapshot` since `base`; names at most `most_cleared` cleared ranges. Access to
-/// the base is held for the time of the listing only: Azure allows few per disk.
-pub(super) async fn list(
-    context: &Context,
-    snapshot: &OpenSnapshot,
-    image: &ExportedImage,
-    base: &Base,
-    most_cleared: usize,
-) -> Result<Changes, NoDifference> {
-    let because = |reason: String| {
-        NoDifference::Because(format!(
+impl NoDifference {
+    fn of(base: &Base, reason: impl fmt::Display) -> Self {
+        Self::Because(format!(
             "snapshot {} of job {}, on which it builds, {reason}",
             base.snapshot.name(),
             base.job
         ))
+    }
+}
+
+/// The image of `snapshot`, which `opening` opens meanwhile, and its changes since `base`; names at most `most_cleared`
+/// cleared ranges. Access to the base is held for the time of the listing only: Azure allows few per disk.
+///
+/// # Errors
+///
+/// Those of `opening`.
+pub(super) async fn list(
+    context: &Context,
+    snapshot: &OpenSnapshot,
+    opening: impl Future<Output = Result<ExportedImage, Error>>,
+    base: &Base,
+    most_cleared: usize,
+) -> Result<(ExportedImage, Result<Changes, NoDifference>), Error> {
+    let (image, opened) = join(opening, Box::pin(open(context, snapshot, base))).await;
+    let (grant, size) = match opened {
+        Ok(opened) => opened,
+        Err(none) => return image.map(|image| (image, Err(none))),
     };
+    let listed = async {
+        let image = image?;
+        let what = format!("snapshot {}", base.snapshot.name());
+        let base_image = ExportedImage::of_base(grant.page_blob(), what, size);
+        let changes = Box::pin(image.changes_since(&base_image, most_cleared)).await;
+        let changes = changes.map_err(|error| {
+            if error.is_cancelled() {
+                NoDifference::Cancelled
+            } else {
+                NoDifference::of(
+                    base,
+                    format!("cannot be compared with it: {}", with_causes(&error)),
+                )
+            }
+        });
+        Ok((image, changes))
+    }
+    .await;
+    snapshot_set::revoke(grant, &base.snapshot, &context.notices).await;
+    listed
+}
+
+/// Checks and opens the base; its size in bytes.
+async fn open(
+    context: &Context,
+    snapshot: &OpenSnapshot,
+    base: &Base,
+) -> Result<(AccessGrant, u64), NoDifference> {
     let refused = |what: &str, error: &crate::azure::Error| {
         if error.is_cancelled() {
             NoDifference::Cancelled
         } else if error.is_not_found() {
-            because("is gone".into())
+            NoDifference::of(base, "is gone")
         } else {
-            because(format!("cannot be {what}: {}", with_causes(error)))
+            NoDifference::of(base, format!("cannot be {what}: {}", with_causes(error)))
         }
     };
     let read;
@@ -125,28 +169,13 @@ pub(super) async fn list(
             &read
         }
     };
-    let size = check(facts, &snapshot.disk, &snapshot.created).map_err(because)?;
+    let size = check(facts, &snapshot.disk, &snapshot.created)
+        .map_err(|reason| NoDifference::of(base, reason))?;
     let duration = snapshot_set::ACCESS_DURATION;
     let grant = snapshot_set::open(&context.azure, &base.snapshot, duration, &context.notices)
         .await
         .map_err(|error| refused("opened", &error))?;
-    let changes = async {
-        let what = format!("snapshot {}", base.snapshot.name());
-        let base = ExportedImage::of_base(grant.page_blob(), what, size);
-        image.changes_since(&base, most_cleared).await
-    }
-    .await;
-    snapshot_set::revoke(grant, &base.snapshot, &context.notices).await;
-    changes.map_err(|error| {
-        if error.is_cancelled() {
-            NoDifference::Cancelled
-        } else {
-            because(format!(
-                "cannot be compared with it: {}",
-                with_causes(&error)
-            ))
-        }
-    })
+    Ok((grant, size))
 }
 
 /// Whether the snapshot `base` can be the base of one of `disk` that was `created` then; its size in bytes.

@@ -7,14 +7,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, try_join};
 
 use super::Error;
 use super::changes::{RangeLists, SECTOR};
-use crate::azure::{self, PageBlob, PageRange, PageRangeKind};
+use crate::azure::{self, PageBlob, PageList};
 use crate::intake::Intake;
 use crate::pipeline::{BoxError, RangeSource, ReadPlan};
 use crate::range::ByteRange;
+use crate::range_list::{Disordered, RangeList};
 use crate::vhd;
 
 /// A fixed VHD behind a SAS, its footer checked.
@@ -24,6 +25,15 @@ pub struct ExportedImage {
     /// For messages: `disk data-01 (LUN 3), snapshot s`.
     what: String,
     size: u64,
+}
+
+/// What to read for a whole image.
+#[derive(Debug)]
+pub struct FullPlan {
+    /// What to read.
+    pub plan: ReadPlan,
+    /// Bytes that Azure lists as allocated.
+    pub allocated_bytes: u64,
 }
 
 /// What to do to an older image to make it the newer one: first clear, then write what is read.
@@ -131,24 +141,63 @@ impl ExportedImage {
         Arc::new(ImageSource(self.blob.clone()))
     }
 
+    /// [Opens](Self::open) an image and plans to read all of it, at the same time; nothing is planned by a list of what is no
+    /// such image.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open) and [`full_plan`](Self::full_plan).
+    pub async fn open_full(
+        blob: PageBlob,
+        what: String,
+        size: Option<u64>,
+    ) -> Result<(Self, FullPlan), Error> {
+        let list = blob.page_list();
+        let (image, list) = list.beside(Self::open(blob, what, size)).await?;
+        let plan = image.planned(list).await?;
+        Ok((image, plan))
+    }
+
+    /// [Opens](Self::open) an image and an earlier one of the same disk, each given with its name in messages, and tells
+    /// [what changed](Self::changes_since), at the same time.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open) and [`changes_since`](Self::changes_since).
+    pub async fn open_changed(
+        (blob, what): (PageBlob, String),
+        (base, base_what): (PageBlob, String),
+        most_cleared: usize,
+    ) -> Result<(Self, Self, Changes), Error> {
+        let list = blob.page_list_diff(&base);
+        let opening = try_join(
+            Box::pin(Self::open(blob, what, None)),
+            Box::pin(Self::open(base, base_what, None)),
+        );
+        let ((image, base), list) = list.beside(opening).await?;
+        let changes = image.changes(&base, list, most_cleared).await?;
+        Ok((image, base, changes))
+    }
+
     /// What to read for the whole image: what is allocated, and always the last 512 bytes, so that the data ends where the
     /// disk does.
     ///
     /// # Errors
     ///
     /// Azure's refusal; a list that cannot be trusted.
-    pub async fn full_plan(&self) -> Result<ReadPlan, Error> {
-        let failed =
-            |source| Error::azure(format!("list allocated ranges of {}", self.what), source);
-        let mut lists = RangeLists::new(self.size, 0);
-        let mut list = self.blob.page_list();
-        while let Some(page) = list.next_page().await.map_err(failed)? {
-            let written = |page: &PageRange| page.kind == PageRangeKind::Written;
-            page.into_iter()
-                .filter(written)
-                .for_each(|page| lists.add(page));
-        }
-        self.plan(lists.finish().read)
+    pub async fn full_plan(&self) -> Result<FullPlan, Error> {
+        self.planned(self.blob.page_list()).await
+    }
+
+    async fn planned(&self, list: PageList) -> Result<FullPlan, Error> {
+        let listed = list.collect().await.map_err(|source| {
+            Error::azure(format!("list allocated ranges of {}", self.what), source)
+        })?;
+        let lists = RangeLists::full(self.size, listed.written).map_err(self.untrusted())?;
+        Ok(FullPlan {
+            plan: self.plan(lists.read),
+            allocated_bytes: lists.written_bytes,
+        })
     }
 
     /// What to do to the image of `base`, an earlier snapshot of the same disk. Beyond `most_cleared` ranges, the
@@ -158,40 +207,56 @@ impl ExportedImage {
     ///
     /// Azure's refusal, also where no difference is to be had; a list that cannot be trusted.
     pub async fn changes_since(&self, base: &Self, most_cleared: usize) -> Result<Changes, Error> {
-        let failed = |source| {
-            let action = format!("list changes of {} since {}", self.what, base.what);
-            Error::azure(action, source)
-        };
-        let mut lists = RangeLists::new(self.size, most_cleared).grown_from(base.size);
-        let mut list = self.blob.page_list_diff(&base.blob);
-        while let Some(page) = list.next_page().await.map_err(failed)? {
-            page.into_iter().for_each(|page| lists.add(page));
-        }
+        let list = self.blob.page_list_diff(&base.blob);
+        self.changes(base, list, most_cleared).await
+    }
+
+    async fn changes(
+        &self,
+        base: &Self,
+        list: PageList,
+        most_cleared: usize,
+    ) -> Result<Changes, Error> {
         // Whether a difference covers what the base does not have at all is not documented, and a list that leaves it out
         // looks like any other.
-        if let Some(grown) = ByteRange::new(base.size, self.size) {
-            let mut list = self.blob.page_list_within(grown);
-            while let Some(page) = list.next_page().await.map_err(failed)? {
-                let written = |page: &PageRange| page.kind == PageRangeKind::Written;
-                page.into_iter()
-                    .filter(written)
-                    .for_each(|page| lists.add_allocated(page.range));
+        let grown = async {
+            match ByteRange::new(base.size, self.size) {
+                None => Ok(RangeList::new()),
+                Some(grown) => {
+                    let list = self.blob.page_list_within(grown).collect().await?;
+                    Ok(list.written)
+                }
             }
-        }
-        let lists = lists.finish();
+        };
+        let (listed, allocated) =
+            try_join(list.collect(), grown)
+                .await
+                .map_err(|source: azure::Error| {
+                    let action = format!("list changes of {} since {}", self.what, base.what);
+                    Error::azure(action, source)
+                })?;
+        let lists = RangeLists::changes(self.size, listed, base.size, allocated, most_cleared)
+            .map_err(self.untrusted())?;
         Ok(Changes {
-            plan: self.plan(lists.read)?,
+            plan: self.plan(lists.read),
             cleared: lists.cleared,
             written_bytes: lists.written_bytes,
             cleared_bytes: lists.cleared_bytes,
         })
     }
 
-    fn plan(&self, ranges: Vec<ByteRange>) -> Result<ReadPlan, Error> {
-        ReadPlan::new(self.source(), ranges).map_err(|error| Error::Unsavable {
-            what: self.what.clone(),
+    /// In a gap stands what the disk holds there, so it may be read as well: for a full image zeros, for changes what the
+    /// base has there, too.
+    fn plan(&self, ranges: RangeList) -> ReadPlan {
+        ReadPlan::new(self.source(), ranges).across_gaps()
+    }
+
+    fn untrusted(&self) -> impl FnOnce(Disordered) -> Error {
+        let what = self.what.clone();
+        |error| Error::Unsavable {
+            what,
             reason: format!("its list of ranges cannot be trusted: {error}"),
-        })
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::Error;
 use super::chain::Base;
 use super::difference::{self, NoDifference};
-use super::exported::{Changes, ExportedImage};
+use super::exported::{Changes, ExportedImage, FullPlan};
 use super::held::Held;
 use super::run::Context;
 use super::snapshot_set::OpenSnapshot;
@@ -133,42 +133,63 @@ async fn listed(
     most_cleared: usize,
 ) -> Result<PlannedImage, Error> {
     let disk = &snapshot.disk;
+    let blob = snapshot.blob.clone();
     let what = format!("{}, snapshot {}", disk.label(), snapshot.id.name());
-    let image = ExportedImage::open(snapshot.blob.clone(), what, Some(disk.size)).await?;
-    let reason = match context.base(vm, &disk.unique_id) {
-        Ok(None) => return full(&image).await,
-        Ok(Some(base)) => {
-            match difference::list(context, snapshot, &image, &base, most_cleared).await {
-                Ok(changes) => return Ok(delta(&image, base, changes)),
-                Err(NoDifference::Cancelled) => return Err(Error::Cancelled),
-                Err(NoDifference::Because(reason)) => reason,
-            }
+    let base = match context.base(vm, &disk.unique_id) {
+        Ok(Some(base)) => base,
+        unusable => {
+            let fallback = unusable.err();
+            refuse_fallback(context, snapshot, fallback.as_ref())?;
+            let (image, full) = ExportedImage::open_full(blob, what, Some(disk.size)).await?;
+            return Ok(whole(&image, full, fallback));
         }
-        Err(reason) => reason,
     };
-    if !context.options.fallback {
-        return Err(Error::NoChanges {
-            disk: disk.label(),
-            reason,
-        });
+    let opening = ExportedImage::open(blob, what, Some(disk.size));
+    let (image, changes) = Box::pin(difference::list(
+        context,
+        snapshot,
+        opening,
+        &base,
+        most_cleared,
+    ))
+    .await?;
+    match changes {
+        Ok(changes) => Ok(delta(&image, base, changes)),
+        Err(NoDifference::Cancelled) => Err(Error::Cancelled),
+        Err(NoDifference::Because(reason)) => {
+            let fallback = Some(reason);
+            refuse_fallback(context, snapshot, fallback.as_ref())?;
+            Ok(whole(&image, image.full_plan().await?, fallback))
+        }
     }
-    let mut planned = full(&image).await?;
-    planned.account.fallback = Some(reason);
-    Ok(planned)
 }
 
-async fn full(image: &ExportedImage) -> Result<PlannedImage, Error> {
-    let plan = image.full_plan().await?;
-    Ok(PlannedImage {
+/// Whether a disk may be saved in full for the reason given, if there is one.
+fn refuse_fallback(
+    context: &Context,
+    snapshot: &OpenSnapshot,
+    reason: Option<&String>,
+) -> Result<(), Error> {
+    match reason {
+        Some(reason) if !context.options.fallback => Err(Error::NoChanges {
+            disk: snapshot.disk.label(),
+            reason: reason.clone(),
+        }),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn whole(image: &ExportedImage, full: FullPlan, fallback: Option<String>) -> PlannedImage {
+    PlannedImage {
         account: Account {
             size: image.size(),
-            planned: plan.bytes(),
-            listed: format!("allocated {}", ByteSize(plan.bytes())),
-            fallback: None,
+            planned: full.plan.bytes(),
+            listed: format!("allocated {}", ByteSize(full.allocated_bytes)),
+            fallback,
         },
-        plan,
+        plan: full.plan,
         content: ImageContent::Full,
-    })
+    }
 }
 
 fn delta(image: &ExportedImage, base: Base, changes: Changes) -> PlannedImage {

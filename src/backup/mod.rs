@@ -47,7 +47,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::changes::MOST_CLEARED;
 pub use self::error::Error;
-pub use self::exported::{Changes, ExportedImage};
+pub use self::exported::{Changes, ExportedImage, FullPlan};
 pub use self::image::DiskImage;
 pub use self::inventory::{
     KnownSnapshot, OwnSnapshot, delete_snapshot, known_snapshots, own_snapshots,

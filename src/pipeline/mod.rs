@@ -98,16 +98,6 @@ pub enum Error {
         /// Bytes that came.
         actual: u64,
     },
-    /// The ranges of a plan are not ascending and disjoint.
-    #[error(
-        "plan to read bytes {range}: they begin before {position}, where the range before them ends"
-    )]
-    Disordered {
-        /// The offending range.
-        range: ByteRange,
-        /// End of the range before it.
-        position: u64,
-    },
     /// The bytes of an image end elsewhere than the image.
     #[error("read an image of {size} bytes: its data ends at {end}")]
     Incomplete {

@@ -14,6 +14,7 @@ use super::{BoxError, ChunkReader, Limits, RangeSink, RangeSource, ReadPlan, Rea
 use crate::intake::Intake;
 use crate::payload::Payload;
 use crate::range::ByteRange;
+use crate::range_list::RangeList;
 
 pub(super) fn range(start: u64, end: u64) -> ByteRange {
     ByteRange::new(start, end).expect("a range of the test")
@@ -21,7 +22,8 @@ pub(super) fn range(start: u64, end: u64) -> ByteRange {
 
 pub(super) fn plan_of(script: Script, ranges: &[(u64, u64)]) -> ReadPlan {
     let ranges = ranges.iter().map(|&(start, end)| range(start, end));
-    ReadPlan::new(Arc::new(script), ranges.collect()).expect("a plan of the test")
+    let ranges = RangeList::of(ranges).expect("ranges in order");
+    ReadPlan::new(Arc::new(script), ranges)
 }
 
 pub(super) fn limits(memory: u64, concurrency: usize, chunk: u64) -> Limits {

@@ -9,11 +9,12 @@ use azure_vm_fd::azure::blob_copy::BlobCopy;
 use azure_vm_fd::azure::connection_string::{AccountAccess, ConnectionString};
 use azure_vm_fd::azure::shared_key::SharedKey;
 use azure_vm_fd::azure::{
-    self, Azure, AzureConfig, Container, Endpoints, PageBlob, PageRange, PageRangeKind, SasUrl,
+    self, Azure, AzureConfig, Container, Endpoints, PageBlob, PageRanges, SasUrl,
 };
 use azure_vm_fd::document::{Document, FORMAT, ImageContent, ImageRecord, Slot};
 use azure_vm_fd::payload::Payload;
 use azure_vm_fd::range::ByteRange;
+use azure_vm_fd::range_list::RangeList;
 use azure_vm_fd::secret::Secret;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -254,12 +255,15 @@ impl Step {
     }
 }
 
-fn ranges(pages: &[PageRange]) -> Value {
-    let page = |page: &PageRange| {
-        let cleared = page.kind == PageRangeKind::Cleared;
-        json!([page.range.start(), page.range.end(), cleared])
+/// In address order.
+fn ranges(listed: &PageRanges) -> Value {
+    let of = |ranges: &RangeList, cleared: bool| -> Vec<_> {
+        let entry = |range: ByteRange| (range.start(), range.end(), cleared);
+        ranges.iter().map(entry).collect()
     };
-    pages.iter().map(page).collect()
+    let mut all = [of(&listed.written, false), of(&listed.cleared, true)].concat();
+    all.sort_unstable();
+    all.into_iter().map(|entry| json!(entry)).collect()
 }
 
 fn copy(copy: &BlobCopy) -> Value {

@@ -113,13 +113,16 @@ pub(crate) fn run(number: u32) -> Run {
     }
 }
 
+/// Ranges of a page list per answer.
+pub(crate) const LIST_PAGE: usize = 7;
+
 impl World {
     pub(crate) async fn new(scenario: Scenario) -> Self {
         Self::with(Config {
             scenario,
             // Small pages, so that every list has several.
             arm_page_size: 2,
-            page_range_limit: 7,
+            page_range_limit: LIST_PAGE,
             ..Config::default()
         })
         .await

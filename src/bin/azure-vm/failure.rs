@@ -153,7 +153,6 @@ impl From<pipeline::Error> for Failure {
             pipeline::Error::Read { .. }
             | pipeline::Error::Write { .. }
             | pipeline::Error::WrongLength { .. }
-            | pipeline::Error::Disordered { .. }
             | pipeline::Error::Incomplete { .. }
             | pipeline::Error::EmptyBuffer
             | pipeline::Error::Unaligned { .. }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use azure_vm_fd::backup::{Changes, ExportedImage, MOST_CLEARED};
+use azure_vm_fd::backup::{Changes, ExportedImage, FullPlan, MOST_CLEARED};
 use azure_vm_fd::notice::Severity;
 use azure_vm_fd::pipeline::{ImageReader, Limits, ReadPlan, ReadQueue, ZeroBlocks, is_zero};
 use azure_vm_fd::range::ByteRange;
@@ -68,26 +68,25 @@ pub(crate) async fn run(
         }
         (Some(_), None) | (None, Some(_)) | (None, None) => None,
     };
-    let image = ExportedImage::open(blob, what, None).await?;
-
     let mut files = IncomingFiles::new();
-    let (plan, zeros, target) = match base {
-        None if to_stdout => {
-            let target = Target::stdout()?;
-            (image.full_plan().await?, ZeroBlocks::Skip, target)
-        }
+    let (image, plan, zeros, target) = match base {
         None => {
-            let plan = image.full_plan().await?;
-            let target = files.create(args.to.clone(), image.size())?;
-            (plan, ZeroBlocks::Skip, Target::File(target))
+            let (image, FullPlan { plan, .. }) = ExportedImage::open_full(blob, what, None).await?;
+            let target = if to_stdout {
+                Target::stdout()?
+            } else {
+                Target::File(files.create(args.to.clone(), image.size())?)
+            };
+            (image, plan, ZeroBlocks::Skip, target)
         }
-        Some((blob, what, older)) => {
-            let base = ExportedImage::open(blob, what, None).await?;
-            let Changes { cleared, plan, .. } = image.changes_since(&base, MOST_CLEARED).await?;
+        Some((base, base_what, older)) => {
+            let opened =
+                ExportedImage::open_changed((blob, what), (base, base_what), MOST_CLEARED).await?;
+            let (image, base, Changes { cleared, plan, .. }) = opened;
             let target = files.create(args.to.clone(), image.size())?;
             copy_older(&older, &base, &image, &cleared, &target, &cancel).await?;
             // A changed block of zeros must cover what the older image has there.
-            (plan, ZeroBlocks::Keep, Target::File(target))
+            (image, plan, ZeroBlocks::Keep, Target::File(target))
         }
     };
     output.message(

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 
-use azure_vm_fd::azure::PageRangeKind;
 use azure_vm_fd::notice::Severity;
 use azure_vm_fd::restore::{RawImage, upload_image};
 use serde::Serialize;
@@ -41,10 +40,7 @@ pub(crate) async fn run(
     let transport = sas::transport(&settings)?;
     let (blob, what) = sas::blob(&transport, sas::resolve(&args.sas)?, &cancel);
     let listed = blob.page_ranges().await?;
-    if listed
-        .iter()
-        .any(|page| page.kind == PageRangeKind::Written)
-    {
+    if !listed.written.is_empty() {
         // What is zero in the image is not sent, so what was there would stay.
         return Err(Failure::failed(format!(
             "upload {what}: the disk was written to before; make a new upload disk"
