@@ -115,6 +115,10 @@ fn every_plugin_line_of_a_job_is_saved() {
     cloud.assert_clean(6);
 }
 
+/// All reads of [`Cloud::start`] but those of the three footers, which come first. Disks are read ahead, so a fault that is
+/// set later may be too late.
+const WITHOUT_FOOTERS: When = When::From(4);
+
 /// A backup up to the first block of the OS disk.
 fn reading(cloud: &Cloud, numbers: &'static Numbers) -> Job {
     let mut job = start(numbers, cloud, 1);
@@ -163,11 +167,10 @@ fn a_cancel_ends_a_read_and_leaves_nothing() {
 #[test]
 fn an_image_that_stops_half_way_ends_the_job() {
     let cloud = Cloud::start();
-    let mut job = reading(&cloud, V14);
     cloud.emulator.fault(Fault {
         operation: "Blob_Get".to_owned(),
         path_contains: None,
-        when: When::Always,
+        when: WITHOUT_FOOTERS,
         action: Action::Status {
             status: 404,
             code: Some("BlobNotFound".to_owned()),
@@ -175,6 +178,7 @@ fn an_image_that_stops_half_way_ends_the_job() {
             retry_after: None,
         },
     });
+    let mut job = reading(&cloud, V14);
     job.start_backup_file().expect("the OS disk");
     job.open();
     let mut buffer = vec![0; 65536];
