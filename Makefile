@@ -89,5 +89,10 @@ generate:
 check-generated:
 	$(CARGO) test --locked -p arm-specs
 
-bench:
-	$(CARGO) bench --locked -p azure-vm-fd
+# Rewrites the tables of docs/performance.md. Beside curl, azcopy and Azure's SDKs are measured, if they can be installed below target/.
+bench: deps
+	@benches/peers/install
+	$(CARGO) bench --locked -p azure-vm-fd --bench pipeline -- --warm-up-time 1 --measurement-time 2
+	$(CARGO) bench --locked -p azure-vm-fd --bench transfer -- --write
+	$(CARGO) build --release --locked -p azure-vm-fd --lib
+	AZURE_VM_FD_PLUGIN=target/release/libazure_vm_fd.so $(CARGO) run --release --locked -p bacula-bench --bin file_daemon -- --write

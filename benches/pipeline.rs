@@ -4,9 +4,11 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
+use azure_vm_fd::intake::Intake;
+use azure_vm_fd::payload::Payload;
 use azure_vm_fd::pipeline::{
     BoxError, ByteBudget, ImageReader, Limits, PageWriter, RangeSink, RangeSource, ReadPlan,
-    ZeroBlocks, is_zero, read_images,
+    ReadQueue, ZeroBlocks, is_zero,
 };
 use azure_vm_fd::range::ByteRange;
 use azure_vm_fd::range_list::RangeList;
@@ -31,7 +33,11 @@ const LIMITS: Limits = Limits {
 struct Instant(Bytes);
 
 impl RangeSource for Instant {
-    fn read(&self, range: ByteRange) -> BoxFuture<'_, Result<Vec<Bytes>, BoxError>> {
+    fn read<'a>(
+        &'a self,
+        range: ByteRange,
+        _intake: &'a dyn Intake,
+    ) -> BoxFuture<'a, Result<Vec<Bytes>, BoxError>> {
         let mut frames = Vec::new();
         let mut rest = usize::try_from(range.len()).expect("a chunk fits in memory");
         while rest > 0 {
@@ -44,7 +50,12 @@ impl RangeSource for Instant {
 }
 
 impl RangeSink for Instant {
-    fn write(&self, _offset: u64, data: Bytes) -> BoxFuture<'_, Result<(), BoxError>> {
+    fn write<'a>(
+        &'a self,
+        _offset: u64,
+        data: Payload,
+        _intake: &'a dyn Intake,
+    ) -> BoxFuture<'a, Result<(), BoxError>> {
         black_box(data);
         Box::pin(ready(Ok(())))
     }
@@ -62,9 +73,8 @@ fn read(runtime: &Runtime, frame: &Bytes, ranges: &[ByteRange], size: u64) -> u6
         let source = Arc::new(Instant(frame.clone()));
         let ranges = RangeList::of(ranges.iter().copied()).expect("ranges in order");
         let plan = ReadPlan::new(source, ranges);
-        let budget = ByteBudget::new(LIMITS.memory);
-        let mut readers = read_images(vec![plan], &budget, LIMITS, &CancellationToken::new());
-        let mut image = ImageReader::new(readers.remove(0), size, ZeroBlocks::Skip);
+        let reader = ReadQueue::new(LIMITS, &CancellationToken::new()).push(plan);
+        let mut image = ImageReader::new(reader, size, ZeroBlocks::Skip);
         let mut buffer = vec![0; BLOCK];
         while image
             .read_block(&mut buffer)
@@ -115,7 +125,7 @@ fn reader(c: &mut Criterion) {
 
 fn writer(c: &mut Criterion) {
     let runtime = runtime();
-    let block = vec![1; BLOCK];
+    let block = Bytes::from(vec![1; BLOCK]);
     let mut group = c.benchmark_group("write");
     group.sample_size(20);
     group.throughput(Throughput::Bytes(IMAGE as u64));
@@ -123,10 +133,10 @@ fn writer(c: &mut Criterion) {
         b.iter(|| {
             runtime.block_on(async {
                 let sink = Arc::new(Instant(Bytes::new()));
-                let budget = ByteBudget::new(LIMITS.memory);
-                let mut writer = PageWriter::new(sink, &budget, LIMITS, &CancellationToken::new());
+                let mut writer =
+                    PageWriter::new(sink, LIMITS.concurrency, &CancellationToken::new());
                 for offset in (0..IMAGE).step_by(BLOCK) {
-                    let result = writer.write(offset as u64, &block).await;
+                    let result = writer.write(offset as u64, block.clone()).await;
                     result.expect("an instant sink does not fail");
                 }
                 writer

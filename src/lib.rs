@@ -25,15 +25,14 @@
 //! A byte of a disk then takes six steps:
 //!
 //! 1. A [`pipeline::ReadPlan`] holds its range, because Azure lists it as allocated.
-//! 2. The [`pipeline::ReadQueue`] cuts ranges into chunks and takes each chunk's share of the [`pipeline::ByteBudget`], in
-//!    the order in which they will be consumed.
-//! 3. [`azure::PageBlob::read`] fetches the chunk into a buffer of its size; the one retry loop is there, and a body that is
-//!    short, long or displaced is an error.
+//! 2. The [`pipeline::ReadQueue`] cuts ranges into chunks and requests as many of them as pay off.
+//! 3. [`azure::PageBlob::read_into`] fetches the chunk, whose bytes take their room in memory as they arrive; the one retry loop is
+//!    there, and a body that is short, long or displaced is an error.
 //! 4. The [`pipeline::ChunkReader`] hands finished chunks over in disk order.
 //! 5. The [`pipeline::ImageReader`] copies them into blocks that never span a gap and leaves zeros out, but for the
 //!    image's last block.
-//! 6. [`backup::DiskImage::read_block`] fills the host's buffer; the block's offset goes with it. The budget's share is
-//!    free again.
+//! 6. [`backup::DiskImage::read_block`] fills the host's buffer; the block's offset goes with it. Its room is free
+//!    again.
 //!
 //! [`backup::DiskImage::finish`] checks that the image is complete, and gives access back. [`backup::Backup::finish`]
 //! records the snapshots of a good run, or removes those of a bad one.
@@ -69,9 +68,11 @@ pub mod document;
     reason = "the C interface of the File Daemon is unsafe by nature; nothing else is"
 )]
 mod ffi;
+pub mod intake;
 pub mod inventory;
 mod json;
 pub mod notice;
+pub mod payload;
 pub mod pipeline;
 pub mod plugin;
 pub mod quantity;

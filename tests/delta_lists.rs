@@ -15,7 +15,7 @@ use std::time::SystemTime;
 
 use azure_vm_fd::azure::{PageBlob, SasUrl, Transport};
 use azure_vm_fd::backup::{ExportedImage, MOST_CLEARED};
-use azure_vm_fd::pipeline::{ByteBudget, ImageReader, Limits, ReadQueue, ZeroBlocks};
+use azure_vm_fd::pipeline::{ImageReader, Limits, ReadQueue, ZeroBlocks};
 use azure_vm_fd::vhd;
 use fastrand::Rng;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -343,8 +343,11 @@ async fn replay(server: &Server, transport: &Transport, seed: u64) {
             .await
             .unwrap();
         let known = random.bool().then(|| size(&case.base));
-        let changes = target.changes_since(blob("base"), "base".into(), known, most_cleared);
-        changes.await.map(|changes| (target, changes))
+        let base = ExportedImage::open(blob("base"), "base".into(), known)
+            .await
+            .unwrap();
+        let changes = target.changes_since(&base, most_cleared).await;
+        changes.map(|changes| (target, changes))
     } else {
         let named = |which: &str| (blob(which), which.to_owned());
         let opened = ExportedImage::open_changed(named("target"), named("base"), most_cleared);
@@ -372,7 +375,7 @@ async fn replay(server: &Server, transport: &Transport, seed: u64) {
         chunk: 512 * random.u64(1..100),
     };
     let cancel = CancellationToken::new();
-    let queue = ReadQueue::new(&ByteBudget::new(limits.memory), limits, &cancel);
+    let queue = ReadQueue::new(limits, &cancel);
     let mut reader = ImageReader::new(queue.push(changes.plan), target.size(), ZeroBlocks::Keep);
     let mut image = case.base[..case.base.len() - SECTOR].to_vec();
     image.resize(case.target.len() - SECTOR, 0);

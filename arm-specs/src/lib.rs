@@ -100,7 +100,6 @@ fn imports(code: &TokenStream) -> TokenStream {
     };
     [
         group(quote!(std::collections), &["BTreeMap"]),
-        group(quote!(bytes), &["Bytes"]),
         group(quote!(http), &["Method", "Uri"]),
         group(quote!(serde), &["Deserialize", "Serialize"]),
         group(quote!(serde_json), &["Map", "Number", "Value"]),
@@ -110,6 +109,7 @@ fn imports(code: &TokenStream) -> TokenStream {
             quote!(crate::azure::call),
             &["BuildError", "Call", "CallBuilder", "Operation"],
         ),
+        group(quote!(crate::payload), &["Payload"]),
         group(quote!(crate::range), &["ByteRange"]),
         group(quote!(crate::secret), &["Secret"]),
     ]

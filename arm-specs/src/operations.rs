@@ -82,7 +82,7 @@ fn generate_one(
             quote!(.json(body))
         }
         Some(BodyKind::Bytes) => {
-            function_parameters.push(quote!(body: Bytes));
+            function_parameters.push(quote!(body: Payload));
             quote!(.bytes(body))
         }
     };

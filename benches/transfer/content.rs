@@ -1,6 +1,9 @@
 //! The image that is moved: a sparse disk with a generated content that costs no memory and can be checked at any offset.
 
+use std::fs::File;
+use std::io;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::sync::OnceLock;
 
 use bytes::Bytes;
@@ -69,24 +72,47 @@ fn spread(size: u64, total: u64, count: u64) -> Vec<Range<u64>> {
     ranges
 }
 
-/// The bytes of a range of the disk, as slices of the pattern.
-pub(crate) fn bytes(range: Range<u64>) -> Vec<Bytes> {
-    let pattern = pattern();
+/// The bytes of a range of a disk with these extents, as slices of what is in memory.
+pub(crate) fn bytes(extents: &[Range<u64>], range: Range<u64>) -> Vec<Bytes> {
+    const ZEROS: &[u8] = &[0; 1 << 20];
+    let (pattern, zeros) = (pattern(), Bytes::from_static(ZEROS));
     let mut slices = Vec::new();
     let mut at = range.start;
+    let mut next = extents.partition_point(|extent| extent.end <= at);
     while at < range.end {
-        let start = usize::try_from(at % PERIOD as u64).expect("less than the period");
-        let len = (PERIOD - start).min(usize::try_from(range.end - at).expect("fits in memory"));
-        slices.push(pattern.slice(start..start + len));
+        let (source, start, end) = match extents.get(next) {
+            Some(extent) if extent.start <= at => (pattern, at % PERIOD as u64, extent.end),
+            Some(extent) => (&zeros, 0, extent.start),
+            None => (&zeros, 0, range.end),
+        };
+        let start = usize::try_from(start).expect("less than the period");
+        let missing = usize::try_from(range.end.min(end) - at).expect("fits in memory");
+        let len = missing.min(source.len() - start);
+        slices.push(source.slice(start..start + len));
         at += len as u64;
+        next += usize::from(extents.get(next).is_some_and(|extent| extent.end == at));
     }
     slices
 }
 
-/// Whether `data` is what the disk holds at `offset`.
-pub(crate) fn matches(offset: u64, data: &[u8]) -> bool {
+/// Makes a file the image of the disk.
+pub(crate) fn write(file: &File) -> io::Result<()> {
+    file.set_len(DISK)?;
+    let extents = extents();
+    for extent in &extents {
+        let mut at = extent.start;
+        for slice in bytes(&extents, extent.clone()) {
+            file.write_all_at(&slice, at)?;
+            at += slice.len() as u64;
+        }
+    }
+    Ok(())
+}
+
+/// Whether `data` is what a disk with these extents holds at `offset`.
+pub(crate) fn matches(extents: &[Range<u64>], offset: u64, data: &[u8]) -> bool {
     let mut rest = data;
-    bytes(offset..offset + data.len() as u64)
+    bytes(extents, offset..offset + data.len() as u64)
         .iter()
         .all(|slice| {
             let (head, tail) = rest.split_at(slice.len());

@@ -1,7 +1,9 @@
-//! Whole programs against a page-blob server: `azure-vm pull` and `push` beside the floor, `curl -Z`.
+//! Whole programs against a page-blob server: `azure-vm pull` and `push` beside what else a user would take.
 //!
-//! `cargo bench --bench transfer` prints medians and ratios of one run; `-- --runs N` takes N of each (5), in turn. Ratios
-//! count: server and client share the machine's cores, so the seconds are those of this machine.
+//! `cargo bench --bench transfer` prints medians and ratios of one run; `-- --runs N` takes N of each (5; of slow ones 3 at
+//! most), in turn, `--only TEXT` the rows with this text in their names, and `--write` puts the table into
+//! `docs/performance.md`. Ratios count: server and client share the machine's cores, so the seconds are those of this
+//! machine.
 #![allow(
     clippy::print_stdout,
     reason = "a benchmark is there to print, and its processes talk by their output"
@@ -9,9 +11,11 @@
 
 mod contenders;
 mod content;
+mod document;
 mod measure;
 mod process;
 mod server;
+mod table;
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -19,33 +23,33 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
+use contenders::Contender;
 use content::{ALLOCATED, CHANGED, DISK};
 use measure::Cost;
 use process::ServerProcess;
 use server::{Behaviour, Counts};
+use table::{Table, Target, Unit};
 
 /// Bytes per second and connection of a distant service that caps them.
 const CAP: u64 = 60_000_000;
 /// Milliseconds that a distant service takes to answer.
 const DISTANCE: u64 = 20;
+/// Runs of a program that takes long.
+const FEW: usize = 3;
 
-/// What is compared.
-#[derive(Clone, Copy)]
-enum Measure {
-    Cpu,
-    Wall,
-}
+/// Where changes are put, in the server's folder.
+const NEWER: &str = "newer";
 
-/// One row of the table: ours against the floor.
-struct Row {
-    name: &'static str,
-    measure: Measure,
-    /// Largest ratio that is good enough.
-    target: f64,
-    floor: Vec<String>,
-    ours: Vec<String>,
-    /// Bytes that must have been moved at least.
-    bytes: u64,
+const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/performance.md");
+
+/// What one contender needed for one row.
+#[derive(Clone)]
+struct Account {
+    contender: Contender,
+    /// Medians.
+    cost: Cost,
+    /// Bytes that were read, at most.
+    moved: u64,
 }
 
 fn main() -> Result<()> {
@@ -53,203 +57,271 @@ fn main() -> Result<()> {
     match arguments.first().map(String::as_str) {
         Some("--serve") => server::run(serde_json::from_str(arguments.get(1).context("how?")?)?),
         Some("--measure") => measure::child(&arguments[1..]),
-        _ => bench(&arguments),
+        _ => Bench::new(&arguments)?.run(),
     }
 }
 
-fn bench(arguments: &[String]) -> Result<()> {
-    let runs = arguments
-        .iter()
-        .position(|argument| argument == "--runs")
-        .and_then(|at| arguments.get(at + 1))
-        .map_or(Ok(5), |text| text.parse::<usize>())?
-        .max(1);
-    let distant = Behaviour {
-        latency: DISTANCE,
-        ..Behaviour::default()
-    };
-    println!(
-        "{:34} {:>9} {:>9} {:>6}  {:>6}   {:>9} {:>9}",
-        "", "curl -Z", "azure-vm", "ratio", "target", "memory", "requests"
-    );
-    mode(&Behaviour::default(), runs, |server| {
-        check_bytes(server)?;
-        Ok(vec![read("CPU, HTTP", Measure::Cpu, 1.15, server, 16)?])
-    })?;
-    let tls = Behaviour {
-        tls: true,
-        ..Behaviour::default()
-    };
-    mode(&tls, runs, |server| {
-        Ok(vec![read("CPU, HTTPS", Measure::Cpu, 0.85, server, 16)?])
-    })?;
-    mode(&distant, runs, |server| {
-        Ok(vec![
-            read("wall, 20 ms", Measure::Wall, 0.9, server, 64)?,
-            changes("wall, changes, 20 ms", 0.8, server)?,
-        ])
-    })?;
-    let capped = Behaviour {
-        tls: true,
-        bandwidth: CAP,
-        ..distant
-    };
-    mode(&capped, runs, |server| {
-        let name = "wall, TLS, 20 ms, 60 MB/s each";
-        Ok(vec![read(name, Measure::Wall, 0.95, server, 64)?])
-    })?;
-    upload(runs)
-}
-
-/// The whole image, to where it costs nothing to put it.
-fn read(
-    name: &'static str,
-    measure: Measure,
-    target: f64,
-    server: &ServerProcess,
-    requests: usize,
-) -> Result<Row> {
-    Ok(Row {
-        name,
-        measure,
-        target,
-        floor: contenders::curl(server, &content::extents(), requests)?,
-        ours: contenders::pull(server, Path::new("-"), requests),
-        bytes: ALLOCATED,
-    })
-}
-
-/// What changed since an earlier snapshot, whose image is a hole here: copying it is not what is measured.
-fn changes(name: &'static str, target: f64, server: &ServerProcess) -> Result<Row> {
-    let older = server.folder().join("older");
-    File::create(&older)?.set_len(DISK)?;
-    let newer = server.folder().join("newer");
-    Ok(Row {
-        name,
-        measure: Measure::Wall,
-        target,
-        floor: contenders::curl(server, &content::changes(), 64)?,
-        ours: contenders::pull_changes(server, &older, &newer, 64),
-        bytes: CHANGED,
-    })
-}
-
-/// Runs the rows of one kind of server, the contenders in turn.
-fn mode(
-    behaviour: &Behaviour,
+/// What is asked for on the command line, and who is there.
+struct Bench {
+    /// How often each program runs.
     runs: usize,
-    rows: impl FnOnce(&ServerProcess) -> Result<Vec<Row>>,
-) -> Result<()> {
-    let server = ServerProcess::start(behaviour)?;
-    for row in rows(&server)? {
-        let (mut floor, mut ours) = (Vec::new(), Vec::new());
-        let mut counts = Counts::default();
-        for _ in 0..runs {
-            floor.push(measured(&server, &row.floor, row.bytes)?.0);
-            let (cost, asked) = measured(&server, &row.ours, row.bytes)?;
-            ours.push(cost);
-            counts = asked;
-        }
-        let (floor, ours) = (medians(&floor), medians(&ours));
-        let of = |cost: &Cost| match row.measure {
-            Measure::Cpu => cost.cpu,
-            Measure::Wall => cost.wall,
-        };
-        println!(
-            "{:34} {:7.2} s {:7.2} s {:6.2}  {:6.2}   {:5.0} MiB {:9}",
-            row.name,
-            of(&floor),
-            of(&ours),
-            of(&ours) / of(&floor),
-            row.target,
-            ours.memory,
-            counts.requests
-        );
-    }
-    Ok(())
+    /// Rows without this text in their names are left out.
+    only: String,
+    /// Whether the table goes into the document.
+    write: bool,
+    /// With their versions.
+    contenders: Vec<(Contender, String)>,
 }
 
-fn measured(server: &ServerProcess, command: &[String], bytes: u64) -> Result<(Cost, Counts)> {
-    drop(fs::remove_file(server.folder().join("newer")));
+impl Bench {
+    fn new(arguments: &[String]) -> Result<Self> {
+        let value = |option| {
+            let at = arguments.iter().position(|argument| argument == option)?;
+            arguments.get(at + 1)
+        };
+        let mut contenders = Vec::new();
+        for contender in Contender::ALL {
+            match contender.version() {
+                Some(version) => contenders.push((contender, version)),
+                None => println!("{} is not there (benches/peers/install)", contender.name()),
+            }
+        }
+        Ok(Self {
+            runs: value("--runs")
+                .map_or(Ok(5), |text| text.parse::<usize>())?
+                .max(1),
+            only: value("--only").cloned().unwrap_or_default(),
+            write: arguments.iter().any(|argument| argument == "--write"),
+            contenders,
+        })
+    }
+
+    fn run(&self) -> Result<()> {
+        let near = Behaviour::default();
+        let tls = Behaviour {
+            tls: true,
+            ..Behaviour::default()
+        };
+        let distant = Behaviour {
+            latency: DISTANCE,
+            ..Behaviour::default()
+        };
+        let capped = Behaviour {
+            tls: true,
+            bandwidth: CAP,
+            ..distant
+        };
+        let (cpu, wall) = (
+            |account: &Account| account.cost.cpu,
+            |account: &Account| account.cost.wall,
+        );
+        let memory = |account: &Account| account.cost.memory;
+        let mut table = Table::default();
+        Table::print_head();
+
+        let name = "CPU per GiB, HTTP";
+        if self.wants(name) {
+            check_bytes(&ServerProcess::start(&near)?)?;
+        }
+        let http = self.read(name, &near, 16)?;
+        let targets = [Target::Of(1.15, Contender::Curl)];
+        table.add(name, Unit::Seconds, &targets, &http, cpu);
+
+        let name = "CPU per GiB, HTTPS";
+        let https = self.read(name, &tls, 16)?;
+        let targets = [Target::Of(0.85, Contender::Curl)];
+        table.add(name, Unit::Seconds, &targets, &https, cpu);
+
+        let name = "wall, 20 ms";
+        let latency = self.read(name, &distant, 64)?;
+        let targets = [
+            Target::Of(0.9, Contender::Curl),
+            Target::Of(0.12, Contender::Azcopy),
+        ];
+        table.add(name, Unit::Seconds, &targets, &latency, wall);
+
+        let name = "wall, TLS, 20 ms, 60 MB/s each";
+        let slow = self.read(name, &capped, 64)?;
+        let targets = [Target::Of(0.95, Contender::Curl)];
+        table.add(name, Unit::Seconds, &targets, &slow, wall);
+
+        let few = [http.as_slice(), &https].concat();
+        let many = [latency.as_slice(), &slow].concat();
+        for (name, accounts, limit) in [
+            ("peak memory, 16 connections", &few, 40.0),
+            ("peak memory, 64 connections", &many, 56.0),
+        ] {
+            table.add(
+                name,
+                Unit::Megabytes,
+                &[Target::AtMost(limit)],
+                accounts,
+                memory,
+            );
+        }
+        let all = [few, many].concat();
+        let moved = |account: &Account| account.moved as f64 / ALLOCATED as f64;
+        let targets = [Target::AtMost(1.02)];
+        table.add(
+            "bytes moved / allocated",
+            Unit::Times,
+            &targets,
+            &all,
+            moved,
+        );
+
+        let name = "wall, changed ranges, 20 ms";
+        let changed = self.changes(name, &distant, 64)?;
+        let targets = [Target::Of(0.8, Contender::Curl)];
+        table.add(name, Unit::Seconds, &targets, &changed, wall);
+
+        let name = "wall, upload, 20 ms";
+        let upload = self.upload(name, &distant, 16)?;
+        let targets = [Target::Of(0.85, Contender::RustSdk)];
+        table.add(name, Unit::Seconds, &targets, &upload, wall);
+        let targets = [Target::AtMost(48.0)];
+        table.add(
+            "peak memory, upload",
+            Unit::Megabytes,
+            &targets,
+            &upload,
+            memory,
+        );
+
+        if self.write {
+            let text = format!("{}\n{}", table.markdown(), self.about());
+            document::replace(Path::new(DOCUMENT), "transfer", &text)?;
+        }
+        Ok(())
+    }
+
+    fn wants(&self, row: &str) -> bool {
+        row.contains(&self.only)
+    }
+
+    /// Who and what was measured, below the table.
+    fn about(&self) -> String {
+        let versions = self.contenders.iter();
+        let versions: Vec<String> = versions
+            .map(|(contender, version)| format!("{} {version}", contender.name()))
+            .collect();
+        format!(
+            "Medians of {} runs ({} of azcopy and the Python SDK) on {}; {}.",
+            self.runs,
+            self.runs.min(FEW),
+            document::machine(),
+            versions.join(", ")
+        )
+    }
+
+    /// The whole image.
+    fn read(&self, name: &str, behaviour: &Behaviour, requests: usize) -> Result<Vec<Account>> {
+        let enough = |counts: &Counts| counts.bytes_out >= ALLOCATED;
+        self.row(name, behaviour, enough, |server, contender| {
+            contender.pull(server, requests).map(Some)
+        })
+    }
+
+    /// What changed since an earlier snapshot, whose image is a hole here: copying it is not what is measured.
+    fn changes(&self, name: &str, behaviour: &Behaviour, requests: usize) -> Result<Vec<Account>> {
+        let enough = |counts: &Counts| counts.bytes_out >= CHANGED;
+        self.row(name, behaviour, enough, |server, contender| {
+            let older = server.folder().join("older");
+            File::create(&older)?.set_len(DISK)?;
+            contender.pull_changes(server, &older, &server.folder().join(NEWER), requests)
+        })
+    }
+
+    /// An upload of the allocated part, compared by the server as it comes.
+    fn upload(&self, name: &str, behaviour: &Behaviour, requests: usize) -> Result<Vec<Account>> {
+        let image = tempfile::NamedTempFile::with_suffix(".raw")?;
+        if self.wants(name) {
+            content::write(image.as_file())?;
+        }
+        let right = |counts: &Counts| counts.wrong_writes == 0 && counts.bytes_in >= ALLOCATED;
+        self.row(name, behaviour, right, |server, contender| {
+            Ok(contender.push(server, image.path(), requests))
+        })
+    }
+
+    /// Runs the contenders in turn against a server of their own. A peer that fails is named and left out.
+    fn row(
+        &self,
+        name: &str,
+        behaviour: &Behaviour,
+        right: impl Fn(&Counts) -> bool,
+        command: impl Fn(&ServerProcess, Contender) -> Result<Option<Vec<String>>>,
+    ) -> Result<Vec<Account>> {
+        if !self.wants(name) {
+            return Ok(Vec::new());
+        }
+        let server = ServerProcess::start(behaviour)?;
+        let mut entrants = Vec::new();
+        for &(contender, _) in &self.contenders {
+            if let Some(command) = command(&server, contender)? {
+                entrants.push((contender, command, Vec::new()));
+            }
+        }
+        for round in 0..self.runs {
+            let mut failed = Vec::new();
+            for (contender, command, runs) in &mut entrants {
+                if contender.is_slow() && round >= FEW {
+                    continue;
+                }
+                match measured(&server, command, &right) {
+                    Ok(run) => runs.push(run),
+                    Err(error) if *contender == Contender::AzureVm => return Err(error),
+                    Err(error) => {
+                        println!("{name}: {} fails: {error}", contender.name());
+                        failed.push(*contender);
+                    }
+                }
+            }
+            entrants.retain(|(contender, ..)| !failed.contains(contender));
+        }
+        let accounts = entrants.into_iter().map(|(contender, _, runs)| Account {
+            contender,
+            cost: measure::medians(runs.iter().map(|(cost, _)| *cost)),
+            moved: runs
+                .iter()
+                .map(|(_, counts)| counts.bytes_out)
+                .max()
+                .unwrap_or(0),
+        });
+        Ok(accounts.collect())
+    }
+}
+
+/// One run of one program, which must have moved what is right.
+fn measured(
+    server: &ServerProcess,
+    command: &[String],
+    right: impl Fn(&Counts) -> bool,
+) -> Result<(Cost, Counts)> {
+    drop(fs::remove_file(server.folder().join(NEWER)));
     server.counts()?;
     let cost = measure::run(command)?;
     let counts = server.counts()?;
-    // No byte twice, none left out: the footer and its check are all that comes on top.
     ensure!(
-        (bytes..bytes + bytes / 50).contains(&counts.bytes_out),
-        "{}: {} bytes were read, {bytes} are needed",
-        command[0],
-        counts.bytes_out
+        right(&counts),
+        "{command:?} did not do its work: {counts:?}"
     );
     Ok((cost, counts))
 }
 
 /// A pulled image must be right before it may be fast.
 fn check_bytes(server: &ServerProcess) -> Result<()> {
-    let path = server.folder().join("image");
+    let path = server.folder().join(NEWER);
     measure::run(&contenders::pull(server, &path, 16))?;
     let file = File::open(&path)?;
     ensure!(file.metadata()?.len() == DISK, "the image has another size");
     let mut buffer = vec![0; 1 << 20];
-    for extent in content::extents() {
-        for start in (extent.start..extent.end).step_by(buffer.len()) {
-            let len = usize::try_from(extent.end - start)?.min(buffer.len());
-            file.read_exact_at(&mut buffer[..len], start)?;
-            ensure!(
-                content::matches(start, &buffer[..len]),
-                "other bytes at {start}"
-            );
-        }
-    }
-    Ok(fs::remove_file(path)?)
-}
-
-/// An upload of the allocated part, compared by the server as it comes. There is no floor for it here.
-fn upload(runs: usize) -> Result<()> {
-    let server = ServerProcess::start(&Behaviour {
-        latency: DISTANCE,
-        ..Behaviour::default()
-    })?;
-    let path = server.folder().join("raw");
-    let file = File::create(&path)?;
-    file.set_len(DISK)?;
-    for extent in content::extents() {
-        let mut at = extent.start;
-        for slice in content::bytes(extent) {
-            file.write_all_at(&slice, at)?;
-            at += slice.len() as u64;
-        }
-    }
-    let command = contenders::push(&server, &path, 16);
-    let mut costs = Vec::new();
-    for _ in 0..runs {
-        server.counts()?;
-        costs.push(measure::run(&command)?);
-        let counts = server.counts()?;
+    for start in (0..DISK).step_by(buffer.len()) {
+        file.read_exact_at(&mut buffer, start)?;
         ensure!(
-            counts.wrong_writes == 0 && counts.bytes_in >= ALLOCATED,
-            "{} writes were wrong, {} bytes came",
-            counts.wrong_writes,
-            counts.bytes_in
+            content::matches(&content::extents(), start, &buffer),
+            "other bytes behind {start}"
         );
     }
-    let cost = medians(&costs);
-    println!(
-        "{:34} {:9} {:7.2} s {:6}  {:6}   {:5.0} MiB",
-        "wall, upload, 20 ms", "", cost.wall, "", "", cost.memory
-    );
     Ok(())
-}
-
-fn medians(costs: &[Cost]) -> Cost {
-    let median = |of: fn(&Cost) -> f64| {
-        let mut values: Vec<f64> = costs.iter().map(of).collect();
-        values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
-    };
-    Cost {
-        wall: median(|cost| cost.wall),
-        cpu: median(|cost| cost.cpu),
-        memory: median(|cost| cost.memory),
-    }
 }

@@ -15,7 +15,7 @@ pub(crate) struct Cost {
     pub(crate) wall: f64,
     /// Seconds of CPU, user and system.
     pub(crate) cpu: f64,
-    /// MiB resident at most.
+    /// Megabytes resident at most.
     pub(crate) memory: f64,
 }
 
@@ -54,8 +54,23 @@ pub(crate) fn child(command: &[String]) -> Result<()> {
         wall,
         cpu: seconds(usage.user_time()) + seconds(usage.system_time()),
         // The system counts in KiB.
-        memory: usage.max_rss() as f64 / 1024.0,
+        memory: usage.max_rss() as f64 * 1024.0 / 1e6,
     };
     println!("{}", serde_json::to_string(&cost)?);
     Ok(())
+}
+
+/// The middle of each.
+pub(crate) fn medians(costs: impl Iterator<Item = Cost>) -> Cost {
+    let costs: Vec<Cost> = costs.collect();
+    let median = |of: fn(&Cost) -> f64| {
+        let mut values: Vec<f64> = costs.iter().map(of).collect();
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    Cost {
+        wall: median(|cost| cost.wall),
+        cpu: median(|cost| cost.cpu),
+        memory: median(|cost| cost.memory),
+    }
 }

@@ -1,13 +1,14 @@
 //! A page-blob server that costs as little as it can: it shares the cores with whoever is measured.
 //!
-//! One blob is there to be read (`/read/image`), with an earlier snapshot (`/read/earlier`); any other takes an upload and
-//! compares what comes with the expected content. Latency comes before each answer, and bandwidth is capped per connection,
+//! One blob is there to be read ([`IMAGE`]), with an earlier snapshot ([`EARLIER`]); two take an upload and compare what comes
+//! with the expected content: that of a disk, which is there already ([`DISK_READY`]), and one to create ([`CREATED`]). Latency comes before each answer, and bandwidth is capped per connection,
 //! as a distant service with many front ends would have it.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::ops::Range;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
@@ -31,6 +32,12 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use uuid::Uuid;
 
 use crate::content::{self, DISK};
+
+/// Addresses that are no names have the account in their path.
+pub(crate) const IMAGE: &str = "/bench/read/image";
+pub(crate) const EARLIER: &str = "/bench/read/earlier";
+pub(crate) const DISK_READY: &str = "/bench/upload/disk";
+pub(crate) const CREATED: &str = "/bench/upload/created";
 
 /// Ranges per page of a list, as Azure has it.
 const LIST_PAGE: usize = 10_000;
@@ -70,6 +77,8 @@ struct State {
     behaviour: Behaviour,
     counts: Mutex<Counts>,
     footer: Bytes,
+    /// Length of the blob at [`CREATED`].
+    created: AtomicU64,
     extents: Vec<Range<u64>>,
     changes: Vec<Range<u64>>,
 }
@@ -95,7 +104,7 @@ async fn serve(behaviour: Behaviour) -> anyhow::Result<()> {
         ..State::default()
     });
     // The first answer must not pay for making the pattern.
-    drop(content::bytes(0..1));
+    drop(content::bytes(&state.extents, state.extents[0].clone()));
     let ready = Ready {
         port: listener.local_addr()?.port(),
         ca_pem,
@@ -165,10 +174,18 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Answer,
         sleep(latency).await;
     }
     let answered = match *request.method() {
-        Method::HEAD => Ok(head(&state)),
-        Method::GET if query(&request, "comp") == Some("pagelist") => Ok(list(&request, &state)),
-        Method::GET => read(&request, &state),
-        Method::PUT => write(request, &state).await,
+        Method::HEAD => Ok(head(&request, &state)),
+        Method::GET => match query(&request, "comp") {
+            None => read(&request, &state),
+            Some("pagelist") => Ok(list(&request, &state)),
+            Some(_) => Err("comp"),
+        },
+        Method::PUT => match query(&request, "comp") {
+            None => create(&request, &state).await,
+            Some("page") => write(request, &state).await,
+            Some("properties") => Ok(set_properties(&state).await),
+            Some(_) => Err("comp"),
+        },
         _ => Err("method"),
     };
     Ok(answered.unwrap_or_else(|what| {
@@ -190,11 +207,14 @@ fn count(state: &State, add: impl FnOnce(&mut Counts)) {
     add(&mut counts);
 }
 
-fn head(state: &State) -> Answer {
+fn head(request: &Request<Incoming>, state: &State) -> Answer {
     count(state, |_| {});
     let mut answer = Response::new(Slices::default());
-    let length = (DISK + vhd::FOOTER_LEN).into();
-    answer.headers_mut().insert(CONTENT_LENGTH, length);
+    let length = match request.uri().path() {
+        CREATED => state.created.load(Ordering::Relaxed),
+        _ => DISK + vhd::FOOTER_LEN,
+    };
+    answer.headers_mut().insert(CONTENT_LENGTH, length.into());
     blob_headers(&mut answer);
     answer
 }
@@ -215,9 +235,8 @@ fn blob_headers(answer: &mut Answer) {
 }
 
 fn list(request: &Request<Incoming>, state: &State) -> Answer {
-    let upload = !request.uri().path().contains("/read/");
     let footer = std::iter::once(DISK..DISK + vhd::FOOTER_LEN);
-    let ranges: Vec<_> = if upload {
+    let ranges: Vec<_> = if matches!(request.uri().path(), DISK_READY | CREATED) {
         Vec::new()
     } else if request.headers().contains_key("x-ms-previous-snapshot-url") {
         state.changes.clone()
@@ -259,7 +278,10 @@ fn read(request: &Request<Incoming>, state: &State) -> Result<Answer, &'static s
     if range.start >= range.end {
         return Err("range");
     }
-    let mut parts = content::bytes(range.start..range.end.min(DISK).max(range.start));
+    let mut parts = content::bytes(
+        &state.extents,
+        range.start..range.end.min(DISK).max(range.start),
+    );
     if range.end > DISK {
         let from =
             usize::try_from(range.start.saturating_sub(DISK)).map_err(|_too_large| "range")?;
@@ -281,6 +303,34 @@ fn read(request: &Request<Incoming>, state: &State) -> Result<Answer, &'static s
     Ok(answer)
 }
 
+/// Makes the blob at [`CREATED`].
+async fn create(request: &Request<Incoming>, state: &State) -> Result<Answer, &'static str> {
+    let length = request.headers().get("x-ms-blob-content-length");
+    let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
+    state
+        .created
+        .store(length.ok_or("length")?, Ordering::Relaxed);
+    sleep(Duration::from_millis(state.behaviour.latency)).await;
+    count(state, |_| {});
+    Ok(created())
+}
+
+/// What azcopy ends an upload with.
+async fn set_properties(state: &State) -> Answer {
+    sleep(Duration::from_millis(state.behaviour.latency)).await;
+    count(state, |_| {});
+    let mut answer = Response::new(Slices::default());
+    blob_headers(&mut answer);
+    answer
+}
+
+fn created() -> Answer {
+    let mut answer = Response::new(Slices::default());
+    *answer.status_mut() = StatusCode::CREATED;
+    blob_headers(&mut answer);
+    answer
+}
+
 async fn write(request: Request<Incoming>, state: &State) -> Result<Answer, &'static str> {
     let range = range(&request).ok_or("range")?;
     let mut at = range.start;
@@ -295,7 +345,7 @@ async fn write(request: Request<Incoming>, state: &State) -> Result<Answer, &'st
             pace.spend(data.len() as u64);
             sleep_until(pace.free).await;
         }
-        right &= at >= DISK || content::matches(at, &data);
+        right &= at >= DISK || content::matches(&state.extents, at, &data);
         at += data.len() as u64;
     }
     sleep(Duration::from_millis(state.behaviour.latency)).await;
@@ -304,10 +354,7 @@ async fn write(request: Request<Incoming>, state: &State) -> Result<Answer, &'st
         counts.bytes_in += at - range.start;
         counts.wrong_writes += u64::from(!right);
     });
-    let mut answer = Response::new(Slices::default());
-    *answer.status_mut() = StatusCode::CREATED;
-    blob_headers(&mut answer);
-    Ok(answer)
+    Ok(created())
 }
 
 fn query<'a>(request: &'a Request<Incoming>, name: &str) -> Option<&'a str> {

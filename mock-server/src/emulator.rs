@@ -1,7 +1,7 @@
 //! The running emulator and what its owner can do to it.
 use crate::{
-    Change, Config, Counters, DEFAULT_STORAGE_KEY, Error, Fault, Link, Scenario, StateView,
-    front::Front, service::Service,
+    Change, Config, Counters, DEFAULT_STORAGE_KEY, Error, Fault, Link, OperationPolicy, Scenario,
+    StateView, front::Front, service::Service,
 };
 use std::{net::IpAddr, ops::Range, sync::Arc, time::Duration};
 use tokio::runtime::Runtime;
@@ -197,6 +197,11 @@ impl Emulator {
     /// Changes latency and bandwidth; bandwidth applies to new connections.
     pub fn set_link(&self, link: Link) {
         self.service.set_link(link);
+    }
+
+    /// Changes how long-running operations proceed, also those under way.
+    pub fn set_operations(&self, policy: OperationPolicy) {
+        self.service.world().settings.operations = policy;
     }
 }
 

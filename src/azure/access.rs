@@ -4,8 +4,8 @@
 //! by a value that gives it back: [`AccessGrant::revoke`] at the regular end, `Drop` otherwise. All readers of a grant
 //! share one cell with the current SAS. It is replaced before it expires, and once after a 403 that came in the middle.
 //!
-//! What Azure does when access is granted twice is not documented. So a target that is open already is closed first,
-//! and renewal is closing and opening again. Write access is never renewed: closing it ends the upload for good.
+//! What Azure does when access is granted twice is not documented. So a target that may be open is closed first, and
+//! renewal is closing and opening again. Write access is never renewed: closing it ends the upload for good.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -60,16 +60,37 @@ impl Azure {
         access: Access,
         duration: Duration,
     ) -> Result<AccessGrant, Error> {
-        let door = Arc::new(Door {
+        let door = self.door(target, access, duration);
+        if access == Access::Read {
+            door.close_if_open().await?;
+        }
+        Self::open_door(door).await
+    }
+
+    /// [`Azure::grant`] for reading what is not open, as the caller has just seen: nobody looks again.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub(super) async fn grant_closed(
+        &self,
+        target: &ResourceId,
+        duration: Duration,
+    ) -> Result<AccessGrant, Error> {
+        Self::open_door(self.door(target, Access::Read, duration)).await
+    }
+
+    fn door(&self, target: &ResourceId, access: Access, duration: Duration) -> Arc<Door> {
+        Arc::new(Door {
             azure: self.clone(),
             target: target.clone(),
             access,
             duration: duration.min(MAX_DURATION),
             renewal: AsyncMutex::new(()),
-        });
-        if access == Access::Read {
-            door.close_if_open().await?;
-        }
+        })
+    }
+
+    async fn open_door(door: Arc<Door>) -> Result<AccessGrant, Error> {
         // From here on something may be open: also if this future is dropped, or the answer is lost.
         let mut held = Held(Some(Arc::clone(&door)));
         match door.open().await {
@@ -128,7 +149,8 @@ fn may_be_open(error: &Error) -> bool {
         | ErrorKind::Throttled
         | ErrorKind::Refused
         | ErrorKind::Certificate
-        | ErrorKind::Configuration => error.attempts() > 1,
+        | ErrorKind::Configuration
+        | ErrorKind::Unreadable => error.attempts() > 1,
         ErrorKind::Cancelled
         | ErrorKind::Timeout
         | ErrorKind::Network
@@ -408,7 +430,6 @@ fn access_sas(subject: Subject<'_>, value: serde_json::Value) -> Result<Option<S
 mod tests {
     use std::sync::Arc;
 
-    use bytes::Bytes;
     use http::Request;
     use serde_json::{Value, json};
     use tokio_util::sync::CancellationToken;
@@ -416,6 +437,7 @@ mod tests {
     use super::super::testing::{Outcome, Script, answer, asks_for_token, json, token_answer};
     use super::*;
     use crate::notice::{Notices, Severity};
+    use crate::payload::Payload;
     use crate::range::ByteRange;
 
     const LOCATION: &str = "https://management.azure.com/location?1";
@@ -437,7 +459,7 @@ mod tests {
             format!("https://md-1.blob.example/c/abcd?sv=1&sig=s{number}")
         }
 
-        fn handle(&mut self, request: &Request<Bytes>) -> Outcome {
+        fn handle(&mut self, request: &Request<Payload>) -> Outcome {
             if asks_for_token(request) {
                 return token_answer("t", 360_000);
             }

@@ -6,7 +6,6 @@
 use std::collections::HashSet;
 use std::fmt::Display;
 
-use bytes::Bytes;
 use http::{Method, Request, Uri};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -19,6 +18,7 @@ use super::exchange::Answer;
 use super::retry::{Outgoing, Received};
 use super::token::Bearer;
 use super::{Azure, Error, ErrorKind};
+use crate::payload::Payload;
 
 /// What is being done to what, for messages.
 #[derive(Clone, Copy)]
@@ -118,7 +118,7 @@ impl Azure {
     pub(super) async fn send_request(
         &self,
         subject: Subject<'_>,
-        request: Request<Bytes>,
+        request: Request<Payload>,
         success: &[u16],
         awaits_existence: bool,
     ) -> Result<Received, Error> {
@@ -145,7 +145,7 @@ impl Azure {
         success: &[u16],
         awaits_existence: bool,
     ) -> Result<Answer, Error> {
-        let mut request = Request::new(Bytes::new());
+        let mut request = Request::new(Payload::default());
         *request.method_mut() = Method::GET;
         *request.uri_mut() = address.clone();
         let received = self

@@ -9,7 +9,7 @@ use super::arm::Subject;
 use super::blob_credential::CopyFrom;
 use super::exchange::Answer;
 use super::generated::blob;
-use super::retry::{Outgoing, RetryPolicy};
+use super::retry::{Reception, RetryPolicy};
 use super::{Error, ErrorKind, PageBlob};
 
 /// How a copy stands.
@@ -88,8 +88,10 @@ impl PageBlob {
             target: self.credential(),
             source: source.credential(),
         };
-        let limit = Outgoing::DOCUMENT_LIMIT;
-        match self.send_as(&credential, subject, call, limit, None).await {
+        match self
+            .send_as(&credential, subject, call, Reception::DOCUMENT)
+            .await
+        {
             Ok(answer) => {
                 let begun = copy_of(subject, &answer)?;
                 match begun.status {
@@ -115,7 +117,7 @@ impl PageBlob {
         let subject = Subject::new("create blob", self);
         let len = len.to_string();
         let call = blob::page_blob_create(self.location(), self.versions(), &len);
-        self.send(subject, call, Outgoing::DOCUMENT_LIMIT, None)
+        self.send(subject, call, Reception::DOCUMENT)
             .await
             .map(|_answer| ())
     }
@@ -128,7 +130,7 @@ impl PageBlob {
     pub async fn copy_state(&self) -> Result<BlobCopy, Error> {
         let subject = Subject::new("read state of the copy to blob", self);
         let call = blob::blob_get_properties(self.location(), self.versions());
-        let answer = self.send(subject, call, 0, None).await?;
+        let answer = self.send(subject, call, Reception::up_to(0)).await?;
         copy_of(subject, &answer)
     }
 
@@ -152,8 +154,7 @@ impl PageBlob {
     async fn abort_copy(&self, id: &str) -> Result<(), Error> {
         let subject = Subject::new("end the copy to blob", self);
         let call = blob::blob_abort_copy_from_url(self.location(), self.versions(), id);
-        let limit = Outgoing::DOCUMENT_LIMIT;
-        match self.send(subject, call, limit, None).await {
+        match self.send(subject, call, Reception::DOCUMENT).await {
             // It ended by itself meanwhile.
             Err(error) if error.code() == Some("NoPendingCopyOperation") => Ok(()),
             other => other.map(|_answer| ()),
@@ -163,8 +164,7 @@ impl PageBlob {
     async fn delete(&self) -> Result<(), Error> {
         let subject = Subject::new("delete blob", self);
         let call = blob::blob_delete(self.location(), self.versions());
-        let limit = Outgoing::DOCUMENT_LIMIT;
-        match self.send(subject, call, limit, None).await {
+        match self.send(subject, call, Reception::DOCUMENT).await {
             Err(error) if error.is_not_found() => Ok(()),
             other => other.map(|_answer| ()),
         }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::header::HeaderName;
 use http::{Request, StatusCode, Uri};
@@ -12,6 +11,7 @@ use super::access::{CurrentSas, GrantCell};
 use super::retry::Credential;
 use super::shared_key::SharedKey;
 use super::{Error, ErrorKind, SasUrl};
+use crate::payload::Payload;
 
 const COPY_SOURCE: HeaderName = HeaderName::from_static("x-ms-copy-source");
 const PREVIOUS_SNAPSHOT: HeaderName = HeaderName::from_static("x-ms-previous-snapshot-url");
@@ -67,7 +67,7 @@ impl BlobCredential {
 impl Credential for BlobCredential {
     fn authorize<'a>(
         &'a self,
-        request: &'a mut Request<Bytes>,
+        request: &'a mut Request<Payload>,
     ) -> BoxFuture<'a, Result<u64, Error>> {
         match self {
             Self::Key { key, .. } => key.authorize(request),
@@ -105,7 +105,7 @@ pub(super) struct CopyFrom<'a> {
 impl Credential for CopyFrom<'_> {
     fn authorize<'a>(
         &'a self,
-        request: &'a mut Request<Bytes>,
+        request: &'a mut Request<Payload>,
     ) -> BoxFuture<'a, Result<u64, Error>> {
         Box::pin(async {
             let (source, generation) = self.source.sas().await?;
@@ -143,7 +143,7 @@ impl BothSas<'_> {
 impl Credential for BothSas<'_> {
     fn authorize<'a>(
         &'a self,
-        request: &'a mut Request<Bytes>,
+        request: &'a mut Request<Payload>,
     ) -> BoxFuture<'a, Result<u64, Error>> {
         Box::pin(async {
             let (target, target_generation) = self.target.sas().await?;

@@ -5,13 +5,13 @@
 
 use std::fmt::{self, Display};
 
-use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, Method, Request, Uri, request};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use url::Url;
 
+use crate::payload::Payload;
 use crate::range::ByteRange;
 
 /// Everything but the unreserved characters of RFC 3986.
@@ -38,7 +38,7 @@ pub struct Call {
     /// What is asked for.
     pub operation: &'static Operation,
     /// The request.
-    pub request: Request<Bytes>,
+    pub request: Request<Payload>,
 }
 
 impl fmt::Debug for Call {
@@ -87,7 +87,7 @@ pub(super) struct CallBuilder {
     request: request::Builder,
     method: Method,
     address: String,
-    body: Bytes,
+    body: Payload,
     error: Option<BuildError>,
 }
 
@@ -117,7 +117,7 @@ impl CallBuilder {
             request: Request::builder(),
             method,
             address,
-            body: Bytes::new(),
+            body: Payload::default(),
             error: None,
         }
     }
@@ -211,7 +211,7 @@ impl CallBuilder {
     }
 
     /// A body of bytes as they are.
-    pub(super) fn bytes(mut self, body: Bytes) -> Self {
+    pub(super) fn bytes(mut self, body: Payload) -> Self {
         self.body = body;
         self.request = self
             .request
@@ -228,7 +228,7 @@ impl CallBuilder {
         let with_length = matches!(self.method, Method::PUT | Method::POST | Method::PATCH);
         let mut request = self.request.method(self.method).uri(self.address);
         if with_length {
-            request = request.header(CONTENT_LENGTH, self.body.len());
+            request = request.header(CONTENT_LENGTH, self.body.total());
         }
         match request.body(self.body) {
             Ok(request) => Ok(Call {
@@ -358,7 +358,8 @@ mod tests {
             network::network_interfaces_create_or_update(&arm(), &versions, "s", "g", "n", &nic)
                 .unwrap();
         assert_eq!(call.request.method(), Method::PUT);
-        assert_eq!(call.request.body(), r#"{"location":"l","new":[1]}"#);
+        let body = call.request.body().whole().unwrap();
+        assert_eq!(body, r#"{"location":"l","new":[1]}"#);
         assert_eq!(header(&call, "content-type"), Some("application/json"));
         assert_eq!(header(&call, "content-length"), Some("26"));
         assert!(call.operation.long_running);
@@ -451,14 +452,15 @@ mod tests {
     fn page_writes_say_what_they_do() {
         let versions = ApiVersions::default();
         let range = ByteRange::new(512, 1536).unwrap();
-        let data = Bytes::from(vec![7; 1024]);
-        let call = blob::page_blob_upload_pages(&sas(), &versions, range, data.clone()).unwrap();
+        let data = bytes::Bytes::from(vec![7; 1024]);
+        let call =
+            blob::page_blob_upload_pages(&sas(), &versions, range, data.clone().into()).unwrap();
         assert_eq!(call.request.method(), Method::PUT);
         assert_eq!(call.request.uri().to_string(), format!("{SAS}&comp=page"));
         assert_eq!(header(&call, "x-ms-page-write"), Some("update"));
         assert_eq!(header(&call, "x-ms-range"), Some("bytes=512-1535"));
         assert_eq!(header(&call, "content-length"), Some("1024"));
-        assert_eq!(call.request.body(), &data);
+        assert_eq!(call.request.body().whole(), Some(&data));
 
         let call = blob::page_blob_clear_pages(&sas(), &versions, range).unwrap();
         assert_eq!(header(&call, "x-ms-page-write"), Some("clear"));

@@ -66,11 +66,26 @@ impl Cause {
         }
     }
 
+    /// Whether the service has more requests than it can bear.
+    pub(super) fn is_throttling(&self) -> bool {
+        matches!(
+            self.status(),
+            Some(StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
+        )
+    }
+
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Status { retry_after, .. } => *retry_after,
             Self::Transport(_) | Self::Defect(..) => None,
         }
+    }
+
+    /// Whether there were too many requests, and Azure says when there may be more. With the codes of
+    /// [`TRANSIENT_CODES`] the network provider says the same of a single resource that is busy.
+    pub(super) fn is_throttled(&self) -> bool {
+        matches!(self, Self::Status { status, retry_after: Some(_), body, .. }
+            if status.as_u16() == 429 && !body.code.as_deref().is_some_and(|code| TRANSIENT_CODES.contains(&code)))
     }
 
     /// Whether another attempt may succeed and does no harm.
@@ -83,7 +98,8 @@ impl Cause {
                 | TransportErrorKind::Broken => request.repeatable || error.is_unsent(),
                 TransportErrorKind::Certificate
                 | TransportErrorKind::Protocol
-                | TransportErrorKind::NotAllowed => false,
+                | TransportErrorKind::NotAllowed
+                | TransportErrorKind::Unreadable => false,
             },
             Self::Status { status, body, .. } => match status.as_u16() {
                 // Refused before anything was done.
@@ -128,6 +144,7 @@ impl Cause {
                     TransportErrorKind::Timeout => ErrorKind::Timeout,
                     TransportErrorKind::Protocol => ErrorKind::InvalidAnswer,
                     TransportErrorKind::NotAllowed => ErrorKind::Configuration,
+                    TransportErrorKind::Unreadable => ErrorKind::Unreadable,
                 };
                 failure(kind, error.text).into()
             }

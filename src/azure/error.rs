@@ -44,6 +44,8 @@ pub enum ErrorKind {
     DiffUnavailable,
     /// An unusable setting: a CA file, an endpoint.
     Configuration,
+    /// What was to be sent cannot be read on this machine.
+    Unreadable,
 }
 
 /// What is wrong with an answer that was received in full.

@@ -8,14 +8,19 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, Request, StatusCode};
 
+use crate::intake::Intake;
+use crate::payload::Payload;
+
 /// Something that carries out single HTTP requests.
 pub(super) trait Exchange: Send + Sync + fmt::Debug {
-    /// Sends `request` (absolute URI) and receives the whole answer; a body of more than `limit` bytes is an error.
-    fn exchange(
-        &self,
-        request: Request<Bytes>,
+    /// Sends `request` (absolute URI) and receives the whole answer, as fast as `intake` admits it; a body of more than
+    /// `limit` bytes is an error.
+    fn exchange<'a>(
+        &'a self,
+        request: Request<Payload>,
         limit: u64,
-    ) -> BoxFuture<'_, Result<Answer, TransportError>>;
+        intake: &'a dyn Intake,
+    ) -> BoxFuture<'a, Result<Answer, TransportError>>;
 }
 
 /// A complete answer. `Debug` shows neither headers nor body, which may hold tokens, SAS and signed addresses.
@@ -83,6 +88,8 @@ pub(super) enum TransportErrorKind {
     Protocol,
     /// The request may not be sent at all.
     NotAllowed,
+    /// What was to be sent cannot be read.
+    Unreadable,
 }
 
 /// A request without an answer.
@@ -106,7 +113,8 @@ impl TransportError {
             | TransportErrorKind::NotAllowed => true,
             TransportErrorKind::Timeout
             | TransportErrorKind::Broken
-            | TransportErrorKind::Protocol => false,
+            | TransportErrorKind::Protocol
+            | TransportErrorKind::Unreadable => false,
         }
     }
 }

@@ -26,10 +26,12 @@ pub mod endpoints;
 mod error;
 mod error_body;
 mod exchange;
+mod frames;
 #[rustfmt::skip] // formatted by its generator
 pub mod generated;
 pub mod network;
 mod operation;
+mod outgoing_body;
 pub mod page_blob;
 mod page_list;
 mod page_list_slice;
@@ -46,6 +48,8 @@ pub mod shared_key;
 pub mod snapshot;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+pub(crate) mod throttled;
 mod tls;
 mod token;
 mod transport;

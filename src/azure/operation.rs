@@ -6,7 +6,8 @@
 //! to be an end means that it is still running.
 //!
 //! The addresses are signed, several KB long, and never logged. Whoever creates a resource reads it afterwards: the
-//! result that an operation carries leaves members out.
+//! result that an operation carries leaves members out. Where that is nearly always there when one first looks, as of
+//! snapshots, it is read first, and the operation is only asked about what is not ready then.
 
 use std::time::Duration;
 
@@ -74,6 +75,23 @@ enum Watch {
     },
 }
 
+/// An operation that Azure accepted, or has done at once.
+pub(super) struct Accepted {
+    /// The first answer.
+    answer: Answer,
+    location: Option<Uri>,
+    /// `None` if there is nothing to wait for.
+    watch: Option<Watch>,
+}
+
+impl Accepted {
+    /// How long to wait before the first look; `None` if there is nothing to wait for.
+    pub(super) fn first_look(&self) -> Option<Duration> {
+        let asked = retry_after(&self.answer);
+        self.watch.as_ref().map(|_| Backoff::new().next(asked))
+    }
+}
+
 /// What a finished operation returned.
 pub(super) struct Finished {
     /// `properties.output` of the status, or the body of an answer that needed no waiting; `Null` if there is none.
@@ -94,10 +112,25 @@ impl Azure {
         subject: Subject<'_>,
         call: Result<Call, BuildError>,
     ) -> Result<Finished, Error> {
+        let accepted = self.begin(subject, call).await?;
+        self.finish(subject, accepted).await
+    }
+
+    /// Sends a call whose operation somebody has to wait for.
+    ///
+    /// # Errors
+    ///
+    /// The refusal of the request.
+    pub(super) async fn begin(
+        &self,
+        subject: Subject<'_>,
+        call: Result<Call, BuildError>,
+    ) -> Result<Accepted, Error> {
         let call = call.map_err(|error| subject.unbuildable(&error))?;
         let method = call.request.method().clone();
         let address = call.request.uri().clone();
-        let first = &self.send(subject, Ok(call)).await?.answer;
+        let answer = self.send(subject, Ok(call)).await?.answer;
+        let first = &answer;
 
         let location = self.header_address(subject, first, "location")?;
         let status = self.header_address(subject, first, "azure-asyncoperation")?;
@@ -121,9 +154,31 @@ impl Azure {
             }
             (None, _, _) => None,
         };
+        Ok(Accepted {
+            answer,
+            location,
+            watch,
+        })
+    }
+
+    /// Waits until an operation has ended.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Azure::run`], but for the refusal.
+    pub(super) async fn finish(
+        &self,
+        subject: Subject<'_>,
+        accepted: Accepted,
+    ) -> Result<Finished, Error> {
+        let Accepted {
+            answer,
+            location,
+            watch,
+        } = accepted;
         let output = match watch {
-            Some(watch) => self.wait(subject, &watch, retry_after(first)).await?,
-            None => subject.json(first)?,
+            Some(watch) => self.wait(subject, &watch, retry_after(&answer)).await?,
+            None => subject.json(&answer)?,
         };
         Ok(Finished { output, location })
     }
@@ -541,6 +596,7 @@ mod tests {
         };
         let script = scripted(vec![
             answer(202, &both_headers(), ""),
+            snapshot(0.0),
             status("Succeeded"),
             snapshot(0.0),
             snapshot(40.0),
@@ -555,6 +611,26 @@ mod tests {
         assert_eq!(read["properties"]["completionPercent"], 100.0);
         let sent: Value = serde_json::from_slice(&script.seen()[1].body).expect("JSON");
         assert_eq!(sent, body);
+    }
+
+    /// The snapshot says that its creation failed; why, only the operation says.
+    #[tokio::test(start_paused = true)]
+    async fn a_snapshot_that_fails_is_explained() {
+        let script = scripted(vec![
+            answer(202, &both_headers(), ""),
+            json(200, &json!({"properties": {"provisioningState": "Failed"}})),
+            json(
+                200,
+                &json!({"status": "Failed", "error": {"code": "DiskBusy", "message": "busy"}}),
+            ),
+        ]);
+        let id = ResourceId::new("s", "g", "Microsoft.Compute/snapshots", "n");
+        let error = azure(&script)
+            .create_snapshot(&id, &json!({"location": "l"}))
+            .await
+            .expect_err("failed");
+        assert_eq!(error.kind(), ErrorKind::OperationFailed);
+        assert_eq!(error.code(), Some("DiskBusy"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -20,8 +20,10 @@ use super::exchange::Answer;
 use super::generated::ApiVersions;
 use super::generated::blob;
 use super::page_list::{ListSlots, PageList, PageRanges};
-use super::retry::{Check, Credential, Outgoing, RetryPolicy, Sender};
+use super::retry::{Credential, Outgoing, Reception, RetryPolicy, Sender};
 use super::{Error, ErrorKind, SasUrl, Transport};
+use crate::intake::{Intake, Unbounded};
+use crate::payload::Payload;
 use crate::range::ByteRange;
 
 /// Unit of a page blob, in bytes: every range written or listed is a multiple of it.
@@ -128,7 +130,7 @@ impl PageBlob {
         }
         let subject = Subject::new("read size of blob", self);
         let call = blob::blob_get_properties(&self.shared.location, &self.versions);
-        let answer = self.send(subject, call, 0, None).await?;
+        let answer = self.send(subject, call, Reception::up_to(0)).await?;
         match answer.header("x-ms-blob-type") {
             None | Some("PageBlob") => {}
             Some(other) => return Err(subject.invalid(format!("it is a {other}, not a page blob"))),
@@ -178,11 +180,29 @@ impl PageBlob {
     ///
     /// The service's refusal; a short, long or displaced body that stayed so.
     pub async fn read(&self, range: ByteRange) -> Result<Vec<Bytes>, Error> {
+        self.read_into(range, &Unbounded).await
+    }
+
+    /// As [`read`](Self::read), no faster than `intake` admits it.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub async fn read_into(
+        &self,
+        range: ByteRange,
+        intake: &dyn Intake,
+    ) -> Result<Vec<Bytes>, Error> {
         let part = Part { blob: self, range };
         let subject = Subject::new("read bytes", &part);
         let call = blob::blob_download(&self.shared.location, &self.versions, range);
         let check = |answer: &Answer| self.check_part(answer, range);
-        let answer = self.send(subject, call, range.len(), Some(&check)).await?;
+        let reception = Reception {
+            limit: range.len(),
+            check: Some(&check),
+            intake,
+        };
+        let answer = self.send(subject, call, reception).await?;
         Ok(answer.body)
     }
 
@@ -219,8 +239,22 @@ impl PageBlob {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Refused`] without a request if they are not; the service's refusal.
-    pub async fn write(&self, offset: u64, data: Bytes) -> Result<(), Error> {
+    /// [`ErrorKind::Refused`] without a request if they are not; the service's refusal; [`ErrorKind::Unreadable`].
+    pub async fn write(&self, offset: u64, data: impl Into<Payload>) -> Result<(), Error> {
+        self.write_from(offset, data.into(), &Unbounded).await
+    }
+
+    /// As [`write`](Self::write); `intake` hears of refusals.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](Self::write).
+    pub async fn write_from(
+        &self,
+        offset: u64,
+        data: Payload,
+        intake: &dyn Intake,
+    ) -> Result<(), Error> {
         let refuse = |why: String| {
             Err(Error::new(
                 ErrorKind::Refused,
@@ -229,7 +263,7 @@ impl PageBlob {
                 why,
             ))
         };
-        let Some(range) = ByteRange::with_len(offset, data.len() as u64) else {
+        let Some(range) = ByteRange::with_len(offset, data.total()) else {
             return refuse("there is nothing to write".into());
         };
         if !range.is_aligned(PAGE) || range.len() > MAX_WRITE {
@@ -241,19 +275,20 @@ impl PageBlob {
         let part = Part { blob: self, range };
         let subject = Subject::new("write bytes", &part);
         let call = blob::page_blob_upload_pages(&self.shared.location, &self.versions, range, data);
-        self.send(subject, call, Outgoing::DOCUMENT_LIMIT, None)
-            .await
-            .map(|_answer| ())
+        let reception = Reception {
+            intake,
+            ..Reception::DOCUMENT
+        };
+        self.send(subject, call, reception).await.map(|_answer| ())
     }
 
     pub(super) async fn send(
         &self,
         subject: Subject<'_>,
         call: Result<Call, BuildError>,
-        limit: u64,
-        check: Option<Check<'_>>,
+        reception: Reception<'_>,
     ) -> Result<Answer, Error> {
-        self.send_as(&self.shared.credential, subject, call, limit, check)
+        self.send_as(&self.shared.credential, subject, call, reception)
             .await
     }
 
@@ -262,14 +297,15 @@ impl PageBlob {
         credential: &dyn Credential,
         subject: Subject<'_>,
         call: Result<Call, BuildError>,
-        limit: u64,
-        check: Option<Check<'_>>,
+        reception: Reception<'_>,
     ) -> Result<Answer, Error> {
         let call = call.map_err(|error| subject.unbuildable(&error))?;
         let outgoing = Outgoing {
-            // The explanation of a refusal must fit, however little was asked for.
-            limit: limit.max(REFUSAL_LIMIT),
-            check,
+            reception: Reception {
+                // The explanation of a refusal must fit, however little was asked for.
+                limit: reception.limit.max(REFUSAL_LIMIT),
+                ..reception
+            },
             ..Outgoing::new(
                 subject.operation,
                 subject.resource,

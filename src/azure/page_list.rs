@@ -127,7 +127,6 @@ mod tests {
     use std::collections::BTreeMap;
     use std::fmt::Write as _;
 
-    use bytes::Bytes;
     use http::Request;
     use proptest::prelude::*;
     use tokio::time::Instant;
@@ -138,6 +137,7 @@ mod tests {
     use super::super::testing::{Outcome, Script, answer};
     use super::super::{Defect, ErrorKind, SasUrl};
     use super::*;
+    use crate::payload::Payload;
 
     const GIB: u64 = 1 << 30;
 
@@ -152,7 +152,7 @@ mod tests {
 
     /// A service with `ranges`, which it cuts at the ends of what is asked for or not, and `most` in an answer.
     fn serve(
-        request: &Request<Bytes>,
+        request: &Request<Payload>,
         ranges: &[Listed],
         length: u64,
         (most, cuts): (usize, bool),

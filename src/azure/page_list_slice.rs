@@ -13,7 +13,7 @@ use super::generated::blob;
 use super::page_blob::PageBlob;
 use super::page_list::PageRanges;
 use super::page_list_xml::{PageListPage, Window};
-use super::retry::Outgoing;
+use super::retry::Reception;
 use crate::range::ByteRange;
 
 /// Ranges per answer; the service's own limit ("Get Page Ranges").
@@ -191,9 +191,7 @@ impl Slice {
             self.marker.as_deref(),
             Some(LIST_PAGE),
         );
-        self.blob
-            .send(subject, call, Outgoing::DOCUMENT_LIMIT, None)
-            .await
+        self.blob.send(subject, call, Reception::DOCUMENT).await
     }
 
     async fn request_diff(&self, subject: Subject<'_>, base: &Base) -> Result<Answer, Error> {
@@ -212,7 +210,7 @@ impl Slice {
             renewal: &base.renewal,
         };
         self.blob
-            .send_as(&both, subject, call, Outgoing::DOCUMENT_LIMIT, None)
+            .send_as(&both, subject, call, Reception::DOCUMENT)
             .await
     }
 }

@@ -1,15 +1,14 @@
 //! The one retry loop: every request of this layer, to ARM, the token endpoint or a blob, goes through [`Sender::send`].
 //!
 //! An attempt is a whole exchange, the body and its check included: a chunk that broke in the middle is fetched again
-//! whole. The loop decides by method, status and error code; it waits at least as long as `Retry-After` says, gives up
-//! at a number of attempts or at a deadline, and every wait ends at once when the job is cancelled. What the answer
-//! means, and who is asked for a token or a SAS, is left to the caller.
+//! whole. The loop decides by method, status and error code; it waits longer than `Retry-After` says, gives up at a number
+//! of attempts or at a deadline, and every wait ends at once when the job is cancelled. Being throttled is no failure: a
+//! thousand machines that are saved in one night need more requests than Azure allows at a time. What the answer means, and who is asked for a token or a SAS, is left to the caller.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{Method, Request, StatusCode};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -20,6 +19,8 @@ use super::cause::{Cause, retry_after};
 use super::error::Defect;
 use super::error_body::ErrorBody;
 use super::exchange::{Answer, Exchange};
+use crate::intake::{Intake, Unbounded};
+use crate::payload::Payload;
 
 /// How often and how long a request is repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,8 +33,21 @@ pub(super) struct RetryPolicy {
     pub(super) first_delay: Duration,
     /// Longest wait of our own choice.
     pub(super) max_delay: Duration,
-    /// From the first attempt to the last answer, waits included. `Retry-After` is honoured up to here.
+    /// From the first attempt to the last answer, waits included but those below.
     pub(super) deadline: Duration,
+    /// Waits that Azure asks for by 429 and `Retry-After`, in all. They count neither as attempts nor to the deadline;
+    /// what goes beyond this does.
+    pub(super) throttled: Duration,
+}
+
+/// What a request has been through.
+struct Tally {
+    started: Instant,
+    attempts: u32,
+    /// Of these, those that were throttled.
+    throttled: u32,
+    /// The waits after them.
+    waited: Duration,
 }
 
 impl RetryPolicy {
@@ -45,6 +59,7 @@ impl RetryPolicy {
         first_delay: Duration::from_millis(800),
         max_delay: Duration::from_secs(60),
         deadline: Duration::from_secs(30 * 60),
+        throttled: Duration::from_secs(4 * 3600),
     };
 
     /// For giving back what is held when nobody wants to wait any more. The deadline leaves room for the reservation of
@@ -52,6 +67,7 @@ impl RetryPolicy {
     pub(super) const CLEANUP: Self = Self {
         attempts: 8,
         deadline: Duration::from_secs(4 * 60),
+        throttled: Duration::ZERO,
         max_delay: Duration::from_secs(10),
         ..Self::JOB
     };
@@ -60,30 +76,45 @@ impl RetryPolicy {
     pub(super) const SHORT: Self = Self {
         attempts: 4,
         deadline: Duration::from_secs(45),
+        throttled: Duration::ZERO,
         ..Self::JOB
     };
 
-    /// Wait before attempt `next`, or `None` to give up.
-    fn delay(
-        &self,
-        cause: &Cause,
-        request: &Outgoing<'_>,
-        made: u32,
-        spent: Duration,
-    ) -> Option<Duration> {
+    /// Wait before the next attempt, or `None` to give up.
+    fn delay(&self, cause: &Cause, request: &Outgoing<'_>, tally: &mut Tally) -> Option<Duration> {
+        if cause.is_throttled() {
+            let delay = self.pause(cause, tally.throttled + 1);
+            let waited = tally.waited.saturating_add(delay);
+            if waited <= self.throttled {
+                tally.throttled += 1;
+                tally.waited = waited;
+                return Some(delay);
+            }
+        }
+        let made = tally.attempts - tally.throttled;
         if !cause.is_transient(request) || made >= self.limit(cause) {
             return None;
         }
+        let delay = self.pause(cause, made);
+        let spent = tally.started.elapsed().saturating_sub(tally.waited);
+        (spent.checked_add(delay)? < self.deadline).then_some(delay)
+    }
+
+    /// Wait after so many failures.
+    fn pause(&self, cause: &Cause, failures: u32) -> Duration {
         let exponential = self
             .first_delay
-            .saturating_mul(1_u32.checked_shl(made - 1).unwrap_or(u32::MAX))
+            .saturating_mul(1_u32.checked_shl(failures - 1).unwrap_or(u32::MAX))
             .min(self.max_delay);
         // Half of it is left to chance, so that many requests that failed together do not return together.
         let jittered = exponential.mul_f64(0.5 + fastrand::f64() / 2.0);
-        let delay = cause
-            .retry_after()
-            .map_or(jittered, |asked| jittered.max(asked));
-        (spent.checked_add(delay)? < self.deadline).then_some(delay)
+        match cause.retry_after() {
+            None => jittered,
+            // Those that are throttled together are told the same time.
+            Some(asked) => {
+                asked.saturating_add(jittered.max(asked.mul_f64(fastrand::f64() / 10.0)))
+            }
+        }
     }
 
     fn limit(&self, cause: &Cause) -> u32 {
@@ -105,7 +136,7 @@ pub(super) trait Credential: Send + Sync {
     /// Completes the request. Returns the generation of the credential used, for [`renew`](Self::renew).
     fn authorize<'a>(
         &'a self,
-        request: &'a mut Request<Bytes>,
+        request: &'a mut Request<Payload>,
     ) -> BoxFuture<'a, Result<u64, Error>>;
 
     /// Whether this answer means that the credential, not the request, was refused.
@@ -121,7 +152,7 @@ pub(super) struct Anonymous;
 impl Credential for Anonymous {
     fn authorize<'a>(
         &'a self,
-        _request: &'a mut Request<Bytes>,
+        _request: &'a mut Request<Payload>,
     ) -> BoxFuture<'a, Result<u64, Error>> {
         Box::pin(async { Ok(0) })
     }
@@ -144,7 +175,7 @@ pub(super) struct Outgoing<'a> {
     pub(super) operation: &'static str,
     /// Which one, for messages.
     pub(super) resource: &'a (dyn fmt::Display + Send + Sync),
-    pub(super) request: Request<Bytes>,
+    pub(super) request: Request<Payload>,
     pub(super) credential: &'a dyn Credential,
     /// Statuses that mean success.
     pub(super) success: &'a [u16],
@@ -152,20 +183,38 @@ pub(super) struct Outgoing<'a> {
     pub(super) repeatable: bool,
     /// The resource is known to be coming: 404 is waited out.
     pub(super) awaits_existence: bool,
+    pub(super) reception: Reception<'a>,
+}
+
+/// What is done with the body of a successful answer.
+#[derive(Clone, Copy)]
+pub(super) struct Reception<'a> {
     /// Longest body accepted, in bytes.
     pub(super) limit: u64,
     pub(super) check: Option<Check<'a>>,
+    pub(super) intake: &'a dyn Intake,
+}
+
+impl Reception<'_> {
+    /// Takes an answer of a service in JSON or XML; a page of a thousand virtual machines has a few MB.
+    pub(super) const DOCUMENT: Self = Self::up_to(64 << 20);
+
+    /// Takes up to `limit` bytes as they are.
+    pub(super) const fn up_to(limit: u64) -> Self {
+        Self {
+            limit,
+            check: None,
+            intake: &Unbounded,
+        }
+    }
 }
 
 impl<'a> Outgoing<'a> {
-    /// Longest answer of a service in JSON or XML; a page of a thousand virtual machines has a few MB.
-    pub(super) const DOCUMENT_LIMIT: u64 = 64 << 20;
-
     /// A request that is repeatable by its method, with an answer that is a document.
     pub(super) fn new(
         operation: &'static str,
         resource: &'a (dyn fmt::Display + Send + Sync),
-        request: Request<Bytes>,
+        request: Request<Payload>,
         success: &'a [u16],
         credential: &'a dyn Credential,
     ) -> Self {
@@ -178,8 +227,7 @@ impl<'a> Outgoing<'a> {
             success,
             repeatable,
             awaits_existence: false,
-            limit: Self::DOCUMENT_LIMIT,
-            check: None,
+            reception: Reception::DOCUMENT,
         }
     }
 }
@@ -257,13 +305,19 @@ impl Sender {
     /// Ends at once with `ErrorKind::Cancelled`; the service may still carry the request out.
     pub(super) async fn send(&self, outgoing: Outgoing<'_>) -> Result<Received, Error> {
         let cancelled = || Error::cancelled(outgoing.operation, outgoing.resource);
-        let started = Instant::now();
-        let deadline = started + self.policy.deadline;
+        let mut tally = Tally {
+            started: Instant::now(),
+            attempts: 0,
+            throttled: 0,
+            waited: Duration::ZERO,
+        };
         let mut renewed = false;
-        let mut attempts = 0;
         loop {
-            attempts += 1;
+            tally.attempts += 1;
+            let attempts = tally.attempts;
+            let deadline = tally.started + self.policy.deadline + tally.waited;
             let mut request = outgoing.request.clone();
+            outgoing.reception.intake.restart();
             let attempt = async {
                 let generation = outgoing.credential.authorize(&mut request).await?;
                 Ok::<_, Error>((generation, self.attempt(&outgoing, request).await))
@@ -294,9 +348,11 @@ impl Sender {
                     continue;
                 }
             }
-            let spent = started.elapsed();
-            let Some(delay) = self.policy.delay(&cause, &outgoing, attempts, spent) else {
-                return Err(cause.into_error(&outgoing, attempts, spent));
+            if cause.is_throttling() {
+                outgoing.reception.intake.throttled();
+            }
+            let Some(delay) = self.policy.delay(&cause, &outgoing, &mut tally) else {
+                return Err(cause.into_error(&outgoing, attempts, tally.started.elapsed()));
             };
             tracing::trace!(
                 operation = outgoing.operation,
@@ -313,11 +369,15 @@ impl Sender {
     async fn attempt(
         &self,
         outgoing: &Outgoing<'_>,
-        request: Request<Bytes>,
+        request: Request<Payload>,
     ) -> Result<Answer, Cause> {
+        let reception = outgoing.reception;
         let method = request.method().clone();
         let sent = Instant::now();
-        let result = self.exchange.exchange(request, outgoing.limit).await;
+        let result = self
+            .exchange
+            .exchange(request, reception.limit, reception.intake)
+            .await;
         let milliseconds = sent.elapsed().as_millis();
         let answer = match result {
             Ok(answer) => answer,
@@ -354,7 +414,7 @@ impl Sender {
             tell!(debug);
         }
         if is_success {
-            return match outgoing.check.map_or(Ok(()), |check| check(&answer)) {
+            return match reception.check.map_or(Ok(()), |check| check(&answer)) {
                 Ok(()) => Ok(answer),
                 Err(defect) => Err(Cause::Defect(defect, answer.request_id())),
             };
@@ -384,10 +444,11 @@ mod tests {
         first_delay: Duration::from_secs(1),
         max_delay: Duration::from_secs(8),
         deadline: Duration::from_secs(600),
+        throttled: Duration::ZERO,
     };
 
     async fn send(script: &Arc<Script>, method: Method) -> Result<Received, Error> {
-        let mut request = Request::new(Bytes::new());
+        let mut request = Request::new(Payload::default());
         *request.method_mut() = method;
         *request.uri_mut() = "https://host/x".parse().expect("valid");
         let outgoing = Outgoing::new("read thing", &"t-1", request, &[200], &Anonymous);
@@ -464,7 +525,7 @@ mod tests {
             }
             ok()
         });
-        let request = Request::new(Bytes::new());
+        let request = Request::new(Payload::default());
         let outgoing = Outgoing::new("delete thing", &"t-1", request, &[200], &Anonymous);
         let sender = script.sender(RetryPolicy::CLEANUP);
         assert!(sender.send(outgoing).await.is_ok());
@@ -481,8 +542,8 @@ mod tests {
         ]);
         assert!(send(&script, Method::GET).await.is_ok());
         let waits = waits(&script);
-        assert!((90.0..91.0).contains(&waits[0]), "{waits:?}");
-        assert!((115.0..=121.0).contains(&waits[1]), "{waits:?}");
+        assert!((90.5..100.0).contains(&waits[0]), "{waits:?}");
+        assert!((116.0..134.0).contains(&waits[1]), "{waits:?}");
         assert!((2.0..=4.01).contains(&waits[2]), "{waits:?}");
     }
 
@@ -492,6 +553,46 @@ mod tests {
         let error = send(&script, Method::GET).await.expect_err("too long");
         assert_eq!((error.kind(), error.attempts()), (ErrorKind::Throttled, 1));
         assert!(error.to_string().contains("after 1200 s"), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn being_throttled_for_hours_is_no_failure() {
+        const REFUSALS: usize = 10;
+        let throttled = answer(429, &[("Retry-After", "1200")], "");
+        let mut answers = vec![throttled.clone(); REFUSALS];
+        // Failures of its own the request may have as ever.
+        answers.extend(vec![answer(503, &[], ""); 5]);
+        answers.push(ok());
+        let send = |script: Arc<Script>| async move {
+            let request = Request::new(Payload::default());
+            let outgoing = Outgoing::new("read thing", &"t-1", request, &[200], &Anonymous);
+            script.sender(RetryPolicy::JOB).send(outgoing).await
+        };
+        let received = send(Script::sequence(answers)).await.expect("at last");
+        assert_eq!(received.attempts, 16);
+
+        let began = Instant::now();
+        let error = send(Script::sequence(vec![throttled])).await;
+        assert_eq!(error.expect_err("never").kind(), ErrorKind::Throttled);
+        let hours = began.elapsed().as_secs_f64() / 3600.0;
+        assert!((3.6..5.0).contains(&hours), "{hours}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_that_are_throttled_together_do_not_return_together() {
+        let began = Instant::now();
+        let script = Script::new(move |_, _| match began.elapsed().as_secs() < 180 {
+            true => answer(429, &[("Retry-After", "180")], ""),
+            false => ok(),
+        });
+        let requests = (0..100).map(|_| send(&script, Method::GET));
+        let sent = futures_util::future::join_all(requests).await;
+        assert!(sent.iter().all(Result::is_ok));
+        let mut returns: Vec<_> = script.seen().iter().map(|seen| seen.at.as_secs()).collect();
+        returns.retain(|&second| second > 0);
+        assert_eq!(returns.len(), 100);
+        let most = (180..200).map(|at| returns.iter().filter(|&&second| second == at).count());
+        assert!(most.max() < Some(50), "{returns:?}");
     }
 
     #[tokio::test(start_paused = true)]
@@ -545,6 +646,11 @@ mod tests {
             (error.kind(), error.attempts()),
             (ErrorKind::Certificate, 1)
         );
+        let script = Script::sequence(vec![lost(TransportErrorKind::Unreadable, true)]);
+        let error = send(&script, Method::PUT)
+            .await
+            .expect_err("nothing to send");
+        assert_eq!((error.kind(), error.attempts()), (ErrorKind::Unreadable, 1));
     }
 
     #[tokio::test(start_paused = true)]
@@ -554,7 +660,7 @@ mod tests {
         let sender = script.cancellable(QUICK, &cancel);
         let began = Instant::now();
         let sending = async {
-            let request = Request::new(Bytes::new());
+            let request = Request::new(Payload::default());
             let outgoing = Outgoing::new("read thing", &"t-1", request, &[200], &Anonymous);
             sender.send(outgoing).await
         };
@@ -581,9 +687,12 @@ mod tests {
             }),
         };
         let outgoing = || {
-            let request = Request::new(Bytes::new());
+            let request = Request::new(Payload::default());
             Outgoing {
-                check: Some(&check),
+                reception: Reception {
+                    check: Some(&check),
+                    ..Reception::DOCUMENT
+                },
                 ..Outgoing::new("read bytes", &"0..8", request, &[200], &Anonymous)
             }
         };

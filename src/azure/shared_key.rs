@@ -7,7 +7,6 @@ use std::time::SystemTime;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use hmac::{Hmac, KeyInit, Mac};
 use http::header::AUTHORIZATION;
@@ -18,6 +17,7 @@ use zeroize::Zeroizing;
 use super::connection_string::decode_key;
 use super::retry::Credential;
 use super::{Error, ErrorKind};
+use crate::payload::Payload;
 
 /// The standard headers that are signed by their value alone, in this order; `Content-Length` stands between.
 const BEFORE_LENGTH: [&str; 2] = ["content-encoding", "content-language"];
@@ -55,7 +55,7 @@ impl SharedKey {
     /// # Errors
     ///
     /// What cannot be signed.
-    pub fn sign(&self, request: &mut Request<Bytes>, now: SystemTime) -> Result<(), SignError> {
+    pub fn sign(&self, request: &mut Request<Payload>, now: SystemTime) -> Result<(), SignError> {
         let date = HeaderValue::try_from(httpdate::fmt_http_date(now))
             .map_err(|_not_text| SignError::Date)?;
         request.headers_mut().insert("x-ms-date", date);
@@ -97,7 +97,7 @@ impl std::fmt::Debug for SharedKey {
 impl Credential for SharedKey {
     fn authorize<'a>(
         &'a self,
-        request: &'a mut Request<Bytes>,
+        request: &'a mut Request<Payload>,
     ) -> BoxFuture<'a, Result<u64, Error>> {
         Box::pin(async {
             self.sign(request, SystemTime::now()).map_err(|error| {
@@ -122,7 +122,7 @@ impl Credential for SharedKey {
 }
 
 /// What is signed; `None` if a header is not text.
-fn string_to_sign(request: &Request<Bytes>, account: &str) -> Option<String> {
+fn string_to_sign(request: &Request<Payload>, account: &str) -> Option<String> {
     let value = |name: &str| match request.headers().get(name) {
         Some(value) => value.to_str().ok(),
         None => Some(""),
@@ -132,7 +132,7 @@ fn string_to_sign(request: &Request<Bytes>, account: &str) -> Option<String> {
         writeln!(text, "{}", value(name)?).ok()?;
     }
     // An empty body is signed as an empty line, not as 0.
-    match request.body().len() {
+    match request.body().total() {
         0 => text.push('\n'),
         length => writeln!(text, "{length}").ok()?,
     }
@@ -146,7 +146,7 @@ fn string_to_sign(request: &Request<Bytes>, account: &str) -> Option<String> {
     Some(text)
 }
 
-fn push_canonical_headers(text: &mut String, request: &Request<Bytes>) -> Option<()> {
+fn push_canonical_headers(text: &mut String, request: &Request<Payload>) -> Option<()> {
     let mut headers = BTreeMap::new();
     for name in request.headers().keys() {
         if name.as_str().starts_with("x-ms-") {
@@ -201,7 +201,7 @@ mod tests {
         "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
     /// Signs at Mon, 23 Nov 2026 09:10:11 GMT.
-    fn signature(mut request: Request<Bytes>) -> String {
+    fn signature(mut request: Request<Payload>) -> String {
         let key = SharedKey::new("devstoreaccount1", KEY).expect("base64");
         key.sign(
             &mut request,
@@ -221,7 +221,7 @@ mod tests {
             "http://127.0.0.1:10000/devstoreaccount1/disks/os%20disk?marker=a%20b&comp=pagelist&maxresults=10000",
         )
         .header("x-ms-version", "2021-12-02")
-        .body(Bytes::new())
+        .body(Payload::default())
         .expect("valid");
         assert_eq!(
             signature(list),
@@ -233,7 +233,7 @@ mod tests {
             .header("x-ms-page-write", "update")
             .header("content-type", "application/octet-stream")
             .header("content-length", "512")
-            .body(Bytes::from(vec![0; 512]))
+            .body(Payload::from(vec![0; 512]))
             .expect("valid");
         assert_eq!(
             signature(write),
@@ -257,7 +257,7 @@ mod tests {
                 request.header(name, "v")
             });
         let mut text = String::new();
-        let request = request.body(Bytes::new()).expect("valid");
+        let request = request.body(Payload::default()).expect("valid");
         push_canonical_headers(&mut text, &request).expect("text");
         let expected =
             "x-ms-metaa:v\nx-ms-meta-a_b:v\nx-ms-meta-a1:v\nx-ms-meta-ab:v\nx-ms-meta-b:v\n";

@@ -55,7 +55,17 @@ impl Azure {
             id.name(),
             &body,
         );
-        self.run(subject, call).await?;
+        let accepted = self.begin(subject, call).await?;
+        if let Some(delay) = accepted.first_look() {
+            self.sender.pause(delay, subject.operation, id).await?;
+            // The snapshot tells all that its operation would; not why it failed.
+            match self.snapshot(id).await {
+                Ok(snapshot) if readability(&snapshot) == Readiness::Ready => return Ok(snapshot),
+                Err(error) if error.is_cancelled() => return Err(error),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        self.finish(subject, accepted).await?;
         self.wait_snapshot_readable(id, |_percent| {}).await
     }
 

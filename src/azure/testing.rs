@@ -15,11 +15,14 @@ use super::page_list::ListSlots;
 use super::retry::{RetryPolicy, Sender};
 use super::token::{ServicePrincipal, TokenCache};
 use super::{Azure, AzureConfig, Endpoints, Shared, Transport};
+use crate::intake::Intake;
 use crate::notice::Notices;
+use crate::payload::Payload;
 use crate::secret::Secret;
 
 pub(super) type Outcome = Result<Answer, TransportError>;
-type Handler = Box<dyn FnMut(&Request<Bytes>, usize) -> Outcome + Send>;
+type Handler = Box<dyn FnMut(&Request<Payload>, usize) -> Outcome + Send>;
+type Latency = Box<dyn Fn(&Request<Payload>) -> Duration + Send + Sync>;
 
 /// One request as it was sent.
 #[derive(Clone, Debug)]
@@ -35,19 +38,27 @@ pub(super) struct Script {
     handler: Mutex<Handler>,
     seen: Mutex<Vec<Seen>>,
     began: Instant,
-    latency: Duration,
+    latency: Latency,
 }
 
 impl Script {
     /// Answers the n-th request (from 0) with what `handler` returns, after 10 ms.
     pub(super) fn new(
-        handler: impl FnMut(&Request<Bytes>, usize) -> Outcome + Send + 'static,
+        handler: impl FnMut(&Request<Payload>, usize) -> Outcome + Send + 'static,
+    ) -> Arc<Self> {
+        Self::paced(handler, |_| Duration::from_millis(10))
+    }
+
+    /// Answers each request after a time of its own.
+    pub(super) fn paced(
+        handler: impl FnMut(&Request<Payload>, usize) -> Outcome + Send + 'static,
+        latency: impl Fn(&Request<Payload>) -> Duration + Send + Sync + 'static,
     ) -> Arc<Self> {
         Arc::new(Self {
             handler: Mutex::new(Box::new(handler)),
             seen: Mutex::default(),
             began: Instant::now(),
-            latency: Duration::from_millis(10),
+            latency: Box::new(latency),
         })
     }
 
@@ -96,11 +107,12 @@ impl Script {
 }
 
 impl Exchange for Script {
-    fn exchange(
-        &self,
-        request: Request<Bytes>,
+    fn exchange<'a>(
+        &'a self,
+        request: Request<Payload>,
         _limit: u64,
-    ) -> BoxFuture<'_, Result<Answer, TransportError>> {
+        _intake: &'a dyn Intake,
+    ) -> BoxFuture<'a, Result<Answer, TransportError>> {
         let index = {
             let mut seen = self.seen.lock().expect("no panic");
             let authorization = request.headers().get("authorization");
@@ -111,13 +123,13 @@ impl Exchange for Script {
                     .and_then(|value| value.to_str().ok())
                     .unwrap_or_default()
                     .to_owned(),
-                body: request.body().clone(),
+                body: request.body().whole().cloned().unwrap_or_default(),
                 at: self.began.elapsed(),
             });
             seen.len() - 1
         };
         Box::pin(async move {
-            tokio::time::sleep(self.latency).await;
+            tokio::time::sleep((self.latency)(&request)).await;
             (self.handler.lock().expect("no panic"))(&request, index)
         })
     }
@@ -176,7 +188,7 @@ pub(super) fn token_answer(token: &str, lifetime: u64) -> Outcome {
 }
 
 /// Whether a request goes to the token endpoint.
-pub(super) fn asks_for_token(request: &Request<Bytes>) -> bool {
+pub(super) fn asks_for_token(request: &Request<Payload>) -> bool {
     request.uri().host() == Some("login.microsoftonline.com")
 }
 

@@ -8,7 +8,6 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::header::AUTHORIZATION;
 use http::{HeaderValue, Request, StatusCode};
@@ -22,8 +21,9 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::error::Defect;
-use super::retry::{Anonymous, Credential, Outgoing, RetryPolicy, Sender};
+use super::retry::{Anonymous, Credential, Outgoing, Reception, RetryPolicy, Sender};
 use super::{AzureConfig, Error, ErrorKind};
+use crate::payload::Payload;
 use crate::secret::Secret;
 
 const OPERATION: &str = "obtain a token for";
@@ -194,11 +194,11 @@ impl<'c> AsyncHttpClient<'c> for Channel<'_> {
 
     fn call(&'c self, request: HttpRequest) -> Self::Future {
         Box::pin(async move {
-            let request = request.map(Bytes::from);
+            let request = request.map(Payload::from);
             let outgoing = Outgoing {
                 // Asking twice for a token yields two good tokens.
                 repeatable: true,
-                limit: 1 << 20,
+                reception: Reception::up_to(1 << 20),
                 ..Outgoing::new(OPERATION, self.resource, request, &[200], &Anonymous)
             };
             let answer = self.sender.send(outgoing).await?.answer;
@@ -370,7 +370,7 @@ impl Bearer<'_> {
 impl Credential for Bearer<'_> {
     fn authorize<'a>(
         &'a self,
-        request: &'a mut Request<Bytes>,
+        request: &'a mut Request<Payload>,
     ) -> BoxFuture<'a, Result<u64, Error>> {
         Box::pin(async {
             let token = self.cache.token(self.sender).await?;

@@ -13,11 +13,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::uri::{Authority, Scheme};
 use http::{Request, Uri};
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::proxy::matcher::Matcher;
@@ -27,8 +27,12 @@ use tokio::time::timeout;
 use super::connector::{CONNECT_TIMEOUT, ConnectTimeout, Connector, ProxyError, ResolveError};
 use super::endpoints::is_loopback;
 use super::exchange::{Answer, Exchange, TransportError, TransportErrorKind};
+use super::frames::{Frames, READ_BUFFER};
+use super::outgoing_body::{OutgoingBody, Unreadable};
 use super::redact::clean;
 use super::{Error, tls};
+use crate::intake::Intake;
+use crate::payload::Payload;
 
 /// From the request to the head of the answer, the upload of a 4 MiB page write over a slow line included.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(100);
@@ -36,15 +40,12 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(100);
 const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Idle connections are closed before Azure's load balancers drop them silently (4 minutes by default).
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(90);
-/// Upper bound of one read from a connection. It also bounds the head of an answer: two signed polling URLs of more
-/// than 4 KB each come in one head ("Track asynchronous Azure operations"), so this leaves ample room.
-const READ_BUFFER: usize = 128 * 1024;
 /// Bytes of freed memory that the allocator keeps at least, per arena: the read buffers of a few chunks.
 const KEPT_MEMORY: usize = 8 << 20;
 /// Header lines of one answer.
 const MAX_HEADERS: usize = 256;
 
-type HttpClient = Client<Connector, Full<Bytes>>;
+type HttpClient = Client<Connector, OutgoingBody>;
 
 /// A connection pool. Cheap to clone; clones share it.
 #[derive(Clone)]
@@ -92,12 +93,20 @@ impl Transport {
         })
     }
 
-    async fn run(&self, request: Request<Bytes>, limit: u64) -> Result<Answer, TransportError> {
+    async fn run(
+        &self,
+        request: Request<Payload>,
+        limit: u64,
+        intake: &dyn Intake,
+    ) -> Result<Answer, TransportError> {
         let place = Place::of(request.uri(), self)?;
-        let response = timeout(HEAD_TIMEOUT, self.client.request(request.map(Full::new)))
-            .await
-            .map_err(|_elapsed| place.timed_out("no answer", HEAD_TIMEOUT))?
-            .map_err(|error| place.classify(&error))?;
+        let response = timeout(
+            HEAD_TIMEOUT,
+            self.client.request(request.map(OutgoingBody::from)),
+        )
+        .await
+        .map_err(|_elapsed| place.timed_out("no answer", HEAD_TIMEOUT))?
+        .map_err(|error| place.classify(&error))?;
         self.remember(&place.authority);
 
         let (head, mut incoming) = response.into_parts();
@@ -110,20 +119,19 @@ impl Transport {
         if let Some(length) = announced.filter(|&length| length > limit && !bodiless) {
             return Err(place.too_long(length, limit));
         }
-        let mut body = Frames::default();
-        let mut received = 0;
+        let mut frames = Frames::new(announced);
         while let Some(frame) = place.next_frame(&mut incoming).await? {
-            received += frame.len() as u64;
+            let received = frames.len + frame.len() as u64;
             if received > limit {
                 return Err(place.too_long(received, limit));
             }
-            body.push(frame);
+            intake.admit(frames.cost(&frame)).await;
+            frames.push(frame);
         }
-        let body = body.finish();
         Ok(Answer {
             status: head.status,
             headers: head.headers,
-            body,
+            body: frames.finish(),
         })
     }
 
@@ -146,12 +154,13 @@ impl Transport {
 }
 
 impl Exchange for Transport {
-    fn exchange(
-        &self,
-        request: Request<Bytes>,
+    fn exchange<'a>(
+        &'a self,
+        request: Request<Payload>,
         limit: u64,
-    ) -> BoxFuture<'_, Result<Answer, TransportError>> {
-        Box::pin(self.run(request, limit))
+        intake: &'a dyn Intake,
+    ) -> BoxFuture<'a, Result<Answer, TransportError>> {
+        Box::pin(self.run(request, limit, intake))
     }
 }
 
@@ -168,47 +177,6 @@ impl fmt::Debug for Transport {
 /// larger piece was freed, it keeps twice as much as that (mallopt(3), `M_MMAP_THRESHOLD`). The piece is never touched.
 fn keep_freed_memory() {
     drop(black_box(Vec::<u8>::with_capacity(KEPT_MEMORY)));
-}
-
-/// The body of an answer. A frame is a slice of the read buffer that it came in, and keeps the whole of it: where it fills
-/// most of it, it is kept as it is; smaller ones are put together.
-#[derive(Default)]
-struct Frames {
-    done: Vec<Bytes>,
-    /// Behind `done`; at most [`READ_BUFFER`] bytes.
-    tail: BytesMut,
-}
-
-impl Frames {
-    fn push(&mut self, mut frame: Bytes) {
-        if frame.len() >= READ_BUFFER / 2 {
-            self.seal();
-            self.done.push(frame);
-            return;
-        }
-        if self.tail.capacity() == 0 {
-            self.tail.reserve(READ_BUFFER);
-        }
-        let room = self.tail.capacity() - self.tail.len();
-        self.tail
-            .extend_from_slice(&frame.split_to(room.min(frame.len())));
-        if !frame.is_empty() {
-            self.seal();
-            self.push(frame);
-        }
-    }
-
-    fn seal(&mut self) {
-        let tail = std::mem::take(&mut self.tail);
-        if !tail.is_empty() {
-            self.done.push(tail.freeze());
-        }
-    }
-
-    fn finish(mut self) -> Vec<Bytes> {
-        self.seal();
-        self.done
-    }
 }
 
 /// Where one request goes, for its errors.
@@ -323,6 +291,9 @@ impl<'a> Place<'a> {
                 )
             };
         }
+        if let Some(unreadable) = find::<Unreadable>(error) {
+            return self.error(TransportErrorKind::Unreadable, unreadable.to_string());
+        }
         if let Some(unknown) = find::<ResolveError>(error) {
             return self.error(
                 UnknownHost,
@@ -409,6 +380,8 @@ mod tests {
     use tokio_rustls::TlsAcceptor;
 
     use super::*;
+    use crate::intake::Unbounded;
+    use crate::payload::Supply;
 
     const LIMIT: u64 = 1 << 20;
 
@@ -443,42 +416,9 @@ mod tests {
         address
     }
 
-    #[test]
-    fn small_frames_are_put_together_and_large_ones_are_kept() {
-        let frame = |byte: u8, len| Bytes::from(vec![byte; len]);
-        for lens in [
-            vec![],
-            vec![1, 1, 1],
-            vec![READ_BUFFER / 2 - 1; 5],
-            vec![READ_BUFFER],
-            vec![10, READ_BUFFER / 2, 20, 30, READ_BUFFER, 1],
-        ] {
-            let mut frames = Frames::default();
-            let mut all = Vec::new();
-            for (number, &len) in (1..).zip(&lens) {
-                frames.push(frame(number, len));
-                all.extend(vec![number; len]);
-            }
-            let frames = frames.finish();
-            assert_eq!(frames.concat(), all);
-            assert!(
-                frames
-                    .iter()
-                    .all(|frame| (1..=READ_BUFFER).contains(&frame.len()))
-            );
-            // Two neighbours of which each is small would have been put together.
-            let is_small = |frame: &Bytes| frame.len() < READ_BUFFER / 2;
-            assert!(!frames.windows(2).any(|pair| pair.iter().all(is_small)));
-        }
-        let kept = frame(7, READ_BUFFER / 2);
-        let mut frames = Frames::default();
-        frames.push(kept.clone());
-        assert_eq!(frames.finish()[0].as_ptr(), kept.as_ptr());
-    }
-
     async fn get(transport: &Transport, url: &str) -> Result<Answer, TransportError> {
-        let request = Request::get(url).body(Bytes::new()).unwrap();
-        transport.exchange(request, LIMIT).await
+        let request = Request::get(url).body(Payload::default()).unwrap();
+        transport.exchange(request, LIMIT, &Unbounded).await
     }
 
     fn proxied(proxy: SocketAddr, user: &str) -> Transport {
@@ -529,6 +469,74 @@ mod tests {
             "HTTP/1.1 302 Found\r\nLocation: https://elsewhere/\r\nContent-Length: 0\r\n\r\n",
         );
         assert_eq!(redirect.await.unwrap().status, 302);
+    }
+
+    /// Bytes in pieces, up to a place where they cannot be read.
+    #[derive(Debug)]
+    struct Pieces {
+        bytes: Bytes,
+        broken_at: usize,
+    }
+
+    impl Supply for Pieces {
+        fn total(&self) -> u64 {
+            self.bytes.len() as u64
+        }
+
+        fn fetch(self: Arc<Self>, position: u64) -> BoxFuture<'static, io::Result<Bytes>> {
+            let start = usize::try_from(position).unwrap();
+            let end = self.bytes.len().min(start + 1000);
+            Box::pin(async move {
+                if end > self.broken_at {
+                    return Err(io::Error::other("the disk is broken"));
+                }
+                Ok(self.bytes.slice(start..end))
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_supplied_in_pieces_is_sent_as_one_body() {
+        let bytes: Bytes = (0..251).cycle().take(10_500).collect();
+        let put = |broken_at| {
+            let bytes = bytes.clone();
+            let supply = Payload::Supplied(Arc::new(Pieces { bytes, broken_at }));
+            async move {
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let url = format!("http://{}/", listener.local_addr().unwrap());
+                let transport = Transport::new(None, true, 4).unwrap();
+                let request = Request::put(url).body(supply).unwrap();
+                let server = async {
+                    let (mut stream, _) = listener.accept().await.unwrap();
+                    let mut all = Vec::new();
+                    let body = |all: &[u8]| {
+                        let end = all.windows(4).position(|window| window == b"\r\n\r\n");
+                        end.map_or(0, |end| all.len() - end - 4)
+                    };
+                    while body(&all) < 10_500 {
+                        if stream.read_buf(&mut all).await.unwrap_or(0) == 0 {
+                            return all;
+                        }
+                    }
+                    let reply = b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n";
+                    stream.write_all(reply).await.unwrap();
+                    all
+                };
+                tokio::join!(server, transport.exchange(request, LIMIT, &Unbounded))
+            }
+        };
+        let (seen, answer) = put(usize::MAX).await;
+        assert_eq!(answer.unwrap().status, 201);
+        let head = seen.len() - bytes.len();
+        assert!(seen[head..] == bytes);
+        let head = String::from_utf8_lossy(&seen[..head]).to_lowercase();
+        assert!(head.contains("\r\ncontent-length: 10500\r\n"), "{head}");
+        // A body that is cut must not look complete.
+        let (seen, answer) = put(5000).await;
+        assert!(seen.len() < bytes.len());
+        let error = answer.unwrap_err();
+        assert_eq!(error.kind, TransportErrorKind::Unreadable);
+        assert!(error.text.ends_with("the disk is broken"), "{}", error.text);
     }
 
     #[tokio::test]

@@ -16,8 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(5 * 60);
 const DELAY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
 impl Azure {
-    /// [`grant`](Self::grant) for reading, repeated for five minutes as long as Azure reports a conflict. `waiting`
-    /// hears of the first one.
+    /// [`grant`](Self::grant) for reading what the caller has seen closed, repeated for five minutes as long as Azure
+    /// reports a conflict: from the first one on, of which `waiting` hears, it is looked at before each attempt.
     ///
     /// # Errors
     ///
@@ -28,14 +28,17 @@ impl Azure {
         duration: Duration,
         waiting: impl FnOnce(&Error) + Send,
     ) -> Result<AccessGrant, Error> {
-        let give_up = Instant::now() + PATIENCE;
+        let mut give_up = None;
         let (mut delay, longest) = DELAY;
         let mut waiting = Some(waiting);
+        let mut attempt = self.grant_closed(target, duration).await;
         loop {
-            let error = match self.grant(target, Access::Read, duration).await {
+            let error = match attempt {
                 Err(error) if error.kind() == ErrorKind::Conflict => error,
                 other => return other,
             };
+            // The first attempt may have been throttled for longer than that.
+            let give_up = *give_up.get_or_insert_with(|| Instant::now() + PATIENCE);
             if Instant::now() >= give_up {
                 return Err(error);
             }
@@ -49,6 +52,7 @@ impl Azure {
                 .await
                 .unwrap_or_default();
             delay = (delay * 2).min(longest);
+            attempt = self.grant(target, Access::Read, duration).await;
         }
     }
 }

@@ -61,6 +61,8 @@ pub(super) struct Found {
     pub(super) is_clean: bool,
     /// A run under way that keeps this one from building on anything: see [`OtherRuns::rival`](super::tracker::OtherRuns::rival).
     pub(super) rival: Option<(String, Level)>,
+    /// All snapshots of the subscription as they were listed; none if they could not be.
+    pub(super) snapshots: Vec<Value>,
 }
 
 /// Of listed snapshots those of `chain`: made by this daemon, or recorded here, or made by a daemon that had the job
@@ -243,7 +245,11 @@ pub(super) async fn clear(context: &Context, vms: &HashSet<&str>) -> Result<Foun
     if azure.cancellation().is_cancelled() {
         return Err(Error::Cancelled);
     }
-    Ok(Found { is_clean, rival })
+    Ok(Found {
+        is_clean,
+        rival,
+        snapshots: listed.unwrap_or_default(),
+    })
 }
 
 /// Whether the disk of a snapshot whose VM is not listed is gone, or belongs to nobody: then nothing will ever be built

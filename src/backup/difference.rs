@@ -1,7 +1,10 @@
 //! What changed in a disk since its base, or why that cannot be told.
 //!
 //! Everything that is known beforehand is checked before Azure is asked: a base of another disk, an unfinished one, a
-//! newer one. Whatever the reason, the caller saves this one disk in full.
+//! newer one. That is in the list of all snapshots, which each run reads when it begins, and none of it can change.
+//! Whatever the reason, the caller saves this one disk in full.
+
+use std::collections::{HashMap, HashSet};
 
 use std::fmt;
 
@@ -9,13 +12,13 @@ use futures_util::future::join;
 use serde_json::Value;
 
 use super::Error;
-use super::chain::Base;
+use super::chain::{Base, Chain, RunRecord};
 use super::export::Disk;
 use super::exported::{Changes, ExportedImage};
 use super::run::Context;
 use super::snapshot_set::{self, OpenSnapshot};
-use crate::azure::AccessGrant;
 use crate::azure::snapshot::unreadable;
+use crate::azure::{AccessGrant, ResourceId};
 use crate::json;
 use crate::notice::with_causes;
 use crate::quantity::ByteSize;
@@ -31,6 +34,65 @@ pub(super) enum NoDifference {
     Cancelled,
     /// Continues a sentence after "because".
     Because(String),
+}
+
+/// What matters of a snapshot that may become a base.
+#[derive(Clone, Debug)]
+pub(super) struct Facts {
+    /// `properties.uniqueId` of the disk that it was taken of.
+    source: Option<String>,
+    /// Why it is no base, whatever the disk.
+    unfit: Option<String>,
+    /// `properties.timeCreated` as Azure wrote it.
+    created: String,
+    /// Bytes of the disk.
+    size: Option<u64>,
+}
+
+/// [`Facts`] of the recorded snapshots of a job, by their ids in small letters.
+#[derive(Clone, Debug, Default)]
+pub(super) struct KnownBases(HashMap<String, Facts>);
+
+impl KnownBases {
+    /// Of `chain`, as far as they are `listed`.
+    pub(super) fn new(chain: &Chain, listed: &[Value]) -> Self {
+        let recorded: HashSet<_> = chain
+            .runs
+            .iter()
+            .flat_map(RunRecord::snapshots)
+            .map(|snapshot| snapshot.id.to_ascii_lowercase())
+            .collect();
+        let facts = listed.iter().filter_map(|snapshot| {
+            let id = json::text(snapshot, "/id")?.to_ascii_lowercase();
+            recorded.contains(&id).then(|| (id, Facts::of(snapshot)))
+        });
+        Self(facts.collect())
+    }
+
+    fn get(&self, id: &ResourceId) -> Option<&Facts> {
+        self.0.get(&id.as_str().to_ascii_lowercase())
+    }
+}
+
+impl Facts {
+    fn of(snapshot: &Value) -> Self {
+        let text = |pointer| json::text(snapshot, pointer).map(str::to_owned);
+        let unfit = if !json::is_true(snapshot, "/properties/incremental") {
+            Some("is not an incremental one".into())
+        } else if let Some(state) = unreadable(snapshot) {
+            Some(format!("is not complete: {state}"))
+        } else if json::text(snapshot, "/properties/networkAccessPolicy") == Some("DenyAll") {
+            Some("has the network access policy DenyAll, so it cannot be opened".into())
+        } else {
+            None
+        };
+        Self {
+            source: text("/properties/creationData/sourceUniqueId"),
+            unfit,
+            created: text("/properties/timeCreated").unwrap_or_default(),
+            size: json::integer(snapshot, "/properties/diskSizeBytes"),
+        }
+    }
 }
 
 impl NoDifference {
@@ -64,9 +126,9 @@ pub(super) async fn list(
     let listed = async {
         let image = image?;
         let what = format!("snapshot {}", base.snapshot.name());
-        let blob = grant.page_blob();
-        let changes = Box::pin(image.changes_since(blob, what, Some(size), most_cleared));
-        let changes = changes.await.map_err(|error| {
+        let base_image = ExportedImage::of_base(grant.page_blob(), what, size);
+        let changes = Box::pin(image.changes_since(&base_image, most_cleared)).await;
+        let changes = changes.map_err(|error| {
             if error.is_cancelled() {
                 NoDifference::Cancelled
             } else {
@@ -98,12 +160,16 @@ async fn open(
             NoDifference::of(base, format!("cannot be {what}: {}", with_causes(error)))
         }
     };
-    let resource = context
-        .azure
-        .snapshot(&base.snapshot)
-        .await
-        .map_err(|error| refused("read", &error))?;
-    let size = check(&resource, &snapshot.disk, &snapshot.created)
+    let read;
+    let facts = match context.bases.get(&base.snapshot) {
+        Some(listed) => listed,
+        None => {
+            let snapshot = context.azure.snapshot(&base.snapshot).await;
+            read = Facts::of(&snapshot.map_err(|error| refused("read", &error))?);
+            &read
+        }
+    };
+    let size = check(facts, &snapshot.disk, &snapshot.created)
         .map_err(|reason| NoDifference::of(base, reason))?;
     let duration = snapshot_set::ACCESS_DURATION;
     let grant = snapshot_set::open(&context.azure, &base.snapshot, duration, &context.notices)
@@ -113,8 +179,8 @@ async fn open(
 }
 
 /// Whether the snapshot `base` can be the base of one of `disk` that was `created` then; its size in bytes.
-fn check(base: &Value, disk: &Disk, created: &str) -> Result<u64, String> {
-    let source = json::text(base, "/properties/creationData/sourceUniqueId");
+fn check(base: &Facts, disk: &Disk, created: &str) -> Result<u64, String> {
+    let source = base.source.as_deref();
     if source.is_none_or(|source| !source.eq_ignore_ascii_case(&disk.unique_id)) {
         return Err(format!(
             "was taken of another disk, with unique id {} instead of {}",
@@ -122,22 +188,16 @@ fn check(base: &Value, disk: &Disk, created: &str) -> Result<u64, String> {
             disk.unique_id
         ));
     }
-    if !json::is_true(base, "/properties/incremental") {
-        return Err("is not an incremental one".into());
+    if let Some(unfit) = &base.unfit {
+        return Err(unfit.clone());
     }
-    if let Some(state) = unreadable(base) {
-        return Err(format!("is not complete: {state}"));
-    }
-    if json::text(base, "/properties/networkAccessPolicy") == Some("DenyAll") {
-        return Err("has the network access policy DenyAll, so it cannot be opened".into());
-    }
-    let base_created = json::text(base, "/properties/timeCreated").unwrap_or_default();
-    if is_older(base_created, created) == Some(false) {
+    if is_older(&base.created, created) == Some(false) {
         return Err(format!(
-            "is not older than the present one: {base_created} and {created}"
+            "is not older than the present one: {} and {created}",
+            base.created
         ));
     }
-    let Some(size) = json::integer(base, "/properties/diskSizeBytes") else {
+    let Some(size) = base.size else {
         return Err("has no properties.diskSizeBytes".into());
     };
     if size > disk.size {
@@ -174,7 +234,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::azure::ResourceId;
     use crate::document::Slot;
 
     const NOW: &str = "2026-11-23T10:00:00.0000001+00:00";
@@ -201,7 +260,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_a_base_is_refused_before_azure_is_asked() {
-        assert_eq!(check(&base(TIB), &disk(TIB), NOW), Ok(TIB));
+        assert_eq!(check(&Facts::of(&base(TIB)), &disk(TIB), NOW), Ok(TIB));
         for (member, value, reason) in [
             (
                 "creationData",
@@ -224,7 +283,7 @@ mod tests {
         ] {
             let mut base = base(TIB);
             base["properties"][member] = value;
-            let refusal = check(&base, &disk(TIB), NOW).unwrap_err();
+            let refusal = check(&Facts::of(&base), &disk(TIB), NOW).unwrap_err();
             assert!(refusal.contains(reason), "{refusal}");
         }
     }
@@ -239,7 +298,7 @@ mod tests {
             (4 * TIB, 5 * TIB, false),
             (4 * TIB - 512, 4 * TIB + 512, false),
         ] {
-            let checked = check(&base(from), &disk(to), NOW);
+            let checked = check(&Facts::of(&base(from)), &disk(to), NOW);
             assert_eq!(checked.is_ok(), allowed, "{from} to {to}: {checked:?}");
         }
     }

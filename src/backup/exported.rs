@@ -12,6 +12,7 @@ use futures_util::future::{BoxFuture, try_join};
 use super::Error;
 use super::changes::{RangeLists, SECTOR};
 use crate::azure::{self, PageBlob, PageList};
+use crate::intake::Intake;
 use crate::pipeline::{BoxError, RangeSource, ReadPlan};
 use crate::range::ByteRange;
 use crate::range_list::{Disordered, RangeList};
@@ -53,8 +54,18 @@ pub struct Changes {
 struct ImageSource(PageBlob);
 
 impl RangeSource for ImageSource {
-    fn read(&self, range: ByteRange) -> BoxFuture<'_, Result<Vec<Bytes>, BoxError>> {
-        async move { self.0.read(range).await.map_err(BoxError::from) }.boxed()
+    fn read<'a>(
+        &'a self,
+        range: ByteRange,
+        intake: &'a dyn Intake,
+    ) -> BoxFuture<'a, Result<Vec<Bytes>, BoxError>> {
+        async move {
+            self.0
+                .read_into(range, intake)
+                .await
+                .map_err(BoxError::from)
+        }
+        .boxed()
     }
 }
 
@@ -112,6 +123,11 @@ impl ExportedImage {
                 }))
             }
         }
+    }
+
+    /// The image of a snapshot that an earlier run has saved, and looked at then: it cannot have changed. No request.
+    pub(super) fn of_base(blob: PageBlob, what: String, size: u64) -> Self {
+        Self { blob, what, size }
     }
 
     /// Size of the disk in bytes, without the footer.
@@ -184,23 +200,15 @@ impl ExportedImage {
         })
     }
 
-    /// What to do to the image of `base`, an earlier snapshot of the same disk with `size` bytes, which is opened meanwhile;
-    /// `what` names it in messages. Beyond `most_cleared` ranges, the smallest cleared ones are read instead of being
-    /// named. Where the disk has grown, all that is allocated is read.
+    /// What to do to the image of `base`, an earlier snapshot of the same disk. Beyond `most_cleared` ranges, the
+    /// smallest cleared ones are read instead of being named. Where the disk has grown, all that is allocated is read.
     ///
     /// # Errors
     ///
-    /// Azure's refusal, also where no difference is to be had; a base that is no fixed VHD; a list that cannot be trusted.
-    pub async fn changes_since(
-        &self,
-        base: PageBlob,
-        what: String,
-        size: Option<u64>,
-        most_cleared: usize,
-    ) -> Result<Changes, Error> {
-        let list = self.blob.page_list_diff(&base);
-        let (base, list) = list.beside(Self::open(base, what, size)).await?;
-        self.changes(&base, list, most_cleared).await
+    /// Azure's refusal, also where no difference is to be had; a list that cannot be trusted.
+    pub async fn changes_since(&self, base: &Self, most_cleared: usize) -> Result<Changes, Error> {
+        let list = self.blob.page_list_diff(&base.blob);
+        self.changes(base, list, most_cleared).await
     }
 
     async fn changes(

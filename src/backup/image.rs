@@ -1,9 +1,11 @@
 //! One disk of a run: what to read of its snapshot, and the blocks that go out.
 
-use std::sync::Arc;
+use std::panic;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::Error;
@@ -30,6 +32,8 @@ pub(super) struct HeldDisk {
     pub(super) disk_name: String,
     pub(super) snapshot: ResourceId,
     held: Held,
+    /// Gives it back while the next disk is read.
+    giving_back: Mutex<Option<JoinHandle<()>>>,
     /// Whether the whole image was delivered.
     complete: AtomicBool,
 }
@@ -41,6 +45,7 @@ impl HeldDisk {
             disk_name: snapshot.disk.name().to_owned(),
             snapshot: snapshot.id,
             held: snapshot.held,
+            giving_back: Mutex::default(),
             complete: AtomicBool::new(false),
         }
     }
@@ -49,9 +54,31 @@ impl HeldDisk {
         self.complete.load(Ordering::Acquire)
     }
 
-    /// Gives back what is still held for the bytes: access, and a copy.
-    pub(super) async fn give_back(&self, notices: &Notices) {
-        self.held.give_back(&self.snapshot, notices).await;
+    /// Begins to give back what is still held for the bytes: access, and a copy. Azure takes a second or so, in which the
+    /// next bytes need not wait.
+    pub(super) fn begin_giving_back(self: &Arc<Self>, notices: &Notices) {
+        let (disk, notices) = (Arc::clone(self), notices.clone());
+        self.task().get_or_insert_with(|| {
+            tokio::spawn(async move { disk.held.give_back(&disk.snapshot, &notices).await })
+        });
+    }
+
+    /// Gives back what is still held, and waits for it.
+    pub(super) async fn give_back(self: &Arc<Self>, notices: &Notices) {
+        self.begin_giving_back(notices);
+        let begun = self.task().take();
+        if let Some(begun) = begun
+            && let Err(failure) = begun.await
+            && let Ok(reason) = failure.try_into_panic()
+        {
+            panic::resume_unwind(reason);
+        }
+    }
+
+    fn task(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
+        self.giving_back
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -118,8 +145,14 @@ async fn listed(
         }
     };
     let opening = ExportedImage::open(blob, what, Some(disk.size));
-    let (image, changes) =
-        difference::list(context, snapshot, opening, &base, most_cleared).await?;
+    let (image, changes) = Box::pin(difference::list(
+        context,
+        snapshot,
+        opening,
+        &base,
+        most_cleared,
+    ))
+    .await?;
     match changes {
         Ok(changes) => Ok(delta(&image, base, changes)),
         Err(NoDifference::Cancelled) => Err(Error::Cancelled),
@@ -244,7 +277,8 @@ impl DiskImage {
         Ok(block)
     }
 
-    /// After the last block: checks that all was delivered, gives the access back, leaves the account as a notice.
+    /// After the last block: checks that all was delivered, begins to give the access back, leaves the account as a
+    /// notice.
     ///
     /// # Errors
     ///
@@ -265,7 +299,7 @@ impl DiskImage {
             }
         }
         self.held.complete.store(true, Ordering::Release);
-        self.held.give_back(&self.notices).await;
+        self.held.begin_giving_back(&self.notices);
         let stats = self.reader.stats();
         let zeros = match stats.zeros {
             0 => String::new(),

@@ -34,6 +34,8 @@ mod simulation;
 mod snapshot_set;
 mod staging_blob;
 mod tags;
+#[cfg(test)]
+mod throttling;
 mod tracker;
 mod vm;
 

@@ -5,11 +5,13 @@ use std::panic;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use futures_util::future::join_all;
 use futures_util::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::chain::{Base, Chain, ChainKey, RunRecord};
+use super::difference::KnownBases;
 use super::select::{Listed, select};
 use super::staging_blob::{self, StagingContainer};
 use super::tags::chain_name;
@@ -23,7 +25,7 @@ use crate::azure::{Azure, ResourceId};
 use crate::catalog;
 use crate::config::Transfer;
 use crate::notice::{Notices, some_of, with_causes};
-use crate::pipeline::{ByteBudget, ReadQueue};
+use crate::pipeline::ReadQueue;
 
 /// VMs whose configuration is read at the same time for a plan: two or more requests each, far below Azure's limits.
 const PLANS_AT_ONCE: usize = 8;
@@ -38,6 +40,8 @@ pub(super) struct Context {
     pub(super) tracker: Tracker,
     /// The earlier runs of the job, as known when this one began, after the debris was cleared.
     chain: Arc<Chain>,
+    /// What was listed of their snapshots.
+    pub(super) bases: Arc<KnownBases>,
     /// A run of the job under way that keeps this one from building on anything, and its level.
     rival: Option<(String, Level)>,
     /// All reading of the run: one budget, images in the order in which they are sent.
@@ -174,8 +178,7 @@ impl Backup {
         };
         let tracker = Tracker::open(&options.state_dir)?;
         let mark = tracker.mark(&run).await?;
-        let budget = ByteBudget::new(options.limits.memory);
-        let queue = ReadQueue::new(&budget, options.limits, azure.cancellation());
+        let queue = ReadQueue::new(options.limits, azure.cancellation());
         let chain = Chain::new(ChainKey {
             client: run.client.clone(),
             job: chain_name(&run.job).to_owned(),
@@ -187,6 +190,7 @@ impl Backup {
             notices,
             tracker,
             chain: Arc::new(chain),
+            bases: Arc::default(),
             rival: None,
             queue,
             staging,
@@ -214,6 +218,11 @@ impl Backup {
                 .await?;
         }
         context.chain = Arc::new(context.recorded().await?);
+        if context.run.level != Level::Full {
+            let bases = KnownBases::new(&context.chain, &found.snapshots);
+            context.bases = Arc::new(bases);
+        }
+        drop(found.snapshots);
         if let Some(newest) = context.chain.runs.last() {
             context.started = context.started.max(newest.started + 1);
         }
@@ -295,9 +304,7 @@ impl Backup {
                 self.vms.push(prepared.vm);
             }
         }
-        for vm in &self.vms {
-            vm.give_back_all(notices).await;
-        }
+        join_all(self.vms.iter().map(|vm| vm.give_back_all(notices))).await;
 
         let (saved, lost): (Vec<_>, Vec<_>) = self
             .vms

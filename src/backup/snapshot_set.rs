@@ -10,7 +10,7 @@ use super::Error;
 use super::export::Disk;
 use super::held::Held;
 use super::tags::SnapshotTags;
-use crate::azure::{AccessGrant, Azure, PageBlob, ResourceId};
+use crate::azure::{AccessGrant, Azure, ErrorKind, PageBlob, ResourceId};
 use crate::json;
 use crate::notice::{Notices, with_causes};
 
@@ -207,7 +207,7 @@ async fn try_take(
     Err(failure)
 }
 
-/// Opens a snapshot for reading, as soon as it is its turn.
+/// Opens a snapshot for reading that was just made, or was closed when this run began, as soon as it is its turn.
 pub(super) async fn open(
     azure: &Azure,
     id: &ResourceId,
@@ -236,7 +236,7 @@ pub(super) async fn revoke(grant: AccessGrant, id: &ResourceId, notices: &Notice
     }
 }
 
-/// Deletes snapshots, access to them first. What cannot be deleted is an error notice; these are returned.
+/// Deletes snapshots, also open ones. What cannot be deleted is an error notice; these are returned.
 pub(super) async fn delete(
     azure: &Azure,
     ids: &[ResourceId],
@@ -265,12 +265,26 @@ pub(super) async fn delete(
         .await
 }
 
-/// Closing may be refused for a snapshot that is not whole, so only the deletion counts.
+/// Nearly all are closed; one that is open is refused, and closed then. Closing may be refused for a snapshot that is not
+/// whole, so only the deletion counts.
 pub(super) async fn delete_one(azure: &Azure, id: &ResourceId) -> Result<(), crate::azure::Error> {
+    let refused = match azure.delete_snapshot(id).await {
+        Err(error) if may_be_open(&error) => error,
+        other => return other,
+    };
+    tracing::debug!("close snapshot {} to delete it: {refused}", id.name());
     if let Err(error) = azure.revoke(id).await {
         tracing::debug!("close snapshot {} before its deletion: {error}", id.name());
     }
     azure.delete_snapshot(id).await
+}
+
+/// With which code Azure refuses to delete what is open is not documented.
+fn may_be_open(refusal: &crate::azure::Error) -> bool {
+    matches!(
+        refusal.kind(),
+        ErrorKind::Conflict | ErrorKind::Refused | ErrorKind::OperationFailed
+    )
 }
 
 #[cfg(test)]

@@ -234,8 +234,8 @@ impl Tracker {
         let write = || {
             // Mode 0600 is what this crate gives its files.
             let mut file = tempfile::NamedTempFile::new_in(&self.dir)?;
-            serde_json::to_writer_pretty(&mut file, state)?;
-            file.flush()?;
+            // In one piece: the serializer writes token by token.
+            file.write_all(&serde_json::to_vec_pretty(state)?)?;
             file.as_file().sync_all()?;
             file.persist(&path).map_err(|failure| failure.error)?;
             File::open(&self.dir)?.sync_all()

@@ -258,10 +258,13 @@ impl VmBackup {
         Some(entry)
     }
 
-    /// Gives back what is still held (access, copies), in every outcome. What cannot be given back is an error notice.
+    /// Begins to give back what is still held (access, copies), in every outcome; [`Backup::finish`](super::Backup::finish)
+    /// waits for it. What cannot be given back is an error notice.
     pub async fn close(self) {
         // The queue serves images in order: what is not read any more must go before the next VM is.
         drop(self.entries);
-        self.vm.give_back_all(&self.context.notices).await;
+        for disk in &self.vm.disks {
+            disk.begin_giving_back(&self.context.notices);
+        }
     }
 }

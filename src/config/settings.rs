@@ -263,7 +263,7 @@ impl Reader {
             limits: Limits {
                 memory,
                 concurrency,
-                chunk: values::chunk(memory, concurrency),
+                chunk: values::chunk(memory),
             },
             transfer,
             warnings: Vec::new(),

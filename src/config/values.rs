@@ -13,6 +13,8 @@ const GIB: u64 = 1024 * MIB;
 
 /// The service takes at most this much in one Put Page, and a failed chunk is fetched again whole.
 const LARGEST_CHUNK: u64 = 4 * MIB;
+/// Enough for some to arrive while others wait to be consumed. How many are under way is another matter.
+const CHUNKS: u64 = 16;
 /// Below this, requests cost more than they bring.
 const SMALLEST_CHUNK: u64 = 256 * KIB;
 /// Enough for one chunk of the largest size.
@@ -21,9 +23,9 @@ const LEAST_MEMORY: u64 = LARGEST_CHUNK;
 const MOST_MEMORY: u64 = 4 * GIB;
 const MOST_CONCURRENCY: usize = 64;
 
-/// Requests such that `concurrency` of them fit into `memory` bytes, if they do not become too small by that.
-pub(super) fn chunk(memory: u64, concurrency: usize) -> u64 {
-    let fair = memory / concurrency as u64;
+/// Requests such that [`CHUNKS`] complete ones fit into `memory` bytes, if they do not become too small by that.
+pub(super) fn chunk(memory: u64) -> u64 {
+    let fair = memory / CHUNKS;
     (fair - fair % SMALLEST_CHUNK).clamp(SMALLEST_CHUNK, LARGEST_CHUNK)
 }
 
@@ -157,15 +159,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn chunks_leave_room_for_parallelism() {
-        for (memory, concurrency, want) in [
-            (64 * MIB, 16, 4 * MIB),
-            (64 * MIB, 64, MIB),
-            (4 * MIB, 64, 256 * KIB),
-            (4 * GIB, 1, 4 * MIB),
-            (10 * MIB, 3, 3328 * KIB),
+    fn several_chunks_find_room() {
+        for (memory, want) in [
+            (64 * MIB, 4 * MIB),
+            (16 * MIB, MIB),
+            (4 * MIB, 256 * KIB),
+            (4 * GIB, 4 * MIB),
+            (40 * MIB, 2560 * KIB),
         ] {
-            assert_eq!(chunk(memory, concurrency), want);
+            assert_eq!(chunk(memory), want);
         }
     }
 }

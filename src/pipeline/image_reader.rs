@@ -249,13 +249,12 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
+    use crate::pipeline::testing::read_images;
     use crate::pipeline::testing::{Script, limits, plan_of};
-    use crate::pipeline::{ByteBudget, read_images};
 
     fn reader(script: Script, ranges: &[(u64, u64)], size: u64) -> ImageReader {
         let plans = vec![plan_of(script, ranges)];
-        let budget = ByteBudget::new(1 << 20);
-        let mut readers = read_images(plans, &budget, limits(2, 1000), &CancellationToken::new());
+        let mut readers = read_images(plans, limits(100_000, 2, 1000), &CancellationToken::new());
         ImageReader::new(readers.remove(0), size, ZeroBlocks::Skip)
     }
 

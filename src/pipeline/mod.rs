@@ -1,8 +1,8 @@
 //! Moving bytes in disk order under a byte budget; knows neither Bacula nor Azure.
 //!
-//! Reading: a [`ReadPlan`] is cut into chunks, a [`ReadQueue`] keeps requests for them under way within a [`ByteBudget`],
-//! a [`ChunkReader`] hands them over in order, an [`ImageReader`] makes the host's blocks of them. Writing: a
-//! [`PageWriter`] collects the host's blocks into large requests. Storage is seen through [`RangeSource`] and
+//! Reading: a [`ReadPlan`] is cut into chunks, a [`ReadQueue`] keeps requests for them under way, as many as pay off and
+//! find room, a [`ChunkReader`] hands them over in order, an [`ImageReader`] makes the host's blocks of them. Writing: a
+//! [`PageWriter`] keeps page writes under way, as many as pay off. Storage is seen through [`RangeSource`] and
 //! [`RangeSink`] only; retrying is theirs. Whatever is doubtful (a short body, a plan with a hole at its end, a block that
 //! was lost in an abandoned call) is an error, after which a reader or writer stays failed.
 
@@ -13,8 +13,10 @@ mod plan;
 #[cfg(test)]
 mod properties;
 mod read;
+mod room;
 #[cfg(test)]
 mod testing;
+mod window;
 mod zeros;
 
 use std::error::Error as StdError;
@@ -27,9 +29,11 @@ pub use self::budget::{ByteBudget, Permit};
 pub use self::image_reader::{Block, ImageReader, ReadStats, ZeroBlocks};
 pub use self::page_writer::{PageWriter, WriteStats};
 pub use self::plan::ReadPlan;
-pub use self::read::{Chunk, ChunkReader, ReadQueue, read_images};
+pub use self::read::{Chunk, ChunkReader, ReadQueue};
 pub use self::zeros::is_zero;
 
+use crate::intake::Intake;
+use crate::payload::Payload;
 use crate::range::ByteRange;
 
 /// Why a storage failed; the pipeline passes it on.
@@ -37,22 +41,31 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// Something whose ranges can be read in any order, several at a time.
 pub trait RangeSource: Send + Sync + 'static {
-    /// Exactly the bytes of `range`, in the pieces in which they arrived.
-    fn read(&self, range: ByteRange) -> BoxFuture<'_, Result<Vec<Bytes>, BoxError>>;
+    /// Exactly the bytes of `range`, in the pieces in which they arrived, each after it was admitted.
+    fn read<'a>(
+        &'a self,
+        range: ByteRange,
+        intake: &'a dyn Intake,
+    ) -> BoxFuture<'a, Result<Vec<Bytes>, BoxError>>;
 }
 
 /// Something that can be written at any offset, several writes at a time.
 pub trait RangeSink: Send + Sync + 'static {
-    /// Writes all of `data` at `offset` bytes; done means acknowledged.
-    fn write(&self, offset: u64, data: Bytes) -> BoxFuture<'_, Result<(), BoxError>>;
+    /// Writes all of `data` at `offset` bytes; done means acknowledged. `intake` hears of refusals.
+    fn write<'a>(
+        &'a self,
+        offset: u64,
+        data: Payload,
+        intake: &'a dyn Intake,
+    ) -> BoxFuture<'a, Result<(), BoxError>>;
 }
 
 /// Bounds of one job's transfers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes in flight or waiting to be consumed, per job.
+    /// Bytes that have arrived and wait to be consumed, per job; in the other direction those under way.
     pub memory: u64,
-    /// Requests in flight per disk.
+    /// Requests in flight per disk, at most.
     pub concurrency: usize,
     /// Largest request, in bytes.
     pub chunk: u64,

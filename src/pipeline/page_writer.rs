@@ -1,26 +1,25 @@
-//! Small writes in, large aligned concurrent writes out.
+//! Page writes, several at a time.
 //!
-//! Neighbouring writes are collected into requests of up to a chunk. Requests run side by side and may be acknowledged in
-//! any order; one that overlaps another under way waits for it first, so the bytes of the later write always win.
+//! They run side by side and may be acknowledged in any order; one that overlaps another under way waits for it first, so
+//! the bytes of the later write always win.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::mem;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use futures_util::future::{BoxFuture, ready};
 use tokio::task::{self, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::budget::Permit;
-use super::{BoxError, ByteBudget, Error, Limits, RangeSink, unless_cancelled};
+use super::window::{Slot, Window};
+use super::{BoxError, Error, RangeSink, unless_cancelled};
+use crate::intake::Intake;
+use crate::payload::Payload;
 use crate::range::ByteRange;
 
 /// Page writes begin and end at multiples of this ("Put Page", Blob service REST reference).
 const PAGE: u64 = 512;
-
-/// Largest page write (same source).
-const LARGEST_WRITE: u64 = 4 * 1024 * 1024;
 
 /// What was written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,54 +30,29 @@ pub struct WriteStats {
     pub requests: u64,
 }
 
-/// Coalesces neighbouring writes and sends them, several at a time.
+/// Sends writes, several at a time.
 ///
-/// Only [`PageWriter::finish`] proves that everything was written; dropping the writer aborts what is under way. While it
-/// collects, it holds a chunk's worth of the budget: a budget shared by several writers needs one task per writer, and a
-/// reader that feeds a writer needs a budget of its own.
+/// Only [`PageWriter::finish`] proves that everything was written; dropping the writer aborts what is under way.
 pub struct PageWriter {
     sink: Arc<dyn RangeSink>,
-    budget: ByteBudget,
-    /// Largest request in bytes, a multiple of [`PAGE`].
-    chunk: usize,
-    concurrency: usize,
+    window: Arc<Window>,
     cancel: CancellationToken,
-    staged: Option<Run>,
     tasks: JoinSet<Result<(), BoxError>>,
-    /// The requests under way; at most `concurrency`.
+    /// The requests under way.
     in_flight: HashMap<task::Id, ByteRange>,
     stats: WriteStats,
     /// Set while a call is at work, too: one that was abandoned may have lost bytes.
     failed: bool,
 }
 
-/// Neighbouring bytes that were collected and not sent yet.
-struct Run {
-    start: u64,
-    data: Vec<u8>,
-    permit: Permit,
-}
-
 impl PageWriter {
-    /// A writer into `sink`. Requests are at most `limits.chunk` bytes, 4 MiB and the budget, rounded down to whole pages.
-    /// Must be used inside a tokio runtime.
+    /// A writer into `sink` with up to `concurrency` requests under way. Must be used inside a tokio runtime.
     #[must_use]
-    pub fn new(
-        sink: Arc<dyn RangeSink>,
-        budget: &ByteBudget,
-        limits: Limits,
-        cancel: &CancellationToken,
-    ) -> Self {
-        let chunk = limits.chunk.min(LARGEST_WRITE).min(budget.capacity());
-        let chunk = (chunk - chunk % PAGE).max(PAGE);
+    pub fn new(sink: Arc<dyn RangeSink>, concurrency: usize, cancel: &CancellationToken) -> Self {
         Self {
             sink,
-            budget: budget.clone(),
-            // At most 4 MiB, which any usize holds.
-            chunk: usize::try_from(chunk).unwrap_or(usize::MAX),
-            concurrency: limits.concurrency.max(1),
+            window: Window::new(concurrency),
             cancel: cancel.clone(),
-            staged: None,
             tasks: JoinSet::new(),
             in_flight: HashMap::new(),
             stats: WriteStats::default(),
@@ -86,19 +60,20 @@ impl PageWriter {
         }
     }
 
-    /// Takes `data` for `offset`, in bytes; waits for room, not for the write. Pieces of any length may follow each
-    /// other; where a run of them begins and ends it must be aligned to 512 bytes.
+    /// Sends `data` to `offset`, in bytes, as one request; waits until it may go, not for the write. Both must be multiples
+    /// of 512, and `data` not empty.
     ///
     /// # Errors
     ///
-    /// An earlier write failed, a run is not aligned, the job was cancelled; every later call fails with [`Error::Failed`].
+    /// An earlier write failed, this one is not aligned, the job was cancelled; every later call fails with
+    /// [`Error::Failed`].
     ///
     /// # Cancellation
     ///
     /// After a future was dropped before it was done, every later call fails.
-    pub async fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), Error> {
+    pub async fn write(&mut self, offset: u64, data: impl Into<Payload>) -> Result<(), Error> {
         self.begin()?;
-        let result = self.take(offset, data).await;
+        let result = self.send(offset, data.into()).await;
         self.end(result).await
     }
 
@@ -139,7 +114,6 @@ impl PageWriter {
         match result {
             Ok(()) => self.failed = false,
             Err(_) => {
-                self.staged = None;
                 self.tasks.shutdown().await;
                 self.in_flight.clear();
             }
@@ -147,93 +121,37 @@ impl PageWriter {
         result
     }
 
-    async fn take(&mut self, mut offset: u64, mut data: &[u8]) -> Result<(), Error> {
+    /// As soon as a slot is free and nothing under way overlaps it.
+    async fn send(&mut self, offset: u64, data: Payload) -> Result<(), Error> {
+        let len = data.total();
+        let range = ByteRange::with_len(offset, len)
+            .filter(|range| range.is_aligned(PAGE))
+            .ok_or(Error::Unaligned { offset, len })?;
         if self.cancel.is_cancelled() {
             return Err(Error::Cancelled);
         }
-        if self.staged.as_ref().is_some_and(|run| run.end() != offset) {
-            self.flush().await?;
+        while self.is_busy(range) {
+            self.settle_one().await?;
         }
-        if offset.checked_add(data.len() as u64).is_none() {
-            return Err(Error::Unaligned {
-                offset,
-                len: data.len() as u64,
-            });
-        }
-        while !data.is_empty() {
-            let mut run = match self.staged.take() {
-                Some(run) => run,
-                None => self.start_run(offset).await?,
-            };
-            let (now, later) = data.split_at(data.len().min(self.chunk - run.data.len()));
-            run.data.extend_from_slice(now);
-            offset += now.len() as u64;
-            data = later;
-            let full = run.data.len() == self.chunk;
-            self.staged = Some(run);
-            if full {
-                self.flush().await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn start_run(&mut self, start: u64) -> Result<Run, Error> {
-        if !start.is_multiple_of(PAGE) {
-            return Err(Error::Unaligned {
-                offset: start,
-                len: 0,
-            });
-        }
-        // For a whole chunk, since nobody knows how much will follow; what is not used goes back at the flush.
-        let budget = self.budget.clone();
-        let mut room = Box::pin(budget.acquire(self.chunk as u64));
-        let permit = loop {
+        let slot = loop {
             tokio::select! {
                 biased;
                 () = self.cancel.cancelled() => return Err(Error::Cancelled),
                 Some(done) = self.tasks.join_next_with_id() => self.settle(done)?,
-                permit = &mut room => break permit,
+                slot = self.window.enter() => break slot,
             }
         };
-        Ok(Run {
-            start,
-            data: Vec::with_capacity(self.chunk),
-            permit,
-        })
-    }
-
-    /// Sends what was collected, as soon as a slot is free and nothing under way overlaps it.
-    async fn flush(&mut self) -> Result<(), Error> {
-        let Some(Run {
-            start,
-            mut data,
-            mut permit,
-        }) = self.staged.take()
-        else {
-            return Ok(());
-        };
-        let len = data.len() as u64;
-        let range = ByteRange::with_len(start, len)
-            .filter(|range| range.is_aligned(PAGE))
-            .ok_or(Error::Unaligned { offset: start, len })?;
-        data.shrink_to_fit();
-        permit.shrink_to(len);
-        while self.in_flight.len() >= self.concurrency || self.is_busy(range) {
-            self.settle_one().await?;
-        }
         let sink = Arc::clone(&self.sink);
         let task = self.tasks.spawn(async move {
-            let result = sink.write(range.start(), Bytes::from(data)).await;
-            drop(permit);
-            result
+            sink.write(range.start(), data, &Refusals(&slot)).await?;
+            slot.ended(len);
+            Ok(())
         });
         self.in_flight.insert(task.id(), range);
         Ok(())
     }
 
     async fn drain(&mut self) -> Result<(), Error> {
-        self.flush().await?;
         while !self.in_flight.is_empty() {
             self.settle_one().await?;
         }
@@ -272,16 +190,25 @@ impl PageWriter {
     }
 }
 
-impl Run {
-    fn end(&self) -> u64 {
-        self.start + self.data.len() as u64
+/// What a request's slot hears of its answers.
+#[derive(Debug)]
+struct Refusals<'a>(&'a Slot);
+
+impl Intake for Refusals<'_> {
+    fn restart(&self) {}
+
+    fn admit(&self, _bytes: u64) -> BoxFuture<'_, ()> {
+        Box::pin(ready(()))
+    }
+
+    fn throttled(&self) {
+        self.0.throttled();
     }
 }
 
 impl fmt::Debug for PageWriter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PageWriter")
-            .field("chunk", &self.chunk)
             .field("in_flight", &self.in_flight)
             .field("stats", &self.stats)
             .field("failed", &self.failed)
@@ -296,56 +223,45 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::pipeline::testing::{Fault, Script, limits, range};
+    use crate::pipeline::testing::{Fault, Script};
 
-    fn writer(script: Script, concurrency: usize, chunk: u64) -> PageWriter {
-        let budget = ByteBudget::new(1 << 20);
-        let limits = limits(concurrency, chunk);
-        PageWriter::new(Arc::new(script), &budget, limits, &CancellationToken::new())
+    fn writer(script: Script, concurrency: usize) -> PageWriter {
+        PageWriter::new(Arc::new(script), concurrency, &CancellationToken::new())
     }
 
     #[tokio::test]
-    async fn neighbours_become_one_request_up_to_the_chunk() {
-        let script = Script::default();
-        let meter = script.meter.clone();
-        let mut writer = writer(script, 4, 5000);
-        for offset in (0..8192).step_by(256) {
-            writer.write(offset, &[1; 256]).await.unwrap();
+    async fn writes_that_are_not_whole_pages_are_refused() {
+        for (offset, len) in [(100, 512), (0, 100), (512, 0), (u64::MAX - 511, 512)] {
+            let script = Script::default();
+            let meter = script.meter.clone();
+            let mut writer = writer(script, 1);
+            let result = writer.write(offset, vec![1; len]).await;
+            assert!(matches!(result, Err(Error::Unaligned { .. })), "{offset}");
+            assert!(matches!(writer.finish().await, Err(Error::Failed)));
+            assert!(meter.seen().is_empty());
         }
-        writer.write(65_536, &[2; 512]).await.unwrap();
-        let stats = writer.finish().await.unwrap();
-        let mut seen = meter.seen();
-        seen.sort_unstable();
-        // 5000 is rounded down to pages.
-        assert_eq!(
-            seen,
-            [range(0, 4608), range(4608, 8192), range(65_536, 66_048)]
-        );
-        assert_eq!((stats.bytes, stats.requests), (8704, 3));
     }
 
-    #[tokio::test]
-    async fn runs_that_are_not_whole_pages_are_refused() {
-        let mut begins = writer(Script::default(), 1, 4096);
-        assert!(matches!(
-            begins.write(100, &[1; 512]).await,
-            Err(Error::Unaligned { .. })
-        ));
-        let mut ends = writer(Script::default(), 1, 4096);
-        ends.write(0, &[1; 100]).await.unwrap();
-        assert!(matches!(
-            ends.barrier().await,
-            Err(Error::Unaligned {
-                offset: 0,
-                len: 100
-            })
-        ));
-        let mut overflows = writer(Script::default(), 1, 4096);
-        let last_page = u64::MAX - 511;
-        assert!(matches!(
-            overflows.write(last_page, &[1; 512]).await,
-            Err(Error::Unaligned { .. })
-        ));
+    #[tokio::test(start_paused = true)]
+    async fn a_service_that_has_too_much_gets_fewer_requests_at_a_time() {
+        let script = Script {
+            latencies: vec![100],
+            throttles: 16,
+            ..Script::default()
+        };
+        let meter = script.meter.clone();
+        let mut writer = writer(script, 16);
+        for page in 0..16 {
+            writer.write(page * 512, vec![1; 512]).await.unwrap();
+        }
+        writer.barrier().await.unwrap();
+        assert_eq!(meter.most_requests(), 16);
+        meter.forget_most_requests();
+        for page in 0..16 {
+            writer.write(page * 512, vec![1; 512]).await.unwrap();
+        }
+        writer.finish().await.unwrap();
+        assert!(meter.most_requests() < 16, "{}", meter.most_requests());
     }
 
     #[tokio::test(start_paused = true)]
@@ -356,11 +272,11 @@ mod tests {
         };
         let written = Arc::clone(&script.written);
         let begun = Instant::now();
-        let mut writer = writer(script, 4, 512);
-        writer.write(0, &[1; 512]).await.unwrap();
-        writer.write(1024, &[1; 512]).await.unwrap();
+        let mut writer = writer(script, 4);
+        writer.write(0, vec![1; 512]).await.unwrap();
+        writer.write(1024, vec![1; 512]).await.unwrap();
         assert_eq!(begun.elapsed(), Duration::ZERO);
-        writer.write(0, &[2; 512]).await.unwrap();
+        writer.write(0, vec![2; 512]).await.unwrap();
         assert_eq!(begun.elapsed(), Duration::from_millis(100));
         writer.finish().await.unwrap();
         assert_eq!(begun.elapsed(), Duration::from_millis(200));
@@ -374,10 +290,9 @@ mod tests {
             fault: Some((0, Fault::Never)),
             ..Script::default()
         };
-        let budget = ByteBudget::new(512);
-        let mut writer = PageWriter::new(Arc::new(script), &budget, limits(1, 512), &cancel);
-        writer.write(0, &[1; 512]).await.unwrap();
-        let (result, ()) = tokio::join!(writer.write(512, &[1; 512]), async { cancel.cancel() });
+        let mut writer = PageWriter::new(Arc::new(script), 1, &cancel);
+        writer.write(0, vec![1; 512]).await.unwrap();
+        let (result, ()) = tokio::join!(writer.write(512, vec![1; 512]), async { cancel.cancel() });
         assert!(matches!(result, Err(Error::Cancelled)));
         assert!(matches!(writer.finish().await, Err(Error::Failed)));
     }
@@ -389,9 +304,8 @@ mod tests {
             refuses_after: Some(cancel.clone()),
             ..Script::default()
         };
-        let budget = ByteBudget::new(512);
-        let mut writer = PageWriter::new(Arc::new(script), &budget, limits(1, 512), &cancel);
-        writer.write(0, &[1; 512]).await.unwrap();
+        let mut writer = PageWriter::new(Arc::new(script), 1, &cancel);
+        writer.write(0, vec![1; 512]).await.unwrap();
         let (result, ()) = tokio::join!(writer.barrier(), async {
             tokio::task::yield_now().await;
             cancel.cancel();

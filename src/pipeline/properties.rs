@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
 
-use super::testing::{Fault, Meter, Script, limits, plan_of, range};
+use super::testing::{Fault, Meter, Script, limits, plan_of, range, read_images};
 use super::*;
 
 /// Runs `test` on a paused clock, then requires that no task is left.
@@ -74,6 +74,10 @@ fn terms() -> impl Strategy<Value = Terms> {
 }
 
 impl Terms {
+    fn limits(&self) -> Limits {
+        limits(self.memory, self.concurrency, self.chunk)
+    }
+
     fn script(&self, zeros: Vec<ByteRange>) -> Script {
         Script {
             latencies: self.latencies.clone(),
@@ -132,15 +136,13 @@ proptest! {
         let want = expected(&script, &layout);
         let meter = script.meter.clone();
         let (blocks, stats) = run(async {
-            let budget = ByteBudget::new(terms.memory);
-            let limits = limits(terms.concurrency, terms.chunk);
+            let limits = terms.limits();
             let mut readers = read_images(
-                vec![plan_of(script, &layout)], &budget, limits, &CancellationToken::new());
+                vec![plan_of(script, &layout)], limits, &CancellationToken::new());
             let size = layout.last().unwrap().1;
             let mut reader = ImageReader::new(readers.remove(0), size, ZeroBlocks::Keep);
             let (blocks, error) = drain(&mut reader, &buffers).await;
             assert!(error.is_none(), "{error:?}");
-            assert_eq!(budget.available(), budget.capacity());
             (blocks, reader.stats())
         });
         prop_assert_eq!(&bytes_of(&blocks), &want);
@@ -159,10 +161,9 @@ proptest! {
         buffers in prop::collection::vec(1..6000usize, 1..4),
     ) {
         let read = |terms: &Terms| run(async {
-            let budget = ByteBudget::new(terms.memory);
             let plan = plan_of(terms.script(Vec::new()), &layout);
             let mut readers = read_images(
-                vec![plan], &budget, limits(terms.concurrency, terms.chunk), &CancellationToken::new());
+                vec![plan], terms.limits(), &CancellationToken::new());
             let size = layout.last().unwrap().1;
             let mut reader = ImageReader::new(readers.remove(0), size, ZeroBlocks::Skip);
             drain(&mut reader, &buffers).await.0
@@ -182,10 +183,9 @@ proptest! {
         let want = expected(&script, &layout);
         let size = layout.last().unwrap().1;
         let (blocks, stats) = run(async {
-            let budget = ByteBudget::new(terms.memory);
             let mut readers = read_images(
-                vec![plan_of(script, &layout)], &budget,
-                limits(terms.concurrency, terms.chunk), &CancellationToken::new());
+                vec![plan_of(script, &layout)],
+                terms.limits(), &CancellationToken::new());
             let mut reader = ImageReader::new(readers.remove(0), size, ZeroBlocks::Skip);
             let (blocks, error) = drain(&mut reader, &[buffer]).await;
             assert!(error.is_none(), "{error:?}");
@@ -217,11 +217,10 @@ proptest! {
         let at = *place.get(&offsets);
         script.fault = Some((at, fault));
         run(async {
-            let budget = ByteBudget::new(terms.memory);
             let second = terms.script(Vec::new());
             let mut readers = read_images(
-                vec![plan_of(script, &layout), plan_of(second, &layout)], &budget,
-                limits(terms.concurrency, terms.chunk), &CancellationToken::new());
+                vec![plan_of(script, &layout), plan_of(second, &layout)],
+                terms.limits(), &CancellationToken::new());
             let size = layout.last().unwrap().1;
             let mut reader = ImageReader::new(readers.remove(0), size, ZeroBlocks::Keep);
             let (blocks, error) = drain(&mut reader, &[buffer]).await;
@@ -261,11 +260,10 @@ proptest! {
     ) {
         let meter = Meter::default();
         run(async {
-            let budget = ByteBudget::new(terms.memory);
             let script = || Script { meter: meter.clone(), ..terms.script(Vec::new()) };
             let plans = layouts.iter().map(|layout| plan_of(script(), layout)).collect();
             let readers = read_images(
-                plans, &budget, limits(terms.concurrency, terms.chunk), &CancellationToken::new());
+                plans, terms.limits(), &CancellationToken::new());
             for ((reader, layout), abandon) in readers.into_iter().zip(&layouts).zip(&abandon) {
                 let size = layout.last().unwrap().1;
                 let mut reader = ImageReader::new(reader, size, ZeroBlocks::Keep);
@@ -294,9 +292,8 @@ proptest! {
         let meter = script.meter.clone();
         run(async {
             let cancel = CancellationToken::new();
-            let budget = ByteBudget::new(terms.memory);
             let mut readers = read_images(
-                vec![plan_of(script, &layout)], &budget, limits(terms.concurrency, terms.chunk), &cancel);
+                vec![plan_of(script, &layout)], terms.limits(), &cancel);
             let mut reader = ImageReader::new(readers.remove(0), layout.last().unwrap().1, ZeroBlocks::Keep);
             let begun = tokio::time::Instant::now();
             let wait = tokio::time::Duration::from_millis(after);
@@ -313,46 +310,30 @@ proptest! {
         writes in prop::collection::vec(
             (0..40u64, 1..24u64, any::<u8>(), prop::bool::weighted(0.1)), 1..40),
         terms in terms(),
-        pieces in prop::collection::vec(1..1500usize, 1..4),
     ) {
         const PAGE: u64 = 512;
-        let memory = terms.memory.max(PAGE);
         let script = terms.script(Vec::new());
         let (meter, written) = (script.meter.clone(), Arc::clone(&script.written));
         let mut oracle = BTreeMap::new();
         let stats = run(async {
-            let budget = ByteBudget::new(memory);
-            let limits = limits(terms.concurrency, terms.chunk.max(PAGE));
             let mut writer = PageWriter::new(
-                Arc::new(script), &budget, limits, &CancellationToken::new());
+                Arc::new(script), terms.concurrency, &CancellationToken::new());
             for (page, pages, fill, barrier) in writes {
-                let (mut offset, len) = (page * PAGE, pages * PAGE);
+                let (offset, len) = (page * PAGE, pages * PAGE);
                 let data: Vec<u8> = (0..len).map(|i| fill ^ u8::try_from(i % 251).unwrap()).collect();
                 oracle.extend((offset..).zip(data.iter().copied()));
-                let mut rest = data.as_slice();
-                for piece in pieces.iter().cycle() {
-                    let (now, later) = rest.split_at(rest.len().min(*piece));
-                    writer.write(offset, now).await.unwrap();
-                    offset += now.len() as u64;
-                    rest = later;
-                    if rest.is_empty() { break; }
-                }
+                writer.write(offset, data).await.unwrap();
                 if barrier {
                     writer.barrier().await.unwrap();
                     assert_eq!(*written.lock().unwrap(), oracle);
                 }
             }
-            let stats = writer.finish().await.unwrap();
-            assert_eq!(budget.available(), budget.capacity());
-            stats
+            writer.finish().await.unwrap()
         });
         prop_assert_eq!(&*written.lock().unwrap(), &oracle);
         let seen = meter.seen();
-        prop_assert!(seen.iter().all(|range| range.is_aligned(PAGE)));
-        prop_assert!(seen.iter().all(|range| range.len() <= terms.chunk.max(PAGE)));
         prop_assert_eq!(stats.requests, seen.len() as u64);
         prop_assert_eq!(stats.bytes, seen.iter().map(|range| range.len()).sum::<u64>());
-        prop_assert!(meter.peak() <= memory, "{} bytes in flight", meter.peak());
         prop_assert!(meter.most_requests() <= terms.concurrency);
     }
 
@@ -366,21 +347,22 @@ proptest! {
         let at = place.index(usize::try_from(pages * 512).unwrap()) as u64;
         let script = Script { fault: Some((at, fault)), ..terms.script(Vec::new()) };
         run(async {
-            let budget = ByteBudget::new(terms.memory);
             let mut writer = PageWriter::new(
-                Arc::new(script), &budget, limits(terms.concurrency, terms.chunk), &CancellationToken::new());
-            let data = vec![7; usize::try_from(pages * 512).unwrap()];
-            let result = match writer.write(0, &data).await {
-                Ok(()) => writer.barrier().await,
-                failed => failed,
-            };
+                Arc::new(script), terms.concurrency, &CancellationToken::new());
+            let mut result = Ok(());
+            for page in 0..pages {
+                result = writer.write(page * 512, vec![7; 512]).await;
+                if result.is_err() { break; }
+            }
+            if result.is_ok() {
+                result = writer.barrier().await;
+            }
             match result {
                 Err(Error::Write { range, .. }) => assert!(range.start() <= at && at < range.end()),
                 other => panic!("{other:?}"),
             }
-            assert!(matches!(writer.write(0, &data).await, Err(Error::Failed)));
+            assert!(matches!(writer.write(0, vec![7; 512]).await, Err(Error::Failed)));
             assert!(matches!(writer.finish().await, Err(Error::Failed)));
-            assert_eq!(budget.available(), budget.capacity());
         });
     }
 }
@@ -403,15 +385,14 @@ fn a_copy_on_several_threads_is_the_same_image() {
         let sink = Script::default();
         let written = Arc::clone(&sink.written);
         let cancel = CancellationToken::new();
-        let budgets = [ByteBudget::new(200_000), ByteBudget::new(300_000)];
-        let limits = limits(8, 32_768);
+        let limits = limits(200_000, 8, 32_768);
         let plan = plan_of(source(), &[(0, size)]);
-        let mut readers = read_images(vec![plan], &budgets[0], limits, &cancel);
+        let mut readers = read_images(vec![plan], limits, &cancel);
         let mut reader = ImageReader::new(readers.remove(0), size, ZeroBlocks::Skip);
-        let mut writer = PageWriter::new(Arc::new(sink), &budgets[1], limits, &cancel);
+        let mut writer = PageWriter::new(Arc::new(sink), limits.concurrency, &cancel);
         let mut buffer = vec![0; 65_536];
         while let Some(block) = reader.read_block(&mut buffer).await.unwrap() {
-            let data = &buffer[..block.len];
+            let data = buffer[..block.len].to_vec();
             writer.write(block.offset, data).await.unwrap();
         }
         let stats = writer.finish().await.unwrap();

@@ -1,11 +1,11 @@
 //! Ordered delivery of concurrent range reads.
 //!
-//! One dispatcher task walks all images of a queue in order. For each chunk it waits for a request slot of the image and
-//! for bytes of the budget, then starts the request and puts its handle into the image's queue; [`ChunkReader`] takes the
-//! handles out in that order. Two properties follow:
+//! One dispatcher task walks all images of a queue in order. For each chunk it waits for a slot of the image's [`Window`]
+//! and for a place in the queue's [`Room`], then starts the request and puts its handle into the image's queue;
+//! [`ChunkReader`] takes the handles out in that order. Two properties follow:
 //!
-//! * No deadlock: bytes are granted in the order in which they will be consumed, so the chunk at the front always holds
-//!   its own. This needs *one* dispatcher per budget, and readers that are drained (or dropped) in the order of the images.
+//! * No deadlock: the chunk at the front always finds room. This needs readers that are drained (or dropped) in the
+//!   order of the images.
 //! * No idle gap: while the last chunks of an image are under way or waiting, the first ones of the next are requested.
 //!
 //! Nothing outlives its consumer: dropping a reader aborts its requests, and the dispatcher goes with the last reader.
@@ -13,25 +13,22 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::budget::Permit;
-use super::{ByteBudget, Error, Limits, RangeSource, ReadPlan, unless_cancelled};
+use super::room::{Admission, Room, Share};
+use super::window::{Slot, Window};
+use super::{Error, Limits, RangeSource, ReadPlan, unless_cancelled};
 use crate::range::ByteRange;
 
-/// What a chunk costs at least, in bytes: the read buffer of its connection while it is under way (hyper begins with
-/// 8 KiB), and the request's own bookkeeping.
-const LEAST_CHARGE: u64 = 8 * 1024;
-
-/// A filled chunk; holds its part of the budget until dropped.
+/// A filled chunk; holds its room until dropped.
 #[derive(Debug)]
 pub struct Chunk {
     range: ByteRange,
-    // Dropped before the permit, so that the bytes are gone when their budget is free.
+    // Dropped before the share, so that the bytes are gone when their room is free.
     frames: Vec<Bytes>,
-    _permit: Permit,
+    _share: Share,
 }
 
 impl Chunk {
@@ -48,7 +45,7 @@ impl Chunk {
     }
 }
 
-/// Reads images one after the other under one budget; more can be added while earlier ones are read. Clones are the
+/// Reads images one after the other within `limits.memory`; more can be added while earlier ones are read. Clones are the
 /// same queue.
 #[derive(Clone, Debug)]
 pub struct ReadQueue {
@@ -75,7 +72,7 @@ pub struct ChunkReader {
 #[derive(Debug)]
 struct Image {
     plan: ReadPlan,
-    /// Unbounded, yet never longer than the budget allows: each request in it holds its permit.
+    /// Unbounded, yet never longer than the room allows: each request in it has its share.
     requests: mpsc::UnboundedSender<Request>,
 }
 
@@ -86,26 +83,13 @@ struct Request {
     task: AbortOnDropHandle<Result<Chunk, Error>>,
 }
 
-/// Starts reading images in the order given, under one budget: the next image's first chunks are fetched while the
-/// current one drains. The readers must be drained or dropped in the same order. Must be called inside a tokio runtime.
-#[must_use]
-pub fn read_images(
-    plans: Vec<ReadPlan>,
-    budget: &ByteBudget,
-    limits: Limits,
-    cancel: &CancellationToken,
-) -> Vec<ChunkReader> {
-    let queue = ReadQueue::new(budget, limits, cancel);
-    plans.into_iter().map(|plan| queue.push(plan)).collect()
-}
-
 impl ReadQueue {
-    /// An empty queue. All reading under `budget` must go through it: see the module's first property. Chunks are at
-    /// most `limits.chunk` bytes long, and never longer than the budget. Must be called inside a tokio runtime.
+    /// An empty queue. Chunks are at most `limits.chunk` bytes long, and never longer than `limits.memory`. Must be called
+    /// inside a tokio runtime.
     #[must_use]
-    pub fn new(budget: &ByteBudget, limits: Limits, cancel: &CancellationToken) -> Self {
+    pub fn new(limits: Limits, cancel: &CancellationToken) -> Self {
         let (images, queue) = mpsc::unbounded_channel();
-        let dispatch = dispatch(queue, budget.clone(), limits, cancel.clone());
+        let dispatch = dispatch(queue, limits, cancel.clone());
         let stop = cancel.clone();
         let dispatcher = tokio::spawn(async move {
             // What was not dispatched is missed by its reader, which knows how much must come.
@@ -200,21 +184,20 @@ impl ChunkReader {
 
 async fn dispatch(
     mut images: mpsc::UnboundedReceiver<Image>,
-    budget: ByteBudget,
     limits: Limits,
     cancel: CancellationToken,
 ) {
-    let chunk = limits.chunk.min(budget.capacity());
+    let chunk = limits.chunk.min(limits.memory).max(1);
+    // A source may keep some more than the bytes: half read buffers.
+    let room = Room::new(limits.memory, chunk + chunk / 2);
     while let Some(Image { plan, requests }) = images.recv().await {
-        let slots = Arc::new(Semaphore::new(limits.concurrency.max(1)));
+        // Each image has its own: what throttles one disk does not slow down the next.
+        let window = Window::new(limits.concurrency);
         // A failed request ends its image: what comes after it would be thrown away.
         let failed = CancellationToken::new();
         for range in plan.chunks(chunk) {
-            let admission = async {
-                let slot = Arc::clone(&slots).acquire_owned().await;
-                (slot, budget.acquire(range.len().max(LEAST_CHARGE)).await)
-            };
-            let (slot, permit) = tokio::select! {
+            let admission = async { (window.enter().await, room.enter(range.len()).await) };
+            let (slot, share) = tokio::select! {
                 biased;
                 () = requests.closed() => break,
                 () = failed.cancelled() => break,
@@ -226,8 +209,9 @@ async fn dispatch(
             let task = tokio::spawn(async move {
                 // A panic in the source must stop the image like any other failure.
                 let guard = failed.drop_guard();
-                let result = fetch(source.as_ref(), range, permit, &cancel).await;
-                drop(slot);
+                let result =
+                    unless_cancelled(&cancel, fetch(source.as_ref(), range, share, slot)).await;
+                let result = result.flatten();
                 if result.is_ok() {
                     guard.disarm();
                 }
@@ -244,21 +228,36 @@ async fn dispatch(
 async fn fetch(
     source: &dyn RangeSource,
     range: ByteRange,
-    permit: Permit,
-    cancel: &CancellationToken,
+    share: Share,
+    slot: Slot,
 ) -> Result<Chunk, Error> {
-    let mut frames = unless_cancelled(cancel, source.read(range))
-        .await?
-        .map_err(|source| Error::Read { range, source })?;
+    let read = {
+        let on_arrival = Admission::on_arrival(&share, &slot);
+        tokio::select! {
+            read = source.read(range, &on_arrival) => Some(read),
+            () = on_arrival.stalled() => None,
+        }
+    };
+    let read = match read {
+        Some(read) => read,
+        // Nobody takes anything, for now; a body that is half read would not keep so long.
+        None => {
+            let in_advance = Admission::in_advance(&share, &slot, range.len()).await;
+            source.read(range, &in_advance).await
+        }
+    };
+    let mut frames = read.map_err(|source| Error::Read { range, source })?;
     frames.retain(|frame| !frame.is_empty());
     let actual = frames.iter().map(|frame| frame.len() as u64).sum();
     if actual != range.len() {
         return Err(Error::WrongLength { range, actual });
     }
+    slot.ended(actual);
+    share.complete();
     Ok(Chunk {
         range,
         frames,
-        _permit: permit,
+        _share: share,
     })
 }
 
@@ -268,7 +267,8 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::pipeline::testing::{Fault, Script, limits, plan_of};
+    use crate::pipeline::room::LEAST_CHARGE;
+    use crate::pipeline::testing::{Fault, Script, limits, plan_of, read_images};
 
     const MIB: u64 = 1024 * 1024;
 
@@ -290,9 +290,8 @@ mod tests {
             plan_of(script(), &[(0, 16 * 1024)]),
             plan_of(script(), &[(0, 16 * 1024)]),
         ];
-        let budget = ByteBudget::new(MIB);
         let begun = Instant::now();
-        let mut readers = read_images(plans, &budget, limits(4, 4096), &CancellationToken::new());
+        let mut readers = read_images(plans, limits(MIB, 4, 4096), &CancellationToken::new());
         for reader in &mut readers {
             assert_eq!(bytes_until_end(reader).await.unwrap(), 16 * 1024);
         }
@@ -302,9 +301,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_image_added_later_is_read_behind_the_others() {
-        let budget = ByteBudget::new(64 * 1024);
         let cancel = CancellationToken::new();
-        let queue = ReadQueue::new(&budget, limits(2, 4096), &cancel);
+        let queue = ReadQueue::new(limits(64 * 1024, 2, 4096), &cancel);
         let mut first = queue.push(plan_of(Script::default(), &[(0, 200_000)]));
         assert!(first.next().await.unwrap().is_some());
         let mut second = queue.push(plan_of(Script::default(), &[(0, 300_000)]));
@@ -320,11 +318,9 @@ mod tests {
             ..Script::default()
         };
         let meter = stalled.meter.clone();
-        let budget = ByteBudget::new(MIB);
         let mut readers = read_images(
             vec![plan_of(stalled, &[(0, MIB)])],
-            &budget,
-            limits(4, 4096),
+            limits(MIB, 4, 4096),
             &CancellationToken::new(),
         );
         let reader = &mut readers[0];
@@ -343,10 +339,9 @@ mod tests {
             latencies: vec![100],
             ..Script::default()
         };
-        let budget = ByteBudget::new(MIB);
         let cancel = CancellationToken::new();
         let plans = vec![plan_of(script, &[(0, 8192)])];
-        let mut reader = read_images(plans, &budget, limits(1, 4096), &cancel).remove(0);
+        let mut reader = read_images(plans, limits(MIB, 1, 4096), &cancel).remove(0);
         let short = std::time::Duration::from_millis(30);
         for _ in 0..2 {
             assert!(tokio::time::timeout(short, reader.next()).await.is_err());
@@ -360,10 +355,9 @@ mod tests {
             fault: Some((0, Fault::Refused)),
             ..Script::default()
         };
-        let budget = ByteBudget::new(MIB);
         let cancel = CancellationToken::new();
         let plans = vec![plan_of(script, &[(0, 8192)])];
-        let mut reader = read_images(plans, &budget, limits(1, 4096), &cancel).remove(0);
+        let mut reader = read_images(plans, limits(MIB, 1, 4096), &cancel).remove(0);
         assert!(matches!(reader.next().await, Err(Error::Read { .. })));
         assert!(matches!(reader.next().await, Err(Error::Failed)));
     }
@@ -373,10 +367,9 @@ mod tests {
         let ranges: Vec<_> = (0..100_000).map(|i| (i * 4096, i * 4096 + 512)).collect();
         let script = Script::default();
         let meter = script.meter.clone();
-        let budget = ByteBudget::new(MIB);
         let cancel = CancellationToken::new();
         let plans = vec![plan_of(script, &ranges)];
-        let mut reader = read_images(plans, &budget, limits(16, 4 * MIB), &cancel).remove(0);
+        let mut reader = read_images(plans, limits(MIB, 16, 4 * MIB), &cancel).remove(0);
         assert_eq!(bytes_until_end(&mut reader).await.unwrap(), 51_200_000);
         // Each is charged as a read buffer, so no more than this many wait at a time.
         assert!(meter.peak() <= MIB / LEAST_CHARGE * 512);
@@ -389,9 +382,8 @@ mod tests {
             refuses_after: Some(cancel.clone()),
             ..Script::default()
         };
-        let budget = ByteBudget::new(MIB);
         let plans = vec![plan_of(script, &[(0, 8192)])];
-        let mut reader = read_images(plans, &budget, limits(1, 4096), &cancel).remove(0);
+        let mut reader = read_images(plans, limits(MIB, 1, 4096), &cancel).remove(0);
         let (result, ()) = tokio::join!(reader.next(), async {
             tokio::task::yield_now().await;
             cancel.cancel();

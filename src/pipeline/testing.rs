@@ -10,7 +10,9 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
-use super::{BoxError, Limits, RangeSink, RangeSource, ReadPlan};
+use super::{BoxError, ChunkReader, Limits, RangeSink, RangeSource, ReadPlan, ReadQueue};
+use crate::intake::Intake;
+use crate::payload::Payload;
 use crate::range::ByteRange;
 use crate::range_list::RangeList;
 
@@ -24,12 +26,22 @@ pub(super) fn plan_of(script: Script, ranges: &[(u64, u64)]) -> ReadPlan {
     ReadPlan::new(Arc::new(script), ranges)
 }
 
-pub(super) fn limits(concurrency: usize, chunk: u64) -> Limits {
+pub(super) fn limits(memory: u64, concurrency: usize, chunk: u64) -> Limits {
     Limits {
-        memory: 0,
+        memory,
         concurrency,
         chunk,
     }
+}
+
+/// The readers of all plans, in one queue.
+pub(super) fn read_images(
+    plans: Vec<ReadPlan>,
+    limits: Limits,
+    cancel: &CancellationToken,
+) -> Vec<ChunkReader> {
+    let queue = ReadQueue::new(limits, cancel);
+    plans.into_iter().map(|plan| queue.push(plan)).collect()
 }
 
 /// What came to pass, shared with the test.
@@ -56,12 +68,12 @@ impl Meter {
         Entered(self.clone())
     }
 
-    /// Bytes requested or held, at their highest.
+    /// Bytes held, at their highest.
     pub(super) fn peak(&self) -> u64 {
         self.peak.load(SeqCst)
     }
 
-    /// Bytes requested or held.
+    /// Bytes held.
     pub(super) fn held(&self) -> u64 {
         self.now.load(SeqCst)
     }
@@ -69,6 +81,11 @@ impl Meter {
     /// Requests side by side, at their highest.
     pub(super) fn most_requests(&self) -> usize {
         self.most_requests.load(SeqCst)
+    }
+
+    /// As if there had been none before.
+    pub(super) fn forget_most_requests(&self) {
+        self.most_requests.store(0, SeqCst);
     }
 
     /// All requests, in the order in which they began.
@@ -96,7 +113,7 @@ impl Drop for Entered {
 /// A frame that is counted as long as it lives.
 struct Frame(
     Vec<u8>,
-    #[expect(dead_code, reason = "counts until dropped")] Arc<Held>,
+    #[expect(dead_code, reason = "counts until dropped")] Held,
 );
 
 impl AsRef<[u8]> for Frame {
@@ -126,6 +143,8 @@ pub(super) struct Script {
     pub(super) fault: Option<(u64, Fault)>,
     /// Every request waits for this and is refused then, as storage that watches the job's token does.
     pub(super) refuses_after: Option<CancellationToken>,
+    /// So many writes are first refused because there are too many of them.
+    pub(super) throttles: usize,
     /// These read as zeros.
     pub(super) zeros: Vec<ByteRange>,
     pub(super) meter: Meter,
@@ -164,9 +183,13 @@ impl Script {
 }
 
 impl RangeSource for Script {
-    fn read(&self, range: ByteRange) -> BoxFuture<'_, Result<Vec<Bytes>, BoxError>> {
+    fn read<'a>(
+        &'a self,
+        range: ByteRange,
+        intake: &'a dyn Intake,
+    ) -> BoxFuture<'a, Result<Vec<Bytes>, BoxError>> {
         async move {
-            let held = Arc::new(self.meter.take(range.len()));
+            intake.restart();
             let _entered = self.meter.enter(range);
             let turn = self.meter.seen().len();
             self.latency(turn).await?;
@@ -185,8 +208,10 @@ impl RangeSource for Script {
                     .frames
                     .get((turn + frames.len()) % self.frames.len().max(1));
                 let to = end.min(position + len.map_or(u64::MAX / 2, |len| *len as u64));
+                intake.admit(to - position).await;
+                let held = self.meter.take(to - position);
                 let bytes = (position..to).map(|offset| self.byte(offset)).collect();
-                frames.push(Bytes::from_owner(Frame(bytes, Arc::clone(&held))));
+                frames.push(Bytes::from_owner(Frame(bytes, held)));
                 position = to;
             }
             Ok(frames)
@@ -196,23 +221,34 @@ impl RangeSource for Script {
 }
 
 impl RangeSink for Script {
-    fn write(&self, offset: u64, data: Bytes) -> BoxFuture<'_, Result<(), BoxError>> {
+    fn write<'a>(
+        &'a self,
+        offset: u64,
+        data: Payload,
+        intake: &'a dyn Intake,
+    ) -> BoxFuture<'a, Result<(), BoxError>> {
         async move {
-            let range = ByteRange::with_len(offset, data.len() as u64).expect("a write with data");
-            let _held = self.meter.take(range.len());
+            let range = ByteRange::with_len(offset, data.total()).expect("a write with data");
             let _entered = self.meter.enter(range);
-            self.latency(self.meter.seen().len()).await?;
+            let turn = self.meter.seen().len();
+            self.latency(turn).await?;
+            if turn <= self.throttles {
+                intake.throttled();
+            }
             match self.fault(range) {
                 None => {}
                 Some(Fault::Panic) => panic!("a sink that panics"),
                 Some(Fault::Never) => std::future::pending().await,
                 Some(Fault::Refused | Fault::Short | Fault::Long) => return Err("refused".into()),
             }
-            let bytes = data
-                .iter()
-                .enumerate()
-                .map(|(i, byte)| (offset + i as u64, *byte));
-            self.written.lock().unwrap().extend(bytes);
+            let mut position = offset;
+            while position < range.end() {
+                let bytes = data.clone().fetch(position - offset).await?;
+                let _held = self.meter.take(bytes.len() as u64);
+                let places = (position..).zip(bytes.iter().copied());
+                self.written.lock().unwrap().extend(places);
+                position += bytes.len() as u64;
+            }
             Ok(())
         }
         .boxed()

@@ -3,11 +3,13 @@
 
 use std::fs::File;
 use std::io;
+use std::mem;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::fcntl::{FallocateFlags, fallocate};
+use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
 use nix::unistd::{Whence, lseek};
 use tokio::task::spawn_blocking;
 
@@ -16,26 +18,18 @@ use crate::range::ByteRange;
 
 /// Bytes read at a time.
 const BUFFER: u64 = 4 * 1024 * 1024;
+/// Bytes of a grain that are read to see that it holds data, which it does where the first of them do.
+const PEEK: u64 = 4096;
 
 /// The pieces of one file, in order.
 #[derive(Debug)]
 pub struct SparseReader {
-    file: Arc<File>,
-    size: u64,
-    /// Bytes, a power of two.
-    grain: u64,
-    /// Everything before it is done or in `window`.
-    position: u64,
-    window: Window,
-    /// Bytes of `window` that are done.
-    done: usize,
-}
-
-/// Bytes of the file from `start` on.
-#[derive(Debug, Default)]
-struct Window {
+    windows: Windows,
     start: u64,
+    /// Bytes of the file from `start` on.
     bytes: Vec<u8>,
+    /// How many of them are done.
+    done: usize,
 }
 
 impl SparseReader {
@@ -44,11 +38,9 @@ impl SparseReader {
     #[must_use]
     pub fn new(file: File, size: u64, grain: u32) -> Self {
         Self {
-            file: Arc::new(file),
-            size,
-            grain: grain.into(),
-            position: 0,
-            window: Window::default(),
+            windows: Windows::new(Arc::new(file), size, grain, BUFFER),
+            start: 0,
+            bytes: Vec::new(),
             done: 0,
         }
     }
@@ -64,30 +56,172 @@ impl SparseReader {
     /// A dropped future may lose bytes.
     pub async fn next(&mut self) -> io::Result<Option<(u64, &[u8])>> {
         loop {
-            if let Some((from, to)) = next_nonzero(&self.window.bytes, self.done, self.grain) {
-                self.done = to;
-                return Ok(Some((
-                    self.window.start + from as u64,
-                    &self.window.bytes[from..to],
-                )));
+            if let Some(piece) = next_nonzero(&self.bytes, self.done, self.windows.grain) {
+                self.done = piece.end;
+                return Ok(Some((self.start + piece.start as u64, &self.bytes[piece])));
             }
-            let file = Arc::clone(&self.file);
-            let (position, size, grain) = (self.position, self.size, self.grain);
-            let bytes = std::mem::take(&mut self.window.bytes);
-            let read = spawn_blocking(move || read_window(&file, position, size, grain, bytes));
-            let Some(window) = read.await.map_err(io::Error::other)?? else {
-                self.position = self.size;
+            let mut windows = self.windows.clone();
+            let mut bytes = std::mem::take(&mut self.bytes);
+            let read = spawn_blocking(move || {
+                let window = windows.next()?;
+                if let Some(window) = window {
+                    windows.read(window, &mut bytes)?;
+                }
+                io::Result::Ok((windows, window, bytes))
+            });
+            let (windows, window, bytes) = read.await.map_err(io::Error::other)??;
+            self.windows = windows;
+            let Some(window) = window else {
                 return Ok(None);
             };
-            self.position = window.start + window.bytes.len() as u64;
-            self.window = window;
-            self.done = 0;
+            (self.start, self.bytes, self.done) = (window.start(), bytes, 0);
         }
     }
 }
 
-/// The first run of grains from `from` on of which none is zero. Windows begin at multiples of the grain.
-fn next_nonzero(bytes: &[u8], from: usize, grain: u64) -> Option<(usize, usize)> {
+/// The parts of one file that are not holes, in order.
+#[derive(Clone, Debug)]
+struct Windows {
+    file: Arc<File>,
+    size: u64,
+    /// Bytes, a power of two.
+    grain: u64,
+    /// Bytes of a window at most, a multiple of `grain`.
+    len: u64,
+    /// Everything before it is done.
+    position: u64,
+}
+
+impl Windows {
+    /// Of the first `size` bytes of `file`, at most `len` bytes at a time, or a grain; windows begin at multiples of the grain.
+    fn new(file: Arc<File>, size: u64, grain: u32, len: u64) -> Self {
+        let grain = u64::from(grain);
+        Self {
+            file,
+            size,
+            grain,
+            len: (len - len % grain).max(grain),
+            position: 0,
+        }
+    }
+
+    /// The next window; `None` at the end. Blocks.
+    fn next(&mut self) -> io::Result<Option<ByteRange>> {
+        let position = mem::replace(&mut self.position, self.size);
+        if position >= self.size {
+            return Ok(None);
+        }
+        let Some(data) = seek(&self.file, position, Whence::SeekData)? else {
+            return Ok(None);
+        };
+        let start = (data - data % self.grain).max(position);
+        if start >= self.size {
+            return Ok(None);
+        }
+        let hole = seek(&self.file, data, Whence::SeekHole)?.unwrap_or(self.size);
+        let end = hole
+            .next_multiple_of(self.grain)
+            .min(start + self.len)
+            .min(self.size);
+        self.position = end;
+        Ok(ByteRange::new(start, end))
+    }
+
+    /// Lets the system read a window ahead, which it does not do by itself where only some of it is asked for. Blocks.
+    fn announce(&self, window: ByteRange) -> io::Result<()> {
+        let number = |bytes: u64| i64::try_from(bytes).map_err(io::Error::other);
+        let advice = PosixFadviseAdvice::POSIX_FADV_WILLNEED;
+        posix_fadvise(
+            &self.file,
+            number(window.start())?,
+            number(window.len())?,
+            advice,
+        )?;
+        Ok(())
+    }
+
+    /// Reads a window into `bytes`, instead of what is there. Blocks.
+    fn read(&self, window: ByteRange, bytes: &mut Vec<u8>) -> io::Result<()> {
+        bytes.resize(usize::try_from(window.len()).map_err(io::Error::other)?, 0);
+        self.file.read_exact_at(bytes, window.start())
+    }
+}
+
+/// The runs of grains of which none is zero, in order. No more is read than it takes to tell. Blocks.
+#[derive(Debug)]
+pub(super) struct DataRuns {
+    windows: Windows,
+    /// What is left of a window.
+    rest: Option<ByteRange>,
+    buffer: Vec<u8>,
+}
+
+impl DataRuns {
+    /// Of the first `size` bytes of `file`, at most `len` bytes each.
+    pub(super) fn new(file: Arc<File>, size: u64, grain: u32, len: u64) -> Self {
+        Self {
+            windows: Windows::new(file, size, grain, len),
+            rest: None,
+            buffer: Vec::new(),
+        }
+    }
+
+    fn next(&mut self) -> io::Result<Option<ByteRange>> {
+        while let Some(window) = self.next_window()? {
+            let mut start = None;
+            let mut position = window.start();
+            while position < window.end() {
+                let end = window.end().min(position + self.windows.grain);
+                let is_data = self.is_data(position, end)?;
+                if is_data {
+                    start.get_or_insert(position);
+                } else if let Some(start) = start {
+                    self.rest = ByteRange::new(end, window.end());
+                    return Ok(ByteRange::new(start, position));
+                }
+                position = end;
+            }
+            if let Some(start) = start {
+                return Ok(ByteRange::new(start, position));
+            }
+        }
+        Ok(None)
+    }
+
+    fn next_window(&mut self) -> io::Result<Option<ByteRange>> {
+        if let Some(rest) = self.rest.take() {
+            return Ok(Some(rest));
+        }
+        let window = self.windows.next()?;
+        if let Some(window) = window {
+            self.windows.announce(window)?;
+        }
+        Ok(window)
+    }
+
+    fn is_data(&mut self, start: u64, end: u64) -> io::Result<bool> {
+        let peek = end.min(start + PEEK);
+        for range in [ByteRange::new(start, peek), ByteRange::new(peek, end)] {
+            let Some(range) = range else { continue };
+            self.windows.read(range, &mut self.buffer)?;
+            if !is_zero(&self.buffer) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+impl Iterator for DataRuns {
+    type Item = io::Result<ByteRange>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.next().transpose()
+    }
+}
+
+/// The first run of grains from `from` on of which none is zero.
+fn next_nonzero(bytes: &[u8], from: usize, grain: u64) -> Option<Range<usize>> {
     let grain = usize::try_from(grain).unwrap_or(usize::MAX);
     let grain_at = |at: usize| {
         bytes
@@ -102,32 +236,7 @@ fn next_nonzero(bytes: &[u8], from: usize, grain: u64) -> Option<(usize, usize)>
     while let Some(grain) = grain_at(end).filter(|grain| !is_zero(grain)) {
         end += grain.len();
     }
-    Some((start, end))
-}
-
-/// The next bytes at or after `position` that are in a data extent.
-fn read_window(
-    file: &File,
-    position: u64,
-    size: u64,
-    grain: u64,
-    mut bytes: Vec<u8>,
-) -> io::Result<Option<Window>> {
-    if position >= size {
-        return Ok(None);
-    }
-    let Some(data) = seek(file, position, Whence::SeekData)? else {
-        return Ok(None);
-    };
-    let start = (data - data % grain).max(position);
-    if start >= size {
-        return Ok(None);
-    }
-    let hole = seek(file, data, Whence::SeekHole)?.unwrap_or(size);
-    let end = hole.next_multiple_of(grain).min(start + BUFFER).min(size);
-    bytes.resize(usize::try_from(end - start).map_err(io::Error::other)?, 0);
-    file.read_exact_at(&mut bytes, start)?;
-    Ok(Some(Window { start, bytes }))
+    Some(start..end)
 }
 
 /// `None` if there is no such place before the end of the file.
@@ -175,6 +284,7 @@ mod tests {
     use super::*;
 
     const GRAIN: u32 = 64 * 1024;
+    const RUN: u64 = 1 << 20;
 
     #[test]
     fn cleared_ranges_read_as_zeros() {
@@ -197,12 +307,35 @@ mod tests {
             file.write_all_at(&vec![byte; usize::try_from(len).unwrap()], offset)
                 .unwrap();
         }
+        // Who reads only what it takes to tell finds the same, cut elsewhere.
+        let shared = Arc::new(file.try_clone().unwrap());
+        let runs: Vec<_> = DataRuns::new(shared, size, GRAIN, RUN)
+            .map(Result::unwrap)
+            .collect();
+        assert!(runs.iter().all(|run| run.len() <= RUN));
         let mut reader = SparseReader::new(file, size, GRAIN);
         let mut pieces = Vec::new();
         while let Some((offset, bytes)) = reader.next().await.unwrap() {
             pieces.push((offset, bytes.to_vec()));
         }
+        let lengths = pieces
+            .iter()
+            .map(|(offset, bytes)| (*offset, bytes.len() as u64));
+        let runs = runs.iter().map(|run| (run.start(), run.len()));
+        assert_eq!(joined(lengths), joined(runs));
         pieces
+    }
+
+    /// Neighbours as one.
+    fn joined(ranges: impl Iterator<Item = (u64, u64)>) -> Vec<(u64, u64)> {
+        let mut joined: Vec<(u64, u64)> = Vec::new();
+        for (start, len) in ranges {
+            match joined.last_mut() {
+                Some(last) if last.0 + last.1 == start => last.1 += len,
+                _ => joined.push((start, len)),
+            }
+        }
+        joined
     }
 
     fn replay(pieces: &[(u64, Vec<u8>)], size: u64) -> Vec<u8> {
@@ -234,6 +367,8 @@ mod tests {
             (5 << 20, 3, 9 << 20),
             ((7 << 20) + 100, 0, 3 << 20),
             (size - 1, 4, 1),
+            // Zeros longer than what is looked at first.
+            ((18 << 20) + 60_000, 5, 1),
         ];
         let found = pieces(&writes, size).await;
         let mut expected = vec![0; usize::try_from(size).unwrap()];

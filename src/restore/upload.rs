@@ -2,25 +2,33 @@
 //! images of the command line.
 
 use std::fs::File;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use bytes::Bytes;
-use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, TryFutureExt};
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::Error;
-use super::sparse::SparseReader;
+use super::local_part::LocalFile;
+use super::sparse::DataRuns;
 use crate::azure::PageBlob;
-use crate::pipeline::{BoxError, ByteBudget, Limits, PageWriter, RangeSink, WriteStats};
+use crate::intake::Intake;
+use crate::payload::Payload;
+use crate::pipeline::{self, BoxError, Limits, PageWriter, RangeSink, WriteStats};
 use crate::vhd;
 
 /// Zeros are left out in pieces of this size, in bytes: small enough to skip most of them, large enough that data with
 /// gaps does not fall apart into tiny requests.
 const GRAIN: u32 = 64 * 1024;
+
+/// Runs of data that are found ahead of those that are sent.
+const RUNS: usize = 64;
 
 /// A raw disk in a local file.
 #[derive(Debug)]
@@ -47,8 +55,14 @@ pub struct UploadProgress {
 struct DiskSink(PageBlob);
 
 impl RangeSink for DiskSink {
-    fn write(&self, offset: u64, data: Bytes) -> BoxFuture<'_, Result<(), BoxError>> {
-        async move { self.0.write(offset, data).await.map_err(BoxError::from) }.boxed()
+    fn write<'a>(
+        &'a self,
+        offset: u64,
+        data: Payload,
+        intake: &'a dyn Intake,
+    ) -> BoxFuture<'a, Result<(), BoxError>> {
+        let write = self.0.write_from(offset, data, intake);
+        write.map_err(BoxError::from).boxed()
     }
 }
 
@@ -81,32 +95,48 @@ pub async fn upload_image(
         });
     }
     let failed = |source| Error::upload(what.to_owned(), source);
-    let mut writer = PageWriter::new(
-        Arc::new(DiskSink(blob)),
-        &ByteBudget::new(limits.memory),
-        limits,
-        stop,
-    );
+    let file = Arc::new(file);
+    let unreadable = |source| Error::Local {
+        action: "read image",
+        path: path.clone(),
+        source,
+    };
+    let runs = DataRuns::new(Arc::clone(&file), size, GRAIN, limits.chunk);
+    let (found, mut to_send) = mpsc::channel(RUNS);
+    let scan = spawn_blocking(move || {
+        for run in runs {
+            // Nobody waits for them any more after a failure.
+            if found.blocking_send(run?).is_err() {
+                break;
+            }
+        }
+        io::Result::Ok(())
+    });
+    let file = LocalFile::new(file, limits.memory);
+    let mut writer = PageWriter::new(Arc::new(DiskSink(blob)), limits.concurrency, stop);
     let mut sent = 0;
-    let mut pieces = SparseReader::new(file, size, GRAIN);
-    loop {
-        let piece = pieces.next().await.map_err(|source| Error::Local {
-            action: "read image",
-            path: path.clone(),
-            source,
-        })?;
-        let Some((offset, bytes)) = piece else { break };
-        writer.write(offset, bytes).await.map_err(failed)?;
-        let len = bytes.len() as u64;
-        sent += len;
+    while let Some(run) = stop
+        .run_until_cancelled(to_send.recv())
+        .await
+        .ok_or_else(|| failed(pipeline::Error::Cancelled))?
+    {
+        writer
+            .write(run.start(), file.part(run))
+            .await
+            .map_err(failed)?;
+        sent += run.len();
         progress(UploadProgress {
-            position: offset + len,
+            position: run.end(),
             sent,
         });
     }
+    scan.await
+        .map_err(io::Error::other)
+        .flatten()
+        .map_err(unreadable)?;
     // The footer makes the image valid, so it goes last, when everything before it is acknowledged.
     writer.barrier().await.map_err(failed)?;
     let footer = vhd::fixed_footer(size, Uuid::new_v4(), SystemTime::now());
-    writer.write(size, &footer).await.map_err(failed)?;
+    writer.write(size, footer.to_vec()).await.map_err(failed)?;
     writer.finish().await.map_err(failed)
 }

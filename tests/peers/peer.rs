@@ -12,12 +12,12 @@ use azure_vm_fd::azure::{
     self, Azure, AzureConfig, Container, Endpoints, PageBlob, PageRanges, SasUrl,
 };
 use azure_vm_fd::document::{Document, FORMAT, ImageContent, ImageRecord, Slot};
+use azure_vm_fd::payload::Payload;
 use azure_vm_fd::range::ByteRange;
 use azure_vm_fd::range_list::RangeList;
 use azure_vm_fd::secret::Secret;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use http::Request;
 use http::header::AUTHORIZATION;
 use serde::Deserialize;
@@ -135,12 +135,16 @@ impl Unsigned {
         for (name, value) in &self.headers {
             request = request.header(name, value);
         }
-        authorization(request.body(Bytes::from(vec![0; self.length]))?, key, now)
+        authorization(request.body(vec![0; self.length].into())?, key, now)
     }
 }
 
 /// The signature of a request, or why there is none.
-fn authorization(mut request: Request<Bytes>, key: &SharedKey, now: SystemTime) -> Outcome<Value> {
+fn authorization(
+    mut request: Request<Payload>,
+    key: &SharedKey,
+    now: SystemTime,
+) -> Outcome<Value> {
     Ok(match key.sign(&mut request, now) {
         Ok(()) => json!(request.headers()[AUTHORIZATION].to_str()?),
         Err(error) => json!({ "error": error.to_string() }),
@@ -218,7 +222,7 @@ impl Step {
                 base64,
             } => {
                 let data = STANDARD.decode(base64).unwrap_or_default();
-                blob(name)?.write(*offset, data.into()).await?.into()
+                blob(name)?.write(*offset, data).await?.into()
             }
             Self::Length { blob: name } => blob(name)?.content_length().await?.into(),
             Self::Ranges { blob: name } => ranges(&blob(name)?.page_ranges().await?),

@@ -292,7 +292,8 @@ async fn throttling_is_waited_out_by_a_job_and_not_by_a_clean_up() {
     let seen = service.seen();
     let waited = seen[1].at - seen[0].at;
     assert!(
-        Duration::from_secs(1200) <= waited && waited < Duration::from_secs(1260),
+        // Up to a tenth more, so that not all come back together.
+        Duration::from_secs(1200) <= waited && waited < Duration::from_secs(1330),
         "{waited:?}"
     );
     service.assert_used_up();

@@ -118,13 +118,17 @@ pub(crate) const LIST_PAGE: usize = 7;
 
 impl World {
     pub(crate) async fn new(scenario: Scenario) -> Self {
-        let config = Config {
+        Self::with(Config {
             scenario,
             // Small pages, so that every list has several.
             arm_page_size: 2,
             page_range_limit: LIST_PAGE,
             ..Config::default()
-        };
+        })
+        .await
+    }
+
+    pub(crate) async fn with(config: Config) -> Self {
         Self {
             emulator: Emulator::start(config).await.unwrap(),
             cancel: CancellationToken::new(),

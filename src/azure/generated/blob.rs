@@ -4,10 +4,10 @@
 //!
 //! From azure-rest-api-specs, Microsoft.BlobStorage/stable/2025-11-05/blob.json; API version 2025-11-05, checked 2026-11-23.
 
-use bytes::Bytes;
 use http::{Method, Uri};
 use super::ApiVersions;
 use crate::azure::call::{BuildError, Call, CallBuilder, Operation};
+use crate::payload::Payload;
 use crate::range::ByteRange;
 
 /// `Container_Create`: see [`container_create`].
@@ -287,7 +287,7 @@ pub fn page_blob_upload_pages(
     blob: &Uri,
     versions: &ApiVersions,
     range: ByteRange,
-    body: Bytes,
+    body: Payload,
 ) -> Result<Call, BuildError> {
     CallBuilder::blob(&PAGE_BLOB_UPLOAD_PAGES, Method::PUT, blob)
         .header("x-ms-version", Some(versions.blob.as_str()))

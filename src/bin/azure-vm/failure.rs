@@ -182,6 +182,7 @@ pub(crate) fn azure_status(error: &azure::Error) -> Status {
         | ErrorKind::Timeout
         | ErrorKind::Network
         | ErrorKind::Certificate
+        | ErrorKind::Unreadable
         | ErrorKind::InvalidAnswer
         | ErrorKind::Refused
         | ErrorKind::OperationFailed

@@ -7,9 +7,7 @@ use std::path::Path;
 
 use azure_vm_fd::backup::{Changes, ExportedImage, FullPlan, MOST_CLEARED};
 use azure_vm_fd::notice::Severity;
-use azure_vm_fd::pipeline::{
-    ByteBudget, ImageReader, Limits, ReadPlan, ReadQueue, ZeroBlocks, is_zero,
-};
+use azure_vm_fd::pipeline::{ImageReader, Limits, ReadPlan, ReadQueue, ZeroBlocks, is_zero};
 use azure_vm_fd::range::ByteRange;
 use azure_vm_fd::restore::SparseReader;
 use serde::Serialize;
@@ -134,7 +132,7 @@ async fn transfer(
 ) -> Result<u64, Failure> {
     let mut written_bytes = 0;
     output.begin_progress("image", size);
-    let queue = ReadQueue::new(&ByteBudget::new(limits.memory), limits, cancel);
+    let queue = ReadQueue::new(limits, cancel);
     let mut reader = ImageReader::new(queue.push(plan), size, zeros);
     while let Some(chunk) = reader.next_chunk().await? {
         let mut offset = chunk.range().start();

@@ -7,6 +7,7 @@ use std::io::Read as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
@@ -227,6 +228,15 @@ impl Sandbox {
     /// It has gone.
     pub fn file_daemon_memory(&self) -> Result<Memory> {
         daemon::memory(self.file_daemon.pid())
+    }
+
+    /// CPU time that the File Daemon has used since its start.
+    ///
+    /// # Errors
+    ///
+    /// It has gone.
+    pub fn file_daemon_cpu(&self) -> Result<Duration> {
+        daemon::cpu(self.file_daemon.pid())
     }
 
     /// Starts a new measurement of the File Daemon's peak memory.
