@@ -66,12 +66,16 @@ impl Cause {
         }
     }
 
-    /// Whether the service has more requests than it can bear.
-    pub(super) fn is_throttling(&self) -> bool {
-        matches!(
-            self.status(),
-            Some(StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
-        )
+    /// Whether the service, or the way to it, has more requests than it can bear.
+    pub(super) fn is_overload(&self) -> bool {
+        match self {
+            Self::Transport(error) => error.kind == TransportErrorKind::Timeout,
+            Self::Status { status, .. } => matches!(
+                *status,
+                StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
+            ),
+            Self::Defect(..) => false,
+        }
     }
 
     pub(super) fn retry_after(&self) -> Option<Duration> {

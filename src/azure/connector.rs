@@ -32,6 +32,9 @@ use super::redact::clean;
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Idle time after which TCP asks whether the peer is still there.
 const KEEPALIVE: Duration = Duration::from_secs(30);
+/// How long what was sent may stay unacknowledged. Without it the system goes on trying for a quarter of an hour, and the pieces of
+/// an upload that was given up would keep their memory as long.
+const UNACKNOWLEDGED_TIMEOUT: Duration = Duration::from_secs(100);
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 /// TCP as the dialer makes it.
@@ -56,6 +59,7 @@ impl Connector {
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
         tcp.set_keepalive(Some(KEEPALIVE));
+        tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED_TIMEOUT));
         let dialer = Dialer {
             tcp,
             proxies: Arc::new(proxies),

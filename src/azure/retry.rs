@@ -348,7 +348,7 @@ impl Sender {
                     continue;
                 }
             }
-            if cause.is_throttling() {
+            if cause.is_overload() {
                 outgoing.reception.intake.throttled();
             }
             let Some(delay) = self.policy.delay(&cause, &outgoing, &mut tally) else {

@@ -304,8 +304,6 @@ impl Backup {
                 self.vms.push(prepared.vm);
             }
         }
-        join_all(self.vms.iter().map(|vm| vm.give_back_all(notices))).await;
-
         let (saved, lost): (Vec<_>, Vec<_>) = self
             .vms
             .iter()
@@ -330,6 +328,8 @@ impl Backup {
             cleanup.extend(snapshots_of(&saved));
             Ok(())
         };
+        // Behind the record: giving back may take long, and a good run shall not be forgotten over it.
+        join_all(self.vms.iter().map(|vm| vm.give_back_all(notices))).await;
         let left = snapshot_set::delete(&context.azure.for_cleanup(), &cleanup, notices).await;
         recorded?;
         if context.run.keep_snapshots && !saved.is_empty() {

@@ -189,7 +189,9 @@ async fn dispatch(
 ) {
     let chunk = limits.chunk.min(limits.memory).max(1);
     // A source may keep some more than the bytes: half read buffers.
-    let room = Room::new(limits.memory, chunk + chunk / 2);
+    // One image drains while the next one begins.
+    let most = limits.concurrency.max(1) * 2;
+    let room = Room::new(limits.memory, chunk + chunk / 2, most);
     while let Some(Image { plan, requests }) = images.recv().await {
         // Each image has its own: what throttles one disk does not slow down the next.
         let window = Window::new(limits.concurrency);

@@ -36,6 +36,8 @@ pub(super) struct Room {
     capacity: u64,
     /// What is left to the request at the front.
     reserve: u64,
+    /// Requests under way at most: each has a connection with buffers of its own.
+    most: usize,
 }
 
 #[derive(Debug, Default)]
@@ -44,6 +46,8 @@ struct State {
     used: u64,
     /// What all shares will hold once their requests are complete.
     expected: u64,
+    /// Requests that are not complete.
+    under_way: usize,
     next: u64,
     /// By position in the queue; the first is the front.
     shares: BTreeMap<u64, Account>,
@@ -67,12 +71,13 @@ pub(super) struct Share {
 }
 
 impl Room {
-    /// `capacity` bytes, for requests that hold up to `largest` bytes each.
-    pub(super) fn new(capacity: u64, largest: u64) -> Arc<Self> {
+    /// `capacity` bytes, for requests that hold up to `largest` bytes each, `most` of them under way.
+    pub(super) fn new(capacity: u64, largest: u64, most: usize) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::default(),
             capacity,
             reserve: largest + LEAST_CHARGE,
+            most,
         })
     }
 
@@ -98,6 +103,7 @@ impl Room {
             };
             state.used += account.held;
             state.expected += account.expected;
+            state.under_way += 1;
             state.shares.insert(position, account);
             Poll::Ready(Share {
                 room: Arc::clone(self),
@@ -117,7 +123,7 @@ impl Room {
         } else {
             state.used + LEAST_CHARGE <= shared
         };
-        fits && state.waiting.is_empty()
+        fits && state.waiting.is_empty() && state.under_way < self.most
     }
 
     /// Whether `bytes` more may be held at `position`.
@@ -166,6 +172,12 @@ impl Share {
         drop(waiting);
     }
 
+    /// Takes `bytes` more, whether or not there is room.
+    fn take(&self, bytes: u64) {
+        let mut state = self.room.state();
+        state.change(self.position, |account| account.held += bytes);
+    }
+
     /// Gives back all but `bytes` and the least charge.
     fn shrink_to(&self, bytes: u64) {
         let mut state = self.room.state();
@@ -175,13 +187,14 @@ impl Share {
         self.room.wake(&mut state);
     }
 
-    /// Nothing more will come.
+    /// Nothing more will come. Called once.
     pub(super) fn complete(&self) {
         let mut state = self.room.state();
         state.change(self.position, |account| {
             account.complete = true;
             account.expected = account.held;
         });
+        state.under_way -= 1;
         self.room.wake(&mut state);
     }
 }
@@ -206,6 +219,7 @@ impl Drop for Share {
         if let Some(account) = state.shares.remove(&self.position) {
             state.used -= account.held;
             state.expected -= account.expected;
+            state.under_way -= usize::from(!account.complete);
         }
         self.room.wake(&mut state);
     }
@@ -273,6 +287,11 @@ impl Intake for Admission<'_> {
         Box::pin(async move {
             let before = self.admitted.fetch_add(bytes, Ordering::Relaxed);
             let excess = (before + bytes).saturating_sub(self.advance).min(bytes);
+            if self.advance > 0 {
+                // Memory takes somewhat more than the bytes; who has room for these does not wait a second time.
+                self.share.take(excess);
+                return;
+            }
             if timeout(PATIENCE, self.share.grow(excess)).await.is_err() {
                 self.stalled.notify_one();
                 // The other side drops this future.
@@ -303,7 +322,7 @@ mod tests {
 
     /// Room for 8 MiB in requests of 1 MiB.
     fn room() -> Arc<Room> {
-        Room::new(8 * MIB, MIB)
+        Room::new(8 * MIB, MIB, 64)
     }
 
     #[tokio::test]
@@ -404,5 +423,28 @@ mod tests {
         admission.restart();
         admission.admit(MIB).await;
         assert_eq!(room.used(), used);
+        // Its buffers take a bit more than the bytes, and there is no room; it does not wait for that.
+        let fourth = room.enter(MIB).await;
+        assert!(fourth.grow(8 * MIB).now_or_never().is_none());
+        admission.admit(3000).await;
+        assert_eq!(room.used(), used + 3000 + LEAST_CHARGE);
+    }
+
+    #[tokio::test]
+    async fn no_more_requests_are_under_way_than_allowed() {
+        let room = Room::new(8 * MIB, MIB, 3);
+        let mut shares = Vec::new();
+        while let Some(share) = room.enter(4096).now_or_never() {
+            shares.push(share);
+        }
+        assert_eq!(shares.len(), 3);
+        shares[1].complete();
+        shares.extend(room.enter(4096).now_or_never());
+        assert!(room.enter(4096).now_or_never().is_none());
+        // The complete one leaves no further place.
+        drop(shares.remove(1));
+        assert!(room.enter(4096).now_or_never().is_none());
+        drop(shares.remove(1));
+        assert!(room.enter(4096).now_or_never().is_some());
     }
 }
