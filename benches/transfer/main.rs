@@ -176,7 +176,7 @@ impl Bench {
         table.add(name, Unit::Seconds, &targets, &changed, wall);
 
         let name = "wall, upload, 20 ms";
-        let upload = self.upload(name, &distant, 16)?;
+        let upload = self.upload(name, &distant, 64)?;
         let targets = [Target::Of(0.85, Contender::RustSdk)];
         table.add(name, Unit::Seconds, &targets, &upload, wall);
         let targets = [Target::AtMost(48.0)];
