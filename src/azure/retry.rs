@@ -3,7 +3,8 @@
 //! An attempt is a whole exchange, the body and its check included: a chunk that broke in the middle is fetched again
 //! whole. The loop decides by method, status and error code; it waits longer than `Retry-After` says, gives up at a number
 //! of attempts or at a deadline, and every wait ends at once when the job is cancelled. Being throttled is no failure: a
-//! thousand machines that are saved in one night need more requests than Azure allows at a time. What the answer means, and who is asked for a token or a SAS, is left to the caller.
+//! thousand machines that are saved in one night need more requests than Azure allows at a time. What the answer means, and
+//! who is asked for a token or a SAS, is left to the caller.
 
 use std::fmt;
 use std::sync::Arc;

@@ -8,7 +8,6 @@ use std::fmt;
 use std::mem;
 use std::sync::Arc;
 
-use futures_util::future::{BoxFuture, ready};
 use tokio::task::{self, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -195,12 +194,6 @@ impl PageWriter {
 struct Refusals<'a>(&'a Slot);
 
 impl Intake for Refusals<'_> {
-    fn restart(&self) {}
-
-    fn admit(&self, _bytes: u64) -> BoxFuture<'_, ()> {
-        Box::pin(ready(()))
-    }
-
     fn throttled(&self) {
         self.0.throttled();
     }

@@ -22,7 +22,8 @@ use crate::intake::Intake;
 
 use super::window::Slot;
 
-/// What a request costs at least, in bytes: the read buffer of its connection while it is under way, and bookkeeping.
+/// What a request costs at least, in bytes: its bookkeeping and the smallest piece of a body. The buffers of connections are
+/// not in this account; what bounds them is the number of requests under way.
 pub(super) const LEAST_CHARGE: u64 = 8 * 1024;
 
 /// How long a request with a body under way waits for room. Services close connections that nobody reads from, so one

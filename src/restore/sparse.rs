@@ -112,7 +112,14 @@ impl Windows {
             return Ok(None);
         }
         let Some(data) = seek(&self.file, position, Whence::SeekData)? else {
-            return Ok(None);
+            // A hole up to the end; or the file ends before, and what is missing must not pass for zeros.
+            let len = self.file.metadata()?.len();
+            return if len < self.size {
+                let text = format!("it has {len} bytes only, of {} that were there", self.size);
+                Err(io::Error::new(io::ErrorKind::UnexpectedEof, text))
+            } else {
+                Ok(None)
+            };
         };
         let start = (data - data % self.grain).max(position);
         if start >= self.size {
@@ -349,6 +356,18 @@ mod tests {
             image[at..at + bytes.len()].copy_from_slice(bytes);
         }
         image
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_cut_off_under_way_is_an_error_and_no_zeros() {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(&[1; 4096], 0).unwrap();
+        file.set_len(1 << 20).unwrap();
+        let mut reader = SparseReader::new(file.try_clone().unwrap(), 1 << 20, 4096);
+        assert!(reader.next().await.unwrap().is_some());
+        file.set_len(1 << 19).unwrap();
+        let error = reader.next().await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }
 
     #[tokio::test]
