@@ -15,7 +15,7 @@ use url::Url;
 use super::call::{BuildError, Call};
 use super::error::{Defect, Failure};
 use super::exchange::Answer;
-use super::retry::{Outgoing, Received};
+use super::outgoing::{Outgoing, Received};
 use super::token::Bearer;
 use super::{Azure, Error, ErrorKind};
 use crate::payload::Payload;

@@ -9,7 +9,8 @@ use super::arm::Subject;
 use super::blob_credential::CopyFrom;
 use super::exchange::Answer;
 use super::generated::blob;
-use super::retry::{Reception, RetryPolicy};
+use super::outgoing::Reception;
+use super::retry::RetryPolicy;
 use super::{Error, ErrorKind, PageBlob};
 
 /// How a copy stands.

@@ -8,7 +8,7 @@ use http::{Request, StatusCode, Uri};
 use tokio::sync::Mutex;
 
 use super::access::{CurrentSas, GrantCell};
-use super::retry::Credential;
+use super::outgoing::Credential;
 use super::shared_key::SharedKey;
 use super::{Error, ErrorKind, SasUrl};
 use crate::payload::Payload;

@@ -7,7 +7,7 @@ use http::StatusCode;
 use super::error::{Defect, Failure};
 use super::error_body::ErrorBody;
 use super::exchange::{Answer, TransportError, TransportErrorKind};
-use super::retry::Outgoing;
+use super::outgoing::Outgoing;
 use super::{Error, ErrorKind};
 
 /// `Retry-After` of an answer, in seconds or as an HTTP date; 0, which much of Azure sends always, says nothing.

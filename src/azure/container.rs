@@ -13,7 +13,8 @@ use super::call::{BuildError, Call};
 use super::connection_string::{AccountAccess, ConnectionString};
 use super::exchange::Answer;
 use super::generated::{ApiVersions, blob};
-use super::retry::{Outgoing, Sender};
+use super::outgoing::Outgoing;
+use super::retry::Sender;
 use super::{Azure, Error, ErrorKind, PageBlob, SasUrl, xml};
 
 /// A container. Cheap to clone.

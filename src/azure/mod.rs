@@ -31,6 +31,7 @@ mod frames;
 pub mod generated;
 pub mod network;
 mod operation;
+mod outgoing;
 mod outgoing_body;
 pub mod page_blob;
 mod page_list;

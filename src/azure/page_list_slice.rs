@@ -10,10 +10,10 @@ use super::blob_credential::BothSas;
 use super::error::ErrorKind;
 use super::exchange::Answer;
 use super::generated::blob;
+use super::outgoing::Reception;
 use super::page_blob::PageBlob;
 use super::page_list::PageRanges;
 use super::page_list_xml::{PageListPage, Window};
-use super::retry::Reception;
 use crate::range::ByteRange;
 
 /// Ranges per answer; the service's own limit ("Get Page Ranges").

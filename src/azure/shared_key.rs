@@ -15,7 +15,7 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use super::connection_string::decode_key;
-use super::retry::Credential;
+use super::outgoing::Credential;
 use super::{Error, ErrorKind};
 use crate::payload::Payload;
 

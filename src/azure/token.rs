@@ -21,7 +21,8 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::error::Defect;
-use super::retry::{Anonymous, Credential, Outgoing, Reception, RetryPolicy, Sender};
+use super::outgoing::{Anonymous, Credential, Outgoing, Reception};
+use super::retry::{RetryPolicy, Sender};
 use super::{AzureConfig, Error, ErrorKind};
 use crate::payload::Payload;
 use crate::secret::Secret;
