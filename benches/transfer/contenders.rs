@@ -185,13 +185,23 @@ impl Contender {
 
 /// Bytes of the budget of one transfer with so many requests under way: what keeps the memory within its target.
 fn memory(requests: usize) -> String {
-    format!("{}M", (requests / 2).clamp(16, 32))
+    format!("{}M", (requests / 2).clamp(8, 16))
 }
 
 fn azure_vm(server: &ServerProcess, command: &str, blob: &str, requests: usize) -> Vec<String> {
+    azure_vm_within(server, command, blob, requests, &memory(requests))
+}
+
+fn azure_vm_within(
+    server: &ServerProcess,
+    command: &str,
+    blob: &str,
+    requests: usize,
+    memory: &str,
+) -> Vec<String> {
     let url = server.url(&format!("{blob}{SAS}"));
     let ca = server.ca().display().to_string();
-    let (requests, memory) = (requests.to_string(), memory(requests));
+    let requests = requests.to_string();
     [
         env!("CARGO_BIN_EXE_azure-vm"),
         command,
@@ -202,7 +212,7 @@ fn azure_vm(server: &ServerProcess, command: &str, blob: &str, requests: usize) 
         "--concurrency",
         &requests,
         "--memory",
-        &memory,
+        memory,
     ]
     .map(str::to_owned)
     .into()
@@ -212,6 +222,14 @@ fn azure_vm(server: &ServerProcess, command: &str, blob: &str, requests: usize) 
 pub(crate) fn pull(server: &ServerProcess, to: &Path, requests: usize) -> Vec<String> {
     let mut command = azure_vm(server, "pull", IMAGE, requests);
     command.extend(["--to".into(), to.display().to_string()]);
+    command
+}
+
+/// `azure-vm pull` of the whole image to nowhere, with so many requests under way and so many MiB of `memory`.
+pub(crate) fn pull_within(server: &ServerProcess, requests: usize, memory: u64) -> Vec<String> {
+    let memory = format!("{memory}M");
+    let mut command = azure_vm_within(server, "pull", IMAGE, requests, &memory);
+    command.extend(["--to".into(), "-".into()]);
     command
 }
 

@@ -17,6 +17,7 @@ mod process;
 mod server;
 mod table;
 
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -39,6 +40,19 @@ const FEW: usize = 3;
 
 /// Where changes are put, in the server's folder.
 const NEWER: &str = "newer";
+
+/// What `concurrency` and `memory` (MiB) are tried with: one of them at a time differs from the default.
+const SETTINGS: [(usize, u64); 9] = [
+    (4, 64),
+    (8, 64),
+    (16, 64),
+    (32, 64),
+    (64, 64),
+    (16, 8),
+    (16, 16),
+    (16, 32),
+    (16, 128),
+];
 
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/performance.md");
 
@@ -188,11 +202,40 @@ impl Bench {
             memory,
         );
 
+        let curves = self.curves(&[&distant, &capped])?;
         if self.write {
             let text = format!("{}\n{}", table.markdown(), self.about());
             document::replace(Path::new(DOCUMENT), "transfer", &text)?;
+            document::replace(Path::new(DOCUMENT), "curves", &curves)?;
         }
         Ok(())
+    }
+
+    /// What the settings of `azure-vm` bring, per mode: time, CPU time, memory. Rows of a table.
+    fn curves(&self, modes: &[&Behaviour]) -> Result<String> {
+        let mut text = String::from(
+            "| `concurrency` | `memory` | 20 ms | CPU | resident | TLS, 20 ms, 60 MB/s each | CPU | resident |\n\
+             | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+        );
+        if !self.wants("curves") {
+            return Ok(text);
+        }
+        let servers = modes.iter().map(|mode| ServerProcess::start(mode));
+        let servers: Vec<_> = servers.collect::<Result<_>>()?;
+        for (requests, memory) in SETTINGS {
+            let mut line = format!("| {requests} | {memory}M |");
+            for server in &servers {
+                let command = contenders::pull_within(server, requests, memory);
+                let costs = (0..self.runs.min(FEW))
+                    .map(|_| Ok(measured(server, &command, |_| true)?.0))
+                    .collect::<Result<Vec<_>>>()?;
+                let Cost { wall, cpu, memory } = measure::medians(costs.into_iter());
+                write!(line, " {wall:.2} s | {cpu:.2} s | {memory:.0} MB |")?;
+            }
+            println!("{line}");
+            text = text + &line + "\n";
+        }
+        Ok(text)
     }
 
     fn wants(&self, row: &str) -> bool {

@@ -14,7 +14,7 @@ const GIB: u64 = 1024 * MIB;
 /// The service takes at most this much in one Put Page, and a failed chunk is fetched again whole.
 const LARGEST_CHUNK: u64 = 4 * MIB;
 /// Enough for some to arrive while others wait to be consumed. How many are under way is another matter.
-const CHUNKS: u64 = 16;
+const CHUNKS: u64 = 8;
 /// Below this, requests cost more than they bring.
 const SMALLEST_CHUNK: u64 = 256 * KIB;
 /// Enough for one chunk of the largest size.
@@ -161,11 +161,11 @@ mod tests {
     #[test]
     fn several_chunks_find_room() {
         for (memory, want) in [
-            (64 * MIB, 4 * MIB),
-            (16 * MIB, MIB),
-            (4 * MIB, 256 * KIB),
+            (32 * MIB, 4 * MIB),
+            (16 * MIB, 2 * MIB),
+            (4 * MIB, 512 * KIB),
             (4 * GIB, 4 * MIB),
-            (40 * MIB, 2560 * KIB),
+            (20 * MIB, 2560 * KIB),
         ] {
             assert_eq!(chunk(memory), want);
         }

@@ -22,8 +22,9 @@ use crate::intake::Intake;
 
 use super::window::Slot;
 
-/// What a request costs at least, in bytes: its bookkeeping and the smallest piece of a body. The buffers of connections are
-/// not in this account; what bounds them is the number of requests under way.
+/// What the bytes of a request cost at least, in bytes: their bookkeeping and the smallest piece of a body. Until the first of
+/// them arrive, a request costs nothing: the buffers of connections are not in this account; what bounds them is the number of
+/// requests under way.
 pub(super) const LEAST_CHARGE: u64 = 8 * 1024;
 
 /// How long a request with a body under way waits for room. Services close connections that nobody reads from, so one
@@ -83,7 +84,8 @@ impl Room {
     }
 
     /// The last place in the queue, for a request that will hold `len` bytes. As long as the front is awaited, more may be
-    /// requested than there is room for. If it waits for its consumer instead, only what will find room is requested.
+    /// requested than there is room for, even if there is none now: until it arrives, the front has made some. If the front waits
+    /// for its consumer instead, only what will find room is requested.
     ///
     /// One task at a time may wait.
     pub(super) async fn enter(self: &Arc<Self>, len: u64) -> Share {
@@ -99,10 +101,9 @@ impl Room {
             state.next += 1;
             let account = Account {
                 expected: len,
-                held: LEAST_CHARGE,
+                held: 0,
                 complete: false,
             };
-            state.used += account.held;
             state.expected += account.expected;
             state.under_way += 1;
             state.shares.insert(position, account);
@@ -119,12 +120,8 @@ impl Room {
             return true;
         };
         let shared = self.capacity.saturating_sub(self.reserve);
-        let fits = if front.complete {
-            state.expected + len <= shared
-        } else {
-            state.used + LEAST_CHARGE <= shared
-        };
-        fits && state.waiting.is_empty() && state.under_way < self.most
+        let fits = !front.complete || state.expected + len <= shared;
+        fits && state.under_way < self.most
     }
 
     /// Whether `bytes` more may be held at `position`.
@@ -141,7 +138,8 @@ impl Room {
             if self.admits(state, position, *bytes) {
                 waker.wake_by_ref();
             }
-        } else if let Some(waker) = state.entering.take() {
+        }
+        if let Some(waker) = state.entering.take() {
             waker.wake();
         }
     }
@@ -161,6 +159,7 @@ impl Share {
         let waiting = Waiting(self);
         poll_fn(|context| {
             let mut state = self.room.state();
+            let bytes = bytes + state.least(self.position);
             if !self.room.admits(&state, self.position, bytes) {
                 let waker = context.waker().clone();
                 state.waiting.insert(self.position, (bytes, waker));
@@ -176,6 +175,7 @@ impl Share {
     /// Takes `bytes` more, whether or not there is room.
     fn take(&self, bytes: u64) {
         let mut state = self.room.state();
+        let bytes = bytes + state.least(self.position);
         state.change(self.position, |account| account.held += bytes);
     }
 
@@ -193,6 +193,7 @@ impl Share {
         let mut state = self.room.state();
         state.change(self.position, |account| {
             account.complete = true;
+            account.held = account.held.max(LEAST_CHARGE);
             account.expected = account.held;
         });
         state.under_way -= 1;
@@ -201,6 +202,12 @@ impl Share {
 }
 
 impl State {
+    /// What the first bytes of a request cost beyond themselves.
+    fn least(&self, position: u64) -> u64 {
+        let is_first = |account: &Account| account.held == 0;
+        u64::from(self.shares.get(&position).is_some_and(is_first)) * LEAST_CHARGE
+    }
+
     /// Changes an account, and the sums with it.
     fn change(&mut self, position: u64, change: impl FnOnce(&mut Account)) {
         let Some(account) = self.shares.get_mut(&position) else {
@@ -333,9 +340,11 @@ mod tests {
         for _ in 0..64 {
             shares.push(room.enter(MIB).await);
         }
-        assert_eq!(room.used(), 64 * LEAST_CHARGE);
-        shares[0].grow(MIB).await;
-        assert_eq!(room.used(), 64 * LEAST_CHARGE + MIB);
+        assert_eq!(room.used(), 0);
+        for _ in 0..2 {
+            shares[0].grow(MIB / 2).await;
+        }
+        assert_eq!(room.used(), LEAST_CHARGE + MIB);
         drop(shares);
         assert_eq!(room.used(), 0);
     }
@@ -428,7 +437,7 @@ mod tests {
         let fourth = room.enter(MIB).await;
         assert!(fourth.grow(8 * MIB).now_or_never().is_none());
         admission.admit(3000).await;
-        assert_eq!(room.used(), used + 3000 + LEAST_CHARGE);
+        assert_eq!(room.used(), used + 3000);
     }
 
     #[tokio::test]

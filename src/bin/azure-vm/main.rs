@@ -43,8 +43,9 @@ fn main() -> ExitCode {
     let mut output = Output::new(args.json);
     let name = args.command.name();
     let result = tokio::runtime::Builder::new_multi_thread()
-        // Beside the main thread, which consumes what comes: more of them hand bytes to each other.
-        .worker_threads(1)
+        // Beside the main thread, which consumes what comes. More of them hand bytes to each other; one alone would be what a fast
+        // connection waits for.
+        .worker_threads(2)
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format!("start the runtime: {error}")))
