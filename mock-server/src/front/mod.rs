@@ -12,6 +12,7 @@ use self::{
 use crate::{
     Config, Error,
     message::{Body, Request, Response},
+    observer::{Flight, Presence},
     service::{Area, Reply, Service, Wire},
 };
 use http::{HeaderName, HeaderValue, header};
@@ -136,6 +137,7 @@ impl Gate {
         scheme: &str,
         ending: &Ending,
     ) -> io::Result<hyper::Response<Outgoing>> {
+        let presence = self.service.observer.arrived();
         let (head, body) = request.into_parts();
         let host = head
             .headers
@@ -152,7 +154,7 @@ impl Gate {
             Ok(body) => body.to_bytes(),
             Err(error) => {
                 tracing::debug!(%error, "read a request body");
-                return Ok(build(Response::empty(413), Wire::Whole, None));
+                return Ok(build(Response::empty(413), Wire::Whole, None, presence));
             }
         };
         let request = Request::new(head.method, base, &target, head.headers, body);
@@ -209,14 +211,15 @@ impl Gate {
                 "reset by a fault",
             ));
         }
-        Ok(build(response, wire, flight))
+        Ok(build(response, wire, flight, presence))
     }
 }
 
 fn build(
     response: Response,
     wire: Wire,
-    flight: Option<crate::observer::Flight>,
+    flight: Option<Flight>,
+    presence: Presence,
 ) -> hyper::Response<Outgoing> {
     let Response {
         status,
@@ -225,7 +228,7 @@ fn build(
         body,
     } = response;
     let len = body.len();
-    let mut out = hyper::Response::new(Outgoing::new(body, wire, flight));
+    let mut out = hyper::Response::new(Outgoing::new(body, wire, flight, presence));
     *out.status_mut() =
         http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
     if status != 204 {
