@@ -8,7 +8,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Builder;
 use tokio::sync::mpsc;
@@ -17,8 +17,14 @@ use crate::support::World;
 
 /// Nothing may happen for so long, in real time, before the clock moves.
 const QUIET: Duration = Duration::from_micros(700);
+/// Who sleeps longer than this is kept waiting by others, and so may be the emulator.
+const BUSY: Duration = Duration::from_millis(2);
 const FIRST_STEP: Duration = Duration::from_millis(20);
-const LONGEST_STEP: Duration = Duration::from_secs(240);
+/// Below every time-out of the library but that of a new connection.
+const LONGEST_STEP: Duration = Duration::from_secs(25);
+/// A longer step waits for so many quiet moments.
+const LARGE_STEP: Duration = Duration::from_secs(5);
+const MOMENTS: u32 = 4;
 
 /// What the library's thread does.
 #[derive(Default)]
@@ -76,9 +82,12 @@ fn watch(pulse: &Pulse, world: &World, steps: &mpsc::Sender<Duration>) {
     let mut step = FIRST_STEP;
     // What wakes the library when it is not a step.
     let mut answered = 0;
+    let mut moments = 0;
     while !pulse.done.load(SeqCst) {
         let woken = pulse.woken.load(SeqCst);
+        let asleep = Instant::now();
         thread::sleep(QUIET);
+        let busy = asleep.elapsed() > BUSY;
         let counters = world.emulator.counters();
         let requests = counters
             .operations
@@ -91,8 +100,11 @@ fn watch(pulse: &Pulse, world: &World, steps: &mpsc::Sender<Duration>) {
         }
         let quiet = pulse.asleep.load(SeqCst)
             && pulse.woken.load(SeqCst) == woken
-            && counters.being_answered == 0;
-        if quiet {
+            && counters.being_answered == 0
+            && !busy;
+        moments = if quiet { moments + 1 } else { 0 };
+        if quiet && (step < LARGE_STEP || moments >= MOMENTS) {
+            moments = 0;
             if steps.blocking_send(step).is_err() {
                 return;
             }

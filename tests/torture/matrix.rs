@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use mock_server::{Action, ByteSize, Counters, Fault, OperationCounters, RetryAfter, When};
 
-use crate::scene::Scene;
+use crate::scene::{OTHER_SECRET, Scene};
 
 /// A kind of request in a scene.
 #[derive(Clone, Debug)]
@@ -66,7 +66,8 @@ impl Place {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Trouble {
     pub(crate) name: &'static str,
-    action: fn() -> Action,
+    /// What the emulator does; whether for good.
+    action: fn(bool) -> Action,
     /// Which kinds of requests it can happen to.
     applies: fn(&Kind) -> bool,
     /// Only after one of them went well.
@@ -113,8 +114,20 @@ fn begins_operation(kind: &Kind) -> bool {
     kind.operation == "StorageBlob_StartCopy" || is_arm(kind) && takes_effect(kind)
 }
 
+/// What it asks for is gone if the answer says that it is not there.
+fn takes_away(kind: &Kind) -> bool {
+    ["_Delete", "_RevokeAccess"]
+        .iter()
+        .any(|end| kind.operation.ends_with(end))
+}
+
 fn needs_sas(kind: &Kind) -> bool {
     kind.operation.starts_with("Blob_")
+}
+
+/// Seconds that something lasts.
+fn lasting(for_good: bool) -> u32 {
+    if for_good { 1_000_000_000 } else { 5 }
 }
 
 fn refusal(status: u16, retry_after: Option<RetryAfter>) -> Action {
@@ -136,47 +149,47 @@ pub(crate) fn troubles() -> Vec<Trouble> {
         tls: false,
     };
     vec![
-        trouble("reset before the head", || Action::Reset, any),
+        trouble("reset before the head", |_| Action::Reset, any),
         trouble(
             "reset in mid-body",
-            || Action::CutBody {
+            |_| Action::CutBody {
                 after: ByteSize(100),
             },
             has_body,
         ),
         trouble(
             "stalled body",
-            || Action::Stall {
+            |_| Action::Stall {
                 after: ByteSize(100),
             },
             has_body,
         ),
         trouble(
             "short body",
-            || Action::ShortBody { by: ByteSize(100) },
+            |_| Action::ShortBody { by: ByteSize(100) },
             has_body,
         ),
         trouble(
             "wrong Content-Range",
-            || Action::WrongContentRange { by: ByteSize(512) },
+            |_| Action::WrongContentRange { by: ByteSize(512) },
             reads_range,
         ),
-        trouble("408", || refusal(408, None), any),
-        trouble("429", || refusal(429, None), any),
+        trouble("408", |_| refusal(408, None), any),
+        trouble("429", |_| refusal(429, None), any),
         trouble(
             "429, seconds",
-            || refusal(429, Some(RetryAfter::Seconds(17))),
+            |_| refusal(429, Some(RetryAfter::Seconds(17))),
             any,
         ),
         trouble(
             "429, date",
-            || refusal(429, Some(RetryAfter::DateInSeconds(17))),
+            |_| refusal(429, Some(RetryAfter::DateInSeconds(17))),
             any,
         ),
-        trouble("500", || refusal(500, None), any),
+        trouble("500", |_| refusal(500, None), any),
         trouble(
             "502 with HTML",
-            || Action::Status {
+            |_| Action::Status {
                 status: 502,
                 code: None,
                 body: Some("<html><head><title>502 Bad Gateway</title></head></html>".into()),
@@ -184,14 +197,58 @@ pub(crate) fn troubles() -> Vec<Trouble> {
             },
             any,
         ),
-        trouble("503", || refusal(503, None), any),
+        trouble("503", |_| refusal(503, None), any),
         Trouble {
             after_success: true,
-            ..trouble("404 after success", || refusal(404, None), any)
+            ..trouble(
+                "404 after success",
+                |_| refusal(404, None),
+                |kind| !takes_away(kind),
+            )
         },
         trouble(
+            "body of another range",
+            |_| Action::OtherRange { by: ByteSize(512) },
+            reads_range,
+        ),
+        trouble(
+            "connection refused",
+            |for_good| Action::Refuse {
+                seconds: lasting(for_good),
+            },
+            any,
+        ),
+        Trouble {
+            tls: true,
+            ..trouble(
+                "certificate changed",
+                |for_good| Action::UntrustedCertificate {
+                    seconds: lasting(for_good),
+                },
+                any,
+            )
+        },
+        trouble(
+            "clock 20 minutes ahead",
+            |_| Action::SkewClock { seconds: 1200 },
+            any,
+        ),
+        trouble(
+            "clock 20 minutes behind",
+            |_| Action::SkewClock { seconds: -1200 },
+            any,
+        ),
+        trouble("expired token", |_| Action::ExpireToken, is_arm),
+        trouble(
+            "secret rotated",
+            |_| Action::RotateSecret {
+                to: OTHER_SECRET.into(),
+            },
+            is_arm,
+        ),
+        trouble(
             "operation fails",
-            || Action::FailOperation {
+            |_| Action::FailOperation {
                 code: "InternalExecutionError".into(),
                 message: "An internal execution error occurred.".into(),
             },
@@ -199,12 +256,12 @@ pub(crate) fn troubles() -> Vec<Trouble> {
         ),
         trouble(
             "operation never ends",
-            || Action::NeverEnding,
+            |_| Action::NeverEnding,
             begins_operation,
         ),
-        trouble("expired SAS", || Action::ExpireSas, needs_sas),
-        trouble("revoked SAS", || Action::RevokeSas, needs_sas),
-        trouble("lost answer", || Action::LostAnswer, takes_effect),
+        trouble("expired SAS", |_| Action::ExpireSas, needs_sas),
+        trouble("revoked SAS", |_| Action::RevokeSas, needs_sas),
+        trouble("lost answer", |_| Action::LostAnswer, takes_effect),
     ]
 }
 
@@ -219,9 +276,10 @@ pub(crate) struct Cell {
 
 impl Cell {
     pub(crate) fn fault(&self) -> Fault {
+        let for_good = matches!(self.place, Place::Always | Place::FromMiddle);
         Fault {
             when: self.when.clone(),
-            ..Fault::new(&self.kind.operation, (self.trouble.action)())
+            ..Fault::new(&self.kind.operation, (self.trouble.action)(for_good))
         }
     }
 

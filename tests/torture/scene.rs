@@ -15,9 +15,9 @@ use azure_vm_fd::pipeline::Limits;
 use azure_vm_fd::restore::{self, Restore};
 use azure_vm_fd::secret::Secret;
 use mock_server::{
-    Config, Counters, DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, DEFAULT_STORAGE_KEY,
-    DEFAULT_SUBSCRIPTION, DEFAULT_TENANT, Disk, Emulator, Fault, KIB, MIB, NetworkInterface,
-    OperationPolicy, Scenario, Vm,
+    Action, Change, Config, Counters, DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET,
+    DEFAULT_STORAGE_KEY, DEFAULT_SUBSCRIPTION, DEFAULT_TENANT, Disk, Emulator, Fault, KIB, MIB,
+    NetworkInterface, OperationPolicy, Scenario, Vm,
 };
 
 use crate::hours::hasten;
@@ -97,7 +97,8 @@ impl Try {
             arm_page_size: 1,
             page_range_limit: 5,
             operations: OperationPolicy {
-                polls_in_progress: 1,
+                // Longer than until the first look at it.
+                duration: std::time::Duration::from_millis(400),
                 ..OperationPolicy::default()
             },
             ..Config::default()
@@ -174,6 +175,9 @@ impl Try {
 
     /// The scene under `faults`: the ending, or what is wrong with it.
     pub(crate) fn play(&mut self, faults: Vec<Fault>, saved: &Saved) -> Result<Ending, String> {
+        let never_ends = faults
+            .iter()
+            .any(|fault| matches!(fault.action, Action::NeverEnding));
         for fault in faults {
             self.world.emulator.fault(fault);
         }
@@ -183,11 +187,17 @@ impl Try {
         let ending = self.judge(outcome, &said, &before)?;
         // What is left is what the next job finds.
         self.world.emulator.clear_faults();
+        let secret = Change::SetSecret {
+            client_id: DEFAULT_CLIENT_ID.into(),
+            secret: DEFAULT_CLIENT_SECRET.into(),
+        };
+        self.world.emulator.change(&secret).expect("a secret");
         let before = self.things();
         let again = self.encore(saved);
         let said = self.said();
         match self.judge(again, &said, &before) {
-            Ok(Ending::Succeeded) if said.is_empty() => {}
+            // What is still being done cannot be taken away.
+            Ok(Ending::Succeeded) if said.is_empty() || never_ends => {}
             Ok(Ending::Succeeded) => return Err(format!("the next job says {said:?}")),
             Ok(Ending::Failed(why)) => return Err(format!("the next job fails: {why}")),
             Err(wrong) => return Err(format!("after the next job: {wrong}")),
@@ -438,6 +448,9 @@ impl Try {
     }
 }
 
+/// What the secret is changed to.
+pub(crate) const OTHER_SECRET: &str = "rotated~secret+of/the=job";
+
 const WRONG: &str = "WRONG: ";
 
 fn wrong(what: &str) -> String {
@@ -462,6 +475,7 @@ fn check_text(text: &str) -> Result<(), String> {
         "again",
         DEFAULT_CLIENT_ID,
         DEFAULT_SUBSCRIPTION,
+        GROUP,
         ACCOUNT,
     ];
     if !names.iter().any(|name| text.contains(name)) {
