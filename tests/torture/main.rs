@@ -80,7 +80,7 @@ fn every_request_times_every_fault() {
     }
     let outcomes = side_by_side(&cells, |cell| {
         let outcome = try_cell(cell, &saved);
-        if env::var_os("TORTURE_CELL").is_some() {
+        if env::var_os("TORTURE_CELL").is_some() || outcome.is_err() {
             println!("{}: {outcome:?}", cell.name());
         }
         outcome
@@ -117,12 +117,70 @@ fn every_request_times_every_fault() {
     );
 }
 
+/// Schedules of the ordinary test.
+const FEW: usize = 12;
+const MANY: usize = 1000;
+
+#[test]
+fn several_faults_in_one_job() {
+    let began = Instant::now();
+    let (saved, kinds) = rehearse();
+    let seeds: Vec<u64> = match seed() {
+        Some(seed) => vec![seed],
+        None => {
+            let many = if env::var_os("TORTURE").is_some() {
+                MANY
+            } else {
+                FEW
+            };
+            (0..many).map(|_| fastrand::u64(..1_000_000)).collect()
+        }
+    };
+    let outcomes = side_by_side(&seeds, |seed| {
+        let mut rng = fastrand::Rng::with_seed(*seed);
+        let scene = [Scene::Backup, Scene::ByBlob, Scene::Restore][rng.usize(..3)];
+        let cells = matrix::schedule(&mut rng, scene, &kinds);
+        let faults = cells.iter().map(Cell::fault).collect();
+        let outcome = Try::new(scene, false).play(faults, &saved);
+        let told: Vec<_> = cells.iter().map(Cell::told).collect();
+        let line = format!(
+            "TORTURE_SEED={seed}: {scene:?}, {}: {outcome:?}",
+            told.join(", ")
+        );
+        if outcome.is_err() || seeds.len() == 1 {
+            println!("{line}");
+        }
+        (outcome, line)
+    });
+    let count = |wanted: fn(&Result<Ending, String>) -> bool| {
+        outcomes
+            .iter()
+            .filter(|(outcome, _)| wanted(outcome))
+            .count()
+    };
+    println!(
+        "{} schedules in {:.0} s: {} succeeded, {} failed cleanly, {} wrong",
+        seeds.len(),
+        began.elapsed().as_secs_f64(),
+        count(|outcome| matches!(outcome, Ok(Ending::Succeeded))),
+        count(|outcome| matches!(outcome, Ok(Ending::Failed(_)))),
+        count(Result::is_err),
+    );
+    let wrong: Vec<_> = outcomes
+        .iter()
+        .filter(|(outcome, _)| outcome.is_err())
+        .collect();
+    let lines: Vec<_> = wrong.iter().map(|(_, line)| line.as_str()).collect();
+    assert!(wrong.is_empty(), "{}", lines.join("\n"));
+}
+
+fn seed() -> Option<u64> {
+    env::var("TORTURE_SEED").ok()?.parse().ok()
+}
+
 /// Keeps so many that each kind and each trouble is there.
 fn sample(cells: &mut Vec<Cell>) {
-    let seed = env::var("TORTURE_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok());
-    let seed = seed.unwrap_or_else(|| fastrand::u64(..100_000));
+    let seed = seed().unwrap_or_else(|| fastrand::u64(..100_000));
     println!("TORTURE_SEED={seed}");
     fastrand::Rng::with_seed(seed).shuffle(cells);
     let (mut kinds, mut troubles) = (BTreeSet::new(), BTreeSet::new());

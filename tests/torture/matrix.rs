@@ -283,6 +283,14 @@ impl Cell {
         }
     }
 
+    /// For the log of a schedule.
+    pub(crate) fn told(&self) -> String {
+        format!(
+            "{} of {} ({:?})",
+            self.trouble.name, self.kind.operation, self.when
+        )
+    }
+
     pub(crate) fn name(&self) -> String {
         format!(
             "{} / {} / {} / {}",
@@ -292,6 +300,34 @@ impl Cell {
             self.place.name()
         )
     }
+}
+
+/// What a schedule does to a scene: several troubles, most of them once.
+pub(crate) fn schedule(rng: &mut fastrand::Rng, scene: Scene, kinds: &[Kind]) -> Vec<Cell> {
+    let kinds: Vec<_> = kinds.iter().filter(|kind| kind.scene == scene).collect();
+    let troubles = troubles();
+    let mut cells = Vec::new();
+    let wanted = rng.usize(2..=5);
+    while cells.len() < wanted {
+        let kind = kinds[rng.usize(..kinds.len())];
+        let trouble = troubles[rng.usize(..troubles.len())];
+        if trouble.tls || !(trouble.applies)(kind) {
+            continue;
+        }
+        let first = if trouble.after_success { 2 } else { 1 };
+        let number = rng.u64(first..=kind.counted.requests.max(first));
+        let (place, when) = match rng.u8(..20) {
+            0 => (Place::FromMiddle, When::From(number)),
+            _ => (Place::Middle, When::Nth(number)),
+        };
+        cells.push(Cell {
+            kind: kind.clone(),
+            trouble,
+            place,
+            when,
+        });
+    }
+    cells
 }
 
 /// The kinds of a scene.
