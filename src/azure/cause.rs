@@ -97,6 +97,17 @@ impl Cause {
             if status.as_u16() == 429 && !body.code.as_deref().is_some_and(|code| TRANSIENT_CODES.contains(&code)))
     }
 
+    /// Whether the request may have been carried out nevertheless.
+    pub(super) fn is_unclear(&self) -> bool {
+        match self {
+            Self::Transport(error) => !error.is_unsent(),
+            Self::Status { status, .. } => {
+                *status == StatusCode::REQUEST_TIMEOUT || status.is_server_error()
+            }
+            Self::Defect(..) => true,
+        }
+    }
+
     /// Whether another attempt may succeed and does no harm.
     pub(super) fn is_transient(&self, request: &Outgoing<'_>) -> bool {
         match self {
@@ -136,10 +147,12 @@ impl Cause {
         request: &Outgoing<'_>,
         attempts: u32,
         elapsed: Duration,
+        repeated: bool,
     ) -> Error {
         let failure = |kind, message| Failure {
             attempts,
             elapsed,
+            repeated,
             ..Failure::new(kind, request.operation, request.resource, message)
         };
         match self {

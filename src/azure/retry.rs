@@ -49,6 +49,8 @@ struct Tally {
     waited: Duration,
     /// What was spent on credentials, for which others have deadlines of their own.
     authorizing: Duration,
+    /// Whether one of them may have been carried out.
+    unclear: bool,
 }
 
 impl Tally {
@@ -211,6 +213,7 @@ impl Sender {
             throttled: 0,
             waited: Duration::ZERO,
             authorizing: Duration::ZERO,
+            unclear: false,
         };
         let mut renewed = false;
         loop {
@@ -259,8 +262,10 @@ impl Sender {
                 outgoing.reception.intake.throttled();
             }
             let Some(delay) = self.policy.delay(&cause, &outgoing, &mut tally) else {
-                return Err(cause.into_error(&outgoing, attempts, tally.started.elapsed()));
+                let elapsed = tally.started.elapsed();
+                return Err(cause.into_error(&outgoing, attempts, elapsed, tally.unclear));
             };
+            tally.unclear |= cause.is_unclear();
             tracing::trace!(
                 operation = outgoing.operation,
                 resource = %outgoing.resource,

@@ -425,7 +425,9 @@ impl Try {
         for thing in self.things().difference(before) {
             let name = thing.rsplit('/').next().unwrap_or(thing);
             if !made.contains(thing) && !told.iter().any(|text| text.contains(name)) {
-                return Err(format!("{thing} is left and nobody says so: {told:?}"));
+                return Err(format!(
+                    "{thing} is left and nobody says so: {told:?}; there was {before:?}"
+                ));
             }
         }
         if self.world.staging_dir().exists() {
