@@ -472,12 +472,12 @@ async fn a_plan_reads_only() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn snapshots_that_a_failed_preparation_leaves_are_cleared_by_the_next_run() {
     let world = World::new(scenario().vm(small("a"))).await;
-    let fault = |operation, code| {
-        let refused = Action::error(409, code);
+    let fault = |operation, status, code| {
+        let refused = Action::error(status, code);
         world.emulator.fault(Fault::new(operation, refused));
     };
-    fault("Snapshots_GrantAccess", "ScopeLocked");
-    fault("Snapshots_Delete", "ScopeLocked");
+    fault("Snapshots_GrantAccess", 403, "AuthorizationFailed");
+    fault("Snapshots_Delete", 409, "ScopeLocked");
     let mut backup = world.begin(run(1)).await.unwrap();
     assert!(backup.next_vm().await.unwrap().is_none());
     backup.finish(Outcome::Bad).await.unwrap();
