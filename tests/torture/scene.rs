@@ -425,7 +425,7 @@ impl Try {
         for thing in self.things().difference(before) {
             let name = thing.rsplit('/').next().unwrap_or(thing);
             // Of what was left and named before, an operation that went on may have opened it meanwhile.
-            if before.contains(name) {
+            if self.scene == Scene::Restore && before.contains(name) {
                 continue;
             }
             if !made.contains(thing) && !told.iter().any(|text| text.contains(name)) {
