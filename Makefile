@@ -9,7 +9,7 @@ CARGO_DENY_VERSION = 0.20.2
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 
 .DEFAULT_GOAL := build
-.PHONY: advisories bench build check-generated check-tree demo deny deps doc emulator generate install joblogs lint plugin test test-peers
+.PHONY: advisories bench build check-generated check-tree demo deny deps doc emulator generate install joblogs lint plugin test test-peers torture
 
 # Everything, unoptimised.
 build:
@@ -58,6 +58,11 @@ test:
 	@tests/bacula/install-deps tests
 	$(CARGO) build --locked -p azure-vm-fd --lib
 	RUST_TEST_THREADS=4 $(CARGO) test --workspace --locked
+
+# Failure tried thousands of times: all cells of the matrix of requests and faults, and a thousand random schedules of faults. Takes
+# half an hour.
+torture:
+	TORTURE=1 $(CARGO) test --locked -p azure-vm-fd --test torture -- --nocapture --test-threads 1
 
 lint:
 	$(CARGO) fmt --all --check

@@ -467,3 +467,29 @@ async fn a_plan_reads_only() {
     }
     world.assert_settled();
 }
+
+/// What a failed run could not delete is debris for the next one, and never a base.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn snapshots_that_a_failed_preparation_leaves_are_cleared_by_the_next_run() {
+    let world = World::new(scenario().vm(small("a"))).await;
+    let fault = |operation, status, code| {
+        let refused = Action::error(status, code);
+        world.emulator.fault(Fault::new(operation, refused));
+    };
+    fault("Snapshots_GrantAccess", 403, "AuthorizationFailed");
+    fault("Snapshots_Delete", 409, "ScopeLocked");
+    let mut backup = world.begin(run(1)).await.unwrap();
+    assert!(backup.next_vm().await.unwrap().is_none());
+    backup.finish(Outcome::Bad).await.unwrap();
+    let left = world.state().snapshots[0].name.clone();
+    world.emulator.clear_faults();
+    world.back_up(run(2)).await;
+    let names: Vec<_> = world
+        .state()
+        .snapshots
+        .iter()
+        .map(|known| known.name.clone())
+        .collect();
+    assert!(names.len() == 1 && !names.contains(&left), "{names:?}");
+    world.assert_settled();
+}

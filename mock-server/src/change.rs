@@ -64,6 +64,13 @@ pub enum Change {
     },
     /// Takes an incremental snapshot.
     CreateSnapshot(Snapshot),
+    /// Gives a service principal another secret. Tokens that it has stay good.
+    SetSecret {
+        /// Its client id.
+        client_id: String,
+        /// The new secret.
+        secret: String,
+    },
     /// Deletes a snapshot that nobody has access to.
     DeleteSnapshot {
         /// The snapshot.

@@ -142,7 +142,7 @@ fn answer(service: &Service, request: &Request) -> Result<Response, Refusal> {
             done()
         }
         ("DELETE", ["faults"]) => {
-            service.faults.clear();
+            service.clear_faults();
             done()
         }
         ("GET", ["unmodelled"]) => show(&service.observer.unmodelled_requests()),

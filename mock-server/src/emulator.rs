@@ -180,7 +180,7 @@ impl Emulator {
 
     /// Takes all faults back.
     pub fn clear_faults(&self) {
-        self.service.faults.clear();
+        self.service.clear_faults();
     }
 
     /// Requests that the emulator does not model (answered with 501); a test should find none.

@@ -45,8 +45,8 @@ pub enum When {
     },
 }
 
-/// What happens to a request. Only `LostAnswer`, `Delay`, `FailOperation`, `NeverEnding` and those that spoil a body
-/// let the request take effect.
+/// What happens to a request. Only `LostAnswer`, `Delay`, `FailOperation`, `NeverEnding`, `SkewClock` and those that spoil
+/// a body let the request take effect.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(
     rename_all = "camelCase",
@@ -102,6 +102,34 @@ pub enum Action {
     WrongContentRange {
         /// Displacement in bytes.
         by: ByteSize,
+    },
+    /// Body and `Content-Range` are those of a range this much further than the one that was asked for.
+    OtherRange {
+        /// Displacement in bytes.
+        by: ByteSize,
+    },
+    /// The service is gone for a time on its own clock: all connections are reset, and new ones refused.
+    Refuse {
+        /// How long.
+        seconds: u32,
+    },
+    /// All connections are reset, and for a time on the service's clock new ones meet a certificate of an authority that
+    /// nobody was told to trust.
+    UntrustedCertificate {
+        /// How long.
+        seconds: u32,
+    },
+    /// The token the request came with has run out: answers 401.
+    ExpireToken,
+    /// The principal the request came from has another secret from now on, and its token has run out: answers 401.
+    RotateSecret {
+        /// The new secret.
+        to: String,
+    },
+    /// The service's clock is so far ahead of the client's while it answers; behind, if negative.
+    SkewClock {
+        /// How far.
+        seconds: i64,
     },
     /// Withdraws the SAS the request came with, then answers 403.
     RevokeSas,

@@ -31,6 +31,7 @@ mod front;
 mod message;
 mod metadata;
 mod observer;
+mod outage;
 pub mod pattern;
 mod scenario;
 mod service;

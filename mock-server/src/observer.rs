@@ -17,6 +17,8 @@ pub struct Counters {
     pub operations: BTreeMap<String, OperationCounters>,
     /// Most requests in flight at one time, over all operations.
     pub most_in_flight: u64,
+    /// Requests that are being answered at this moment; those that a fault lets wait for ever are not.
+    pub being_answered: u64,
 }
 
 /// Counters of one operation.
@@ -53,6 +55,7 @@ impl Counters {
 #[derive(Debug, Default)]
 pub(crate) struct Observer {
     live: Mutex<Arc<Live>>,
+    being_answered: Arc<AtomicU64>,
     unmodelled: Mutex<Vec<String>>,
 }
 
@@ -89,6 +92,16 @@ impl Gauge {
     }
 }
 
+/// A request whose answer is not complete, from its head on; dropped when there is no more to come.
+#[derive(Debug)]
+pub(crate) struct Presence(Arc<AtomicU64>);
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
 /// One request in flight; it lands when dropped.
 #[derive(Debug)]
 pub(crate) struct Flight {
@@ -114,6 +127,11 @@ impl Drop for Flight {
 }
 
 impl Observer {
+    pub(crate) fn arrived(&self) -> Presence {
+        self.being_answered.fetch_add(1, Relaxed);
+        Presence(Arc::clone(&self.being_answered))
+    }
+
     pub(crate) fn begin(&self, operation: &'static str, bytes_in: u64) -> Flight {
         let live = lock(&self.live).clone();
         let tally = lock(&live.operations).entry(operation).or_default().clone();
@@ -155,6 +173,7 @@ impl Observer {
                 })
                 .collect(),
             most_in_flight: live.all.most.load(Relaxed),
+            being_answered: self.being_answered.load(Relaxed),
         }
     }
 }

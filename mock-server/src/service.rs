@@ -8,6 +8,7 @@ use crate::{
     faults::{Action, Faults, RetryAfter},
     message::{Body, Request, Response},
     observer::{Flight, Observer},
+    outage::Outage,
     state::{Settings, World, content::Spool},
     sync::lock,
     token,
@@ -66,6 +67,7 @@ pub(crate) struct Service {
     pub(crate) faults: Faults,
     pub(crate) observer: Observer,
     link: Mutex<Link>,
+    pub(crate) outage: Outage,
     pub(crate) spool: Spool,
     pub(crate) ca_pem: String,
 }
@@ -91,6 +93,7 @@ impl Service {
             faults: Faults::default(),
             observer: Observer::default(),
             link: Mutex::new(config.link),
+            outage: Outage::default(),
             spool,
             ca_pem,
         })
@@ -127,6 +130,11 @@ impl Service {
         self.faults.add(fault);
     }
 
+    pub(crate) fn clear_faults(&self) {
+        self.faults.clear();
+        self.outage.end();
+    }
+
     pub(crate) fn link(&self) -> Link {
         *lock(&self.link)
     }
@@ -161,6 +169,15 @@ impl Service {
         let flight = self.observer.begin(operation, body_len);
         let fault = self.faults.next(operation, &request.target);
         let mut world = self.world();
+        world.skew = 0;
+        match &fault {
+            Some(Action::Refuse { seconds }) => self.outage.refuse(world.now, *seconds),
+            Some(Action::UntrustedCertificate { seconds }) => {
+                self.outage.distrust(world.now, *seconds);
+            }
+            Some(Action::SkewClock { seconds }) => world.skew_clock(*seconds),
+            _ => {}
+        }
         let mut reply = Reply {
             response: Response::empty(500),
             wire: Wire::Whole,
@@ -263,7 +280,18 @@ fn before(
             };
             Some(with_retry_after(response, *retry_after, world))
         }
-        Action::Reset => Some(Response::empty(500)),
+        Action::Reset | Action::Refuse { .. } | Action::UntrustedCertificate { .. } => {
+            Some(Response::empty(500))
+        }
+        Action::ExpireToken => {
+            token::expire(world, request);
+            None
+        }
+        Action::RotateSecret { to } => {
+            token::rotate_secret(world, request, to);
+            token::expire(world, request);
+            None
+        }
         Action::RevokeSas => {
             if let Some(grant) = world.grants.get_mut(&request.path) {
                 grant.revoked = true;
@@ -283,6 +311,8 @@ fn before(
         | Action::Stall { .. }
         | Action::ShortBody { .. }
         | Action::WrongContentRange { .. }
+        | Action::OtherRange { .. }
+        | Action::SkewClock { .. }
         | Action::FailOperation { .. }
         | Action::NeverEnding => None,
     }
@@ -344,17 +374,33 @@ fn with_retry_after(
 /// What a fault does to the answer.
 fn after(reply: &mut Reply, fault: Option<Action>) {
     match fault {
-        Some(Action::Reset | Action::LostAnswer) => reply.wire = Wire::Reset,
+        Some(
+            Action::Reset
+            | Action::LostAnswer
+            | Action::Refuse { .. }
+            | Action::UntrustedCertificate { .. },
+        ) => reply.wire = Wire::Reset,
         Some(Action::CutBody { after }) => reply.wire = Wire::Cut(after.0),
         Some(Action::Stall { after }) => reply.wire = Wire::Stall(after.0),
         Some(Action::Delay { milliseconds }) => reply.delay = Duration::from_millis(milliseconds),
         Some(Action::ShortBody { by }) => shorten(&mut reply.response.body, by.0),
         Some(Action::WrongContentRange { by }) => displace(&mut reply.response, by.0),
+        Some(Action::OtherRange { by }) => {
+            if let Body::Content(content, range) = &mut reply.response.body
+                && range.end + by.0 <= content.len()
+            {
+                *range = range.start + by.0..range.end + by.0;
+                displace(&mut reply.response, by.0);
+            }
+        }
         Some(
             Action::Status { .. }
             | Action::Throttle { .. }
             | Action::RevokeSas
             | Action::ExpireSas
+            | Action::ExpireToken
+            | Action::RotateSecret { .. }
+            | Action::SkewClock { .. }
             | Action::FailOperation { .. }
             | Action::NeverEnding,
         )
@@ -399,6 +445,10 @@ fn finish(response: &mut Response, area: Area, request: &Request, world: &World)
         response
             .headers
             .push(("x-ms-request-id", uuid::Uuid::new_v4().to_string()));
+    }
+    // Not hyper's: the clock may have been moved.
+    if area != Area::Control {
+        response.headers.push(("date", clock::http_date(world.now)));
     }
     match area {
         Area::Arm => {

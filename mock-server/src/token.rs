@@ -285,6 +285,24 @@ fn encode(key: &[u8], claims: &Value) -> String {
     format!("{text}.{signature}")
 }
 
+/// The token that a request came with has run out.
+pub(crate) fn expire(world: &mut World, request: &Request) {
+    if let Some(token) = bearer(request) {
+        world.expired_tokens.insert(token.to_owned());
+    }
+}
+
+/// The principal that a request came from has another secret.
+pub(crate) fn rotate_secret(world: &mut World, request: &Request, to: &str) {
+    if let Ok(caller) = authenticate(world, request) {
+        world.set_secret(&caller.client_id, to);
+    }
+}
+
+fn bearer(request: &Request) -> Option<&str> {
+    request.header("authorization")?.strip_prefix("Bearer ")
+}
+
 /// Who sends this request to Resource Manager.
 pub(crate) fn authenticate(world: &World, request: &Request) -> Result<Caller, ArmError> {
     let tenant = world
@@ -336,7 +354,7 @@ pub(crate) fn authenticate(world: &World, request: &Request) -> Result<Caller, A
             .to_owned()
     };
     let expiry = Duration::from_secs(claims.get("exp").and_then(Value::as_u64).unwrap_or(0));
-    if expiry <= world.now {
+    if expiry <= world.now || world.expired_tokens.contains(token) {
         return Err(refuse(
             "ExpiredAuthenticationToken",
             format!(

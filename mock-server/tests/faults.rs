@@ -133,6 +133,86 @@ async fn connections_break() {
 }
 
 #[tokio::test]
+async fn nobody_gets_through_for_a_time() {
+    let (azure, sas) = start().await;
+    let get = || azure.send(Method::GET, &sas, &WHOLE, "");
+    let refuse = Action::Refuse { seconds: 60 };
+    azure.emulator.fault(Fault::new("Blob_Get", refuse).nth(1));
+    assert!(get().await.is_err());
+    let port = |url: &str| -> u16 { url.rsplit(':').next().unwrap().parse().unwrap() };
+    for url in [azure.emulator.http_url(), azure.emulator.https_url()] {
+        let refused = tokio::net::TcpStream::connect(("127.0.0.1", port(url))).await;
+        assert_eq!(
+            refused.unwrap_err().kind(),
+            std::io::ErrorKind::ConnectionRefused
+        );
+    }
+    // On the emulator's clock it is over.
+    azure.emulator.advance_clock(Duration::from_secs(61));
+    let again = async {
+        while get().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), again)
+        .await
+        .unwrap();
+    azure.emulator.clear_faults();
+    azure
+        .emulator
+        .fault(Fault::new("Blob_Get", Action::OtherRange { by: 4096.into() }).nth(1));
+    let other = get().await.unwrap().expect(206);
+    assert!(
+        other
+            .header("content-range")
+            .unwrap()
+            .starts_with("bytes 4096-1052671/")
+    );
+    assert_eq!(other.body, pattern::bytes(1, 4096, 1 << 20));
+}
+
+#[tokio::test]
+async fn credentials_change_and_clocks_differ() {
+    let (azure, _) = start().await;
+    let list = format!("providers/Microsoft.Compute/virtualMachines?{COMPUTE}");
+    let fault = |action| {
+        azure
+            .emulator
+            .fault(Fault::new("VirtualMachines_ListAll", action).nth(1))
+    };
+    fault(Action::SkewClock { seconds: -1200 });
+    let date = |answer: &common::Answer| answer.header("date").unwrap().to_owned();
+    let (skewed, right) = (
+        azure.get(&list).await.expect(200),
+        azure.get(&list).await.expect(200),
+    );
+    assert_ne!(date(&skewed)[..22], date(&right)[..22]);
+    azure.emulator.clear_faults();
+    fault(Action::RotateSecret { to: "new".into() });
+    let refused = azure.get(&list).await.expect(401);
+    assert_eq!(
+        refused.json()["error"]["code"],
+        "ExpiredAuthenticationToken"
+    );
+    azure.get(&list).await.expect(401);
+    let login = |secret| {
+        azure.login(
+            mock_server::DEFAULT_TENANT,
+            mock_server::DEFAULT_CLIENT_ID,
+            secret,
+        )
+    };
+    login(mock_server::DEFAULT_CLIENT_SECRET).await.expect(401);
+    login("new").await.expect(200);
+    let change = mock_server::Change::SetSecret {
+        client_id: mock_server::DEFAULT_CLIENT_ID.into(),
+        secret: mock_server::DEFAULT_CLIENT_SECRET.into(),
+    };
+    azure.emulator.change(&change).unwrap();
+    login(mock_server::DEFAULT_CLIENT_SECRET).await.expect(200);
+}
+
+#[tokio::test]
 async fn operations_fail_or_never_end_and_answers_get_lost() {
     let (azure, _) = start().await;
     let fault = |action| {

@@ -106,9 +106,9 @@ impl Azure {
                 }),
                 held,
             }),
-            Err(error) => {
+            Err(NotOpened { error, accepted }) => {
                 held.0 = None;
-                if may_be_open(&error) {
+                if accepted || may_be_open(&error) {
                     door.give_back().await;
                 }
                 Err(error)
@@ -139,6 +139,31 @@ impl Azure {
     }
 }
 
+/// Access was not obtained.
+struct NotOpened {
+    error: Error,
+    /// Azure had accepted the request: whatever went wrong then, it may be open by now, or soon.
+    accepted: bool,
+}
+
+impl From<Error> for NotOpened {
+    fn from(error: Error) -> Self {
+        Self {
+            error,
+            accepted: false,
+        }
+    }
+}
+
+impl NotOpened {
+    fn accepted(error: Error) -> Self {
+        Self {
+            error,
+            accepted: true,
+        }
+    }
+}
+
 /// Whether a failed request may still have opened access.
 fn may_be_open(error: &Error) -> bool {
     match error.kind() {
@@ -150,7 +175,7 @@ fn may_be_open(error: &Error) -> bool {
         | ErrorKind::Refused
         | ErrorKind::Certificate
         | ErrorKind::Configuration
-        | ErrorKind::Unreadable => error.attempts() > 1,
+        | ErrorKind::Unreadable => error.is_repeated(),
         ErrorKind::Cancelled
         | ErrorKind::Timeout
         | ErrorKind::Network
@@ -278,7 +303,8 @@ impl GrantCell {
         }
         tracing::debug!(target_id = %self.door.target, "renews access");
         self.door.close_if_open().await?;
-        let (url, expires) = self.door.open().await?;
+        let opened = self.door.open().await;
+        let (url, expires) = opened.map_err(|failed| failed.error)?;
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = CurrentSas {
             url,
             expires,
@@ -330,27 +356,32 @@ impl Door {
         }
     }
 
-    async fn open(&self) -> Result<(SasUrl, Instant), Error> {
+    async fn open(&self) -> Result<(SasUrl, Instant), NotOpened> {
         let asked = Instant::now();
         let subject = Subject::new("grant access to", &self.target);
         let finished = match self.begin(subject).await {
             // The answer to an earlier attempt was lost, and what it opened is now in the way.
-            Err(error)
-                if error.kind() == ErrorKind::Conflict
-                    && error.attempts() > 1
-                    && self.access == Access::Read =>
+            Err(NotOpened {
+                error,
+                accepted: false,
+            }) if error.kind() == ErrorKind::Conflict
+                && error.is_repeated()
+                && self.access == Access::Read =>
             {
                 self.azure.revoke(&self.target).await?;
                 self.begin(subject).await?
             }
             other => other?,
         };
-        let url = self.result(subject, finished).await?;
+        let url = self
+            .result(subject, finished)
+            .await
+            .map_err(NotOpened::accepted)?;
         // The service counts from later than this, so this end is on the safe side.
         Ok((url, asked + self.duration))
     }
 
-    async fn begin(&self, subject: Subject<'_>) -> Result<Finished, Error> {
+    async fn begin(&self, subject: Subject<'_>) -> Result<Finished, NotOpened> {
         let seconds = u32::try_from(self.duration.as_secs()).unwrap_or(u32::MAX);
         let body = GrantAccessData {
             access: Some(match self.access {
@@ -373,7 +404,9 @@ impl Door {
             self.target.name(),
             &body,
         );
-        self.azure.run(subject, call).await
+        let accepted = self.azure.begin(subject, call).await?;
+        let finished = self.azure.finish(subject, accepted).await;
+        finished.map_err(NotOpened::accepted)
     }
 
     /// The SAS is in the status (`properties.output`), in the answer at once, or at the `Location`.
@@ -395,7 +428,8 @@ impl Door {
         let _no_renewal = self.renewal.lock().await;
         if let Err(error) = self.azure.for_cleanup().revoke(&self.target).await {
             self.azure.notices.error(format!(
-                "{}; access stays open until it expires",
+                "revoke access to {}: {}; access stays open until it expires",
+                self.target,
                 with_causes(&error)
             ));
         }
@@ -614,6 +648,59 @@ mod tests {
             .expect("granted");
         assert_eq!(state.lock().expect("no panic").answers, ["end", "begin"]);
         grant.revoke().await.expect("revoked");
+    }
+
+    /// An operation that was accepted goes on, although nobody is allowed to ask how far it is any more.
+    #[tokio::test(start_paused = true)]
+    async fn what_was_accepted_is_closed_whatever_its_polls_say() {
+        let script = Script::new(|request, _| {
+            let path = request.uri().path();
+            if asks_for_token(request) {
+                token_answer("t", 3600)
+            } else if path.ends_with("/beginGetAccess") {
+                answer(202, &[("azure-asyncoperation", POLL)], "")
+            } else if path == "/poll" {
+                answer(403, &[], "")
+            } else {
+                json(200, &json!({"properties": {}}))
+            }
+        });
+        let azure = script.azure(&CancellationToken::new());
+        let refused = azure.grant(&snapshot(), Access::Read, HOUR).await;
+        assert_eq!(refused.expect_err("no SAS").kind(), ErrorKind::Forbidden);
+        let ended = |seen: &super::super::testing::Seen| seen.uri.contains("endGetAccess");
+        assert!(script.seen().iter().any(ended));
+    }
+
+    /// Throttling opens nothing: what a conflict after it tells of is somebody else's, and is left alone.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_open_after_mere_throttling_is_not_ours_to_close() {
+        for (status, closes) in [(429, false), (503, true)] {
+            let mut begun = 0;
+            let script = Script::new(move |request, _| {
+                let path = request.uri().path();
+                if asks_for_token(request) {
+                    token_answer("t", 3600)
+                } else if path.ends_with("/beginGetAccess") {
+                    begun += 1;
+                    match begun {
+                        1 => answer(status, &[], ""),
+                        2 => answer(409, &[], ""),
+                        _ => json(200, &json!({"accessSAS": Service::sas(1)})),
+                    }
+                } else {
+                    json(200, &json!({"properties": {}}))
+                }
+            });
+            let azure = script.azure(&CancellationToken::new());
+            let granted = azure.grant(&snapshot(), Access::Read, HOUR).await;
+            let ended = script
+                .seen()
+                .iter()
+                .any(|seen| seen.uri.contains("endGetAccess"));
+            assert_eq!((granted.is_ok(), ended), (closes, closes), "{status}");
+            std::mem::forget(granted);
+        }
     }
 
     #[tokio::test(start_paused = true)]

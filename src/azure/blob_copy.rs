@@ -102,7 +102,7 @@ impl PageBlob {
                 }
             }
             // The answer to an earlier attempt was lost, and what it began is under way.
-            Err(error) if error.attempts() > 1 && error.code() == Some("PendingCopyOperation") => {
+            Err(error) if error.is_repeated() && error.code() == Some("PendingCopyOperation") => {
                 self.copy_state().await
             }
             Err(error) => Err(error),

@@ -10,15 +10,20 @@ use super::exchange::{Answer, TransportError, TransportErrorKind};
 use super::outgoing::Outgoing;
 use super::{Error, ErrorKind};
 
-/// `Retry-After` of an answer, in seconds or as an HTTP date; 0, which much of Azure sends always, says nothing.
+/// `Retry-After` of an answer, in seconds or as an HTTP date; 0, which much of Azure sends always, says nothing. A date is one of
+/// the service's clock, so it is compared with the answer's own `Date`: the clock of this machine may be off.
 pub(super) fn retry_after(answer: &Answer) -> Option<Duration> {
     let text = answer.header("retry-after")?.trim();
     let delay = match text.parse::<u64>() {
         Ok(seconds) => Duration::from_secs(seconds),
-        Err(_not_a_number) => httpdate::parse_http_date(text)
-            .ok()?
-            .duration_since(SystemTime::now())
-            .ok()?,
+        Err(_not_a_number) => {
+            let until = httpdate::parse_http_date(text).ok()?;
+            let now = answer
+                .header("date")
+                .and_then(|date| httpdate::parse_http_date(date.trim()).ok())
+                .unwrap_or_else(SystemTime::now);
+            until.duration_since(now).ok()?
+        }
     };
     (!delay.is_zero()).then_some(delay)
 }
@@ -92,6 +97,17 @@ impl Cause {
             if status.as_u16() == 429 && !body.code.as_deref().is_some_and(|code| TRANSIENT_CODES.contains(&code)))
     }
 
+    /// Whether the request may have been carried out nevertheless.
+    pub(super) fn is_unclear(&self) -> bool {
+        match self {
+            Self::Transport(error) => !error.is_unsent(),
+            Self::Status { status, .. } => {
+                *status == StatusCode::REQUEST_TIMEOUT || status.is_server_error()
+            }
+            Self::Defect(..) => true,
+        }
+    }
+
     /// Whether another attempt may succeed and does no harm.
     pub(super) fn is_transient(&self, request: &Outgoing<'_>) -> bool {
         match self {
@@ -131,10 +147,12 @@ impl Cause {
         request: &Outgoing<'_>,
         attempts: u32,
         elapsed: Duration,
+        repeated: bool,
     ) -> Error {
         let failure = |kind, message| Failure {
             attempts,
             elapsed,
+            repeated,
             ..Failure::new(kind, request.operation, request.resource, message)
         };
         match self {

@@ -90,6 +90,8 @@ pub(super) struct Failure {
     pub(super) request_id: Option<String>,
     pub(super) attempts: u32,
     pub(super) elapsed: Duration,
+    /// An earlier attempt than the one that is told of may have been carried out.
+    pub(super) repeated: bool,
     pub(super) defect: Option<Defect>,
 }
 
@@ -111,6 +113,7 @@ impl Failure {
             request_id: None,
             attempts: 0,
             elapsed: Duration::ZERO,
+            repeated: false,
             defect: None,
         }
     }
@@ -167,6 +170,7 @@ impl Error {
             request_id: known.request_id.clone(),
             attempts: known.attempts,
             elapsed: known.elapsed,
+            repeated: known.repeated,
             defect: known.defect.clone(),
         }
         .into()
@@ -218,6 +222,13 @@ impl Error {
     #[must_use]
     pub fn attempts(&self) -> u32 {
         self.0.attempts
+    }
+
+    /// Whether an attempt before the one that is told of may have been carried out: its answer was lost, or came from somebody
+    /// in trouble. One that was only throttled was not.
+    #[must_use]
+    pub fn is_repeated(&self) -> bool {
+        self.0.repeated
     }
 
     /// Time from the first request to the last answer.

@@ -11,10 +11,6 @@
 
 use std::time::Duration;
 
-use http::{Method, StatusCode, Uri};
-use serde_json::Value;
-use tokio::time::Instant;
-
 use super::arm::Subject;
 use super::call::{BuildError, Call};
 use super::cause::retry_after;
@@ -22,6 +18,8 @@ use super::error::Failure;
 use super::error_body::ErrorBody;
 use super::exchange::Answer;
 use super::{Azure, Error, ErrorKind};
+use http::{Method, StatusCode, Uri};
+use serde_json::Value;
 
 /// Disk operations finish in well under a second; the first look is early, then looks become rare.
 const FIRST_DELAY: Duration = Duration::from_millis(250);
@@ -79,16 +77,19 @@ enum Watch {
 pub(super) struct Accepted {
     /// The first answer.
     answer: Answer,
+    /// The wait that it asks for, as long as nobody has waited.
+    asked: Option<Duration>,
     location: Option<Uri>,
     /// `None` if there is nothing to wait for.
     watch: Option<Watch>,
 }
 
 impl Accepted {
-    /// How long to wait before the first look; `None` if there is nothing to wait for.
-    pub(super) fn first_look(&self) -> Option<Duration> {
-        let asked = retry_after(&self.answer);
-        self.watch.as_ref().map(|_| Backoff::new().next(asked))
+    /// How long to wait before the first look; `None` if there is nothing to wait for. What the service asked for is waited for once.
+    pub(super) fn first_look(&mut self) -> Option<Duration> {
+        self.watch.as_ref()?;
+        let asked = self.asked.take();
+        Some(Backoff::new().next(asked))
     }
 }
 
@@ -155,6 +156,7 @@ impl Azure {
             (None, _, _) => None,
         };
         Ok(Accepted {
+            asked: retry_after(&answer),
             answer,
             location,
             watch,
@@ -173,11 +175,12 @@ impl Azure {
     ) -> Result<Finished, Error> {
         let Accepted {
             answer,
+            asked,
             location,
             watch,
         } = accepted;
         let output = match watch {
-            Some(watch) => self.wait(subject, &watch, retry_after(&answer)).await?,
+            Some(watch) => self.wait(subject, &watch, asked).await?,
             None => subject.json(&answer)?,
         };
         Ok(Finished { output, location })
@@ -202,12 +205,12 @@ impl Azure {
         watch: &Watch,
         mut asked: Option<Duration>,
     ) -> Result<Value, Error> {
-        let started = Instant::now();
+        // Patience is for the operation: the time of a look, hours of throttling perhaps, does not count.
+        let mut spent = Duration::ZERO;
         let mut backoff = Backoff::new();
         let mut state = String::from("accepted");
         loop {
             let delay = backoff.next(asked);
-            let spent = started.elapsed();
             if spent.saturating_add(delay) > self.patience {
                 return Err(Error::new(
                     ErrorKind::Timeout,
@@ -219,6 +222,7 @@ impl Azure {
             self.sender
                 .pause(delay, subject.operation, subject.resource)
                 .await?;
+            spent += delay;
             let (progress, answer) = match watch {
                 Watch::Status(address) => {
                     let answer = self.follow(subject, address, &ACCEPTED, true).await?;
@@ -385,6 +389,20 @@ mod tests {
         let seen = script.seen();
         assert!((seen[2].at - seen[1].at).as_millis() < 300);
         assert!((seen[4].at - seen[3].at).as_millis() >= 1000);
+    }
+
+    /// Looks that are throttled, each for an hour, do not use up the patience with an operation.
+    #[tokio::test(start_paused = true)]
+    async fn throttled_looks_do_not_count_as_waiting() {
+        let throttled = || answer(429, &[("Retry-After", "3500")], "");
+        let script = scripted(vec![
+            answer(202, &both_headers(), ""),
+            throttled(),
+            throttled(),
+            status("InProgress"),
+            status("Succeeded"),
+        ]);
+        azure(&script).delete_disk(&disk()).await.expect("deleted");
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,13 +4,12 @@
 //! Azure CLI's `test_completion_percent`, API version 2023-04-02).
 
 use std::future::Future;
-
-use serde_json::Value;
-use tokio::time::Instant;
+use std::time::Duration;
 
 use super::arm::Subject;
 use super::operation::Backoff;
 use super::{Azure, Error, ErrorKind};
+use serde_json::Value;
 
 /// What a resource's own state says.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,7 +27,7 @@ pub(super) enum Readiness {
 
 impl Azure {
     /// Reads a resource until `judge` finds it ready, and returns it. Gives up when nothing has moved for the time this
-    /// view is ready to wait; `progress` hears each new percentage.
+    /// view is ready to wait, the looks themselves not counted; `progress` hears each new percentage.
     pub(super) async fn wait_until_ready<F>(
         &self,
         subject: Subject<'_>,
@@ -39,7 +38,7 @@ impl Azure {
     where
         F: Future<Output = Result<Value, Error>>,
     {
-        let mut moved = Instant::now();
+        let mut still = Duration::ZERO;
         let mut reached = -1.0;
         let mut backoff = Backoff::new();
         loop {
@@ -58,21 +57,22 @@ impl Azure {
             };
             if let Some(percent) = percent.filter(|&percent| percent > reached) {
                 reached = percent;
-                moved = Instant::now();
+                still = Duration::ZERO;
                 progress(percent);
             }
             let delay = backoff.next(None);
-            if moved.elapsed().saturating_add(delay) > self.patience {
+            if still.saturating_add(delay) > self.patience {
                 return Err(Error::new(
                     ErrorKind::Timeout,
                     subject.operation,
                     subject.resource,
-                    format!("still {state} after {} s", moved.elapsed().as_secs()),
+                    format!("still {state} after {} s", still.as_secs()),
                 ));
             }
             self.sender
                 .pause(delay, subject.operation, subject.resource)
                 .await?;
+            still += delay;
         }
     }
 }

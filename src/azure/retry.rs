@@ -47,6 +47,17 @@ struct Tally {
     throttled: u32,
     /// The waits after them.
     waited: Duration,
+    /// What was spent on credentials, for which others have deadlines of their own.
+    authorizing: Duration,
+    /// Whether one of them may have been carried out.
+    unclear: bool,
+}
+
+impl Tally {
+    /// Time that counts to no deadline.
+    fn excused(&self) -> Duration {
+        self.waited + self.authorizing
+    }
 }
 
 impl RetryPolicy {
@@ -95,7 +106,7 @@ impl RetryPolicy {
             return None;
         }
         let delay = self.pause(cause, made);
-        let spent = tally.started.elapsed().saturating_sub(tally.waited);
+        let spent = tally.started.elapsed().saturating_sub(tally.excused());
         (spent.checked_add(delay)? < self.deadline).then_some(delay)
     }
 
@@ -201,24 +212,30 @@ impl Sender {
             attempts: 0,
             throttled: 0,
             waited: Duration::ZERO,
+            authorizing: Duration::ZERO,
+            unclear: false,
         };
         let mut renewed = false;
         loop {
             tally.attempts += 1;
             let attempts = tally.attempts;
-            let deadline = tally.started + self.policy.deadline + tally.waited;
             let mut request = outgoing.request.clone();
             outgoing.reception.intake.restart();
-            let attempt = async {
-                let generation = outgoing.credential.authorize(&mut request).await?;
-                Ok::<_, Error>((generation, self.attempt(&outgoing, request).await))
-            };
-            let (generation, outcome) = self
+            let asked = Instant::now();
+            let generation = self
+                .cancel
+                .run_until_cancelled(outgoing.credential.authorize(&mut request))
+                .await
+                .ok_or_else(cancelled)??;
+            tally.authorizing += asked.elapsed();
+            let deadline = tally.started + self.policy.deadline + tally.excused();
+            let attempt = self.attempt(&outgoing, request);
+            let outcome = self
                 .cancel
                 .run_until_cancelled(timeout_at(deadline, attempt))
                 .await
                 .ok_or_else(cancelled)?
-                .unwrap_or_else(|_elapsed| Ok((0, Err(Cause::deadline(self.policy.deadline)))))?;
+                .unwrap_or_else(|_elapsed| Err(Cause::deadline(self.policy.deadline)));
             let cause = match outcome {
                 Ok(answer) => return Ok(Received { answer, attempts }),
                 Err(cause) => cause,
@@ -229,13 +246,15 @@ impl Sender {
                     .is_some_and(|s| outgoing.credential.is_refused(s))
             {
                 renewed = true;
+                let asked = Instant::now();
                 let renewal = outgoing.credential.renew(generation);
-                if self
+                let is_renewed = self
                     .cancel
                     .run_until_cancelled(renewal)
                     .await
-                    .ok_or_else(cancelled)??
-                {
+                    .ok_or_else(cancelled)??;
+                tally.authorizing += asked.elapsed();
+                if is_renewed {
                     continue;
                 }
             }
@@ -243,8 +262,10 @@ impl Sender {
                 outgoing.reception.intake.throttled();
             }
             let Some(delay) = self.policy.delay(&cause, &outgoing, &mut tally) else {
-                return Err(cause.into_error(&outgoing, attempts, tally.started.elapsed()));
+                let elapsed = tally.started.elapsed();
+                return Err(cause.into_error(&outgoing, attempts, elapsed, tally.unclear));
             };
+            tally.unclear |= cause.is_unclear();
             tracing::trace!(
                 operation = outgoing.operation,
                 resource = %outgoing.resource,
@@ -374,6 +395,47 @@ mod tests {
                 );
             }
         }
+    }
+
+    /// A credential that takes its time: hours of throttling, for example.
+    struct Slow(Duration);
+
+    impl super::super::outgoing::Credential for Slow {
+        fn authorize<'a>(
+            &'a self,
+            _request: &'a mut Request<Payload>,
+        ) -> futures_util::future::BoxFuture<'a, Result<u64, Error>> {
+            Box::pin(async {
+                sleep(self.0).await;
+                Ok(0)
+            })
+        }
+
+        fn is_refused(&self, status: http::StatusCode) -> bool {
+            status == 403
+        }
+
+        fn renew(
+            &self,
+            _generation: u64,
+        ) -> futures_util::future::BoxFuture<'_, Result<bool, Error>> {
+            Box::pin(async {
+                sleep(self.0).await;
+                Ok(true)
+            })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiting_for_a_credential_counts_to_no_deadline() {
+        let failures = [403, 503, 503].map(|status| answer(status, &[], ""));
+        let script = Script::sequence(failures.into_iter().chain([ok()]).collect());
+        let mut request = Request::new(Payload::default());
+        *request.uri_mut() = "https://host/x".parse().expect("valid");
+        let slow = Slow(QUICK.deadline * 2);
+        let outgoing = Outgoing::new("read thing", &"t-1", request, &[200], &slow);
+        let received = script.sender(QUICK).send(outgoing).await;
+        assert_eq!(received.expect("succeeds").attempts, 4);
     }
 
     #[tokio::test(start_paused = true)]

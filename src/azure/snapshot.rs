@@ -55,7 +55,7 @@ impl Azure {
             id.name(),
             &body,
         );
-        let accepted = self.begin(subject, call).await?;
+        let mut accepted = self.begin(subject, call).await?;
         if let Some(delay) = accepted.first_look() {
             self.sender.pause(delay, subject.operation, id).await?;
             // The snapshot tells all that its operation would; not why it failed.

@@ -107,7 +107,7 @@ impl Azure {
         match self.run(subject, call).await {
             Ok(_finished) => {}
             // Perhaps made by an earlier attempt whose answer was lost: then it has the disk that it was to have.
-            Err(error) if error.status() == Some(412) && error.attempts() > 1 => {
+            Err(error) if error.status() == Some(412) && error.is_repeated() => {
                 let found = self.virtual_machine(id).await?;
                 if os_disk(&found).is_none_or(|disk| Some(disk) != os_disk(wanted)) {
                     return Err(error);

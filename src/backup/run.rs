@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::panic;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
@@ -50,6 +51,8 @@ pub(super) struct Context {
     pub(super) staging: Option<StagingContainer>,
     /// When the run began, in seconds since 1970; later than all of `chain`, whatever the clock says.
     pub(super) started: u64,
+    /// Snapshots of a VM that could not be prepared could not be deleted either: the mark of the run must tell of them.
+    pub(super) leaves_debris: Arc<AtomicBool>,
 }
 
 impl Context {
@@ -195,6 +198,7 @@ impl Backup {
             queue,
             staging,
             started: seconds(SystemTime::now()),
+            leaves_debris: Arc::default(),
         };
         let vms = listed.iter().filter_map(|vm| vm.candidate().ok());
         let vms = vms.map(|vm| vm.uuid.as_str()).collect();
@@ -335,7 +339,8 @@ impl Backup {
         if context.run.keep_snapshots && !saved.is_empty() {
             self.prune().await?;
         }
-        if left.is_empty() && self.swept {
+        let leaves_debris = context.leaves_debris.load(Ordering::Relaxed);
+        if left.is_empty() && !leaves_debris && self.swept {
             self.mark.remove()?;
         }
         if outcome == Outcome::Good && saved.is_empty() {

@@ -127,22 +127,8 @@ impl Wanted {
 ///
 /// # Errors
 ///
-/// The first failure; everything that was made is then given back.
+/// The first failure; access to all is then given back, and the caller deletes what was made.
 pub(super) async fn take(
-    azure: &Azure,
-    wanted: Vec<Wanted>,
-    access: Duration,
-    notices: &Notices,
-) -> Result<Vec<OpenSnapshot>, Error> {
-    let ids: Vec<_> = wanted.iter().map(|wanted| wanted.id.clone()).collect();
-    let taken = try_take(azure, wanted, access, notices).await;
-    if taken.is_err() {
-        delete(&azure.for_cleanup(), &ids, notices).await;
-    }
-    taken
-}
-
-async fn try_take(
     azure: &Azure,
     wanted: Vec<Wanted>,
     access: Duration,

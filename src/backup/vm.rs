@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
@@ -81,7 +82,7 @@ impl PreparedVm {
         let epoch = tracker
             .update(notices, |state| state.reserve_epoch(&candidate.uuid, now))
             .await?;
-        let wanted = export
+        let wanted: Vec<_> = export
             .disks
             .iter()
             .map(|disk| {
@@ -90,15 +91,19 @@ impl PreparedVm {
             })
             .collect();
         let access = context.access_duration();
-        let snapshots = snapshot_set::take(azure, wanted, access, notices).await?;
-        let ids: Vec<_> = snapshots.iter().map(|open| open.id.clone()).collect();
-        match Self::queue(context, candidate, &export, epoch, snapshots).await {
-            Ok(prepared) => Ok(prepared),
-            Err(error) => {
-                snapshot_set::delete(&azure.for_cleanup(), &ids, notices).await;
-                Err(error)
+        let ids: Vec<_> = wanted.iter().map(|wanted| wanted.id.clone()).collect();
+        let prepared = async {
+            let snapshots = snapshot_set::take(azure, wanted, access, notices).await?;
+            Self::queue(context, candidate, &export, epoch, snapshots).await
+        };
+        let prepared = prepared.await;
+        if prepared.is_err() {
+            let left = snapshot_set::delete(&azure.for_cleanup(), &ids, notices).await;
+            if !left.is_empty() {
+                context.leaves_debris.store(true, Ordering::Relaxed);
             }
         }
+        prepared
     }
 
     /// Lists the ranges of all snapshots at the same time, has them copied if they shall be, and queues them in the order of

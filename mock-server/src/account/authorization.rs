@@ -45,7 +45,7 @@ pub(super) fn admit(
     let keys = &target.account(world)?.keys;
     match (request.header("authorization"), request.query("sig")) {
         (Some(_), Some(_)) => Err(Refusal::unauthenticated()),
-        (Some(value), None) => shared_key(request, target, keys, value),
+        (Some(value), None) => shared_key(request, target, keys, value, world.skew),
         (None, Some(signature)) => {
             let fields = Fields(request);
             if request.query("ss").is_some() {
@@ -75,6 +75,7 @@ fn shared_key(
     target: &Target,
     keys: &[Vec<u8>],
     value: &str,
+    skew: i64,
 ) -> Result<(), Refusal> {
     let Some((account, signature)) = value
         .strip_prefix("SharedKey ")
@@ -89,8 +90,10 @@ fn shared_key(
         // The real time: the emulator's own may have been moved ahead, which signs nothing differently.
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        now.abs_diff(date) <= MAX_SKEW
+            .unwrap_or_default()
+            .as_secs()
+            .saturating_add_signed(skew);
+        now.abs_diff(date.as_secs()) <= MAX_SKEW.as_secs()
     });
     let text = string_to_sign(request, &target.account);
     if account != target.account || !fresh || !matches(keys, &text, signature) {

@@ -12,6 +12,7 @@ use self::{
 use crate::{
     Config, Error,
     message::{Body, Request, Response},
+    observer::{Flight, Presence},
     service::{Area, Reply, Service, Wire},
 };
 use http::{HeaderName, HeaderValue, header};
@@ -24,6 +25,9 @@ use tokio::{
     net::TcpListener,
 };
 use tokio_rustls::TlsAcceptor;
+
+/// How soon it is noticed that connections are refused, and that they are not any more.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// Longest request body: what a control client may write to a disk at once.
 const MAX_BODY: usize = 256 << 20;
@@ -78,11 +82,45 @@ struct Gate {
 }
 
 impl Gate {
-    async fn listen(self, listener: TcpListener, acceptor: Option<TlsAcceptor>) {
+    /// Whether connections are refused now.
+    fn is_refused(&self) -> bool {
+        self.service.outage.is_refused(self.service.clock.now())
+    }
+
+    /// Listens on `address` again when it is time.
+    async fn reopen(&self, address: SocketAddr) -> TcpListener {
         loop {
-            let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
-                Err(error) => {
+            tokio::time::sleep(LOOK_AGAIN).await;
+            if !self.is_refused()
+                && let Ok(listener) = TcpListener::bind(address).await
+            {
+                return listener;
+            }
+        }
+    }
+
+    async fn listen(self, mut listener: TcpListener, acceptor: Option<TlsAcceptor>) {
+        let outage = &self.service.outage;
+        outage.listener_opened();
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = async { while !self.is_refused() { tokio::time::sleep(LOOK_AGAIN).await } } => None,
+                accepted = listener.accept() => Some(accepted),
+            };
+            let stream = match accepted {
+                None => {
+                    let Ok(address) = listener.local_addr() else {
+                        return;
+                    };
+                    drop(listener);
+                    outage.listener_closed();
+                    listener = self.reopen(address).await;
+                    outage.listener_opened();
+                    continue;
+                }
+                Some(Ok((stream, _))) => stream,
+                Some(Err(error)) => {
                     // Out of descriptors, for example; others may be closed meanwhile.
                     tracing::warn!(%error, "accept a connection");
                     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -99,7 +137,13 @@ impl Gate {
                 None => {
                     tokio::spawn(gate.serve(stream, "http", ending));
                 }
-                Some(acceptor) => {
+                Some(mut acceptor) => {
+                    if outage.is_distrusted(self.service.clock.now()) {
+                        match tls::acceptor() {
+                            Ok((stranger, _ca)) => acceptor = stranger,
+                            Err(error) => tracing::error!(%error, "make a certificate"),
+                        }
+                    }
                     tokio::spawn(async move {
                         match acceptor.accept(stream).await {
                             Ok(stream) => gate.serve(stream, "https", ending).await,
@@ -115,15 +159,24 @@ impl Gate {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let cut = self.service.outage.cut.notified();
+        let gate = self.clone();
+        let ended = ending.clone();
         let service = service_fn(move |request| {
-            let (gate, ending) = (self.clone(), ending.clone());
+            let (gate, ending) = (gate.clone(), ended.clone());
             async move { gate.answer(request, scheme, &ending).await }
         });
-        let served = http1::Builder::new()
+        let serving = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(None)
-            .serve_connection(TokioIo::new(stream), service)
-            .await;
+            .serve_connection(TokioIo::new(stream), service);
+        let served = tokio::select! {
+            served = serving => served,
+            () = cut => {
+                ending.reset();
+                return;
+            }
+        };
         if let Err(error) = served {
             tracing::debug!(%error, "connection ended");
         }
@@ -136,6 +189,7 @@ impl Gate {
         scheme: &str,
         ending: &Ending,
     ) -> io::Result<hyper::Response<Outgoing>> {
+        let presence = self.service.observer.arrived();
         let (head, body) = request.into_parts();
         let host = head
             .headers
@@ -152,7 +206,7 @@ impl Gate {
             Ok(body) => body.to_bytes(),
             Err(error) => {
                 tracing::debug!(%error, "read a request body");
-                return Ok(build(Response::empty(413), Wire::Whole, None));
+                return Ok(build(Response::empty(413), Wire::Whole, None, presence));
             }
         };
         let request = Request::new(head.method, base, &target, head.headers, body);
@@ -204,19 +258,28 @@ impl Gate {
         }
         if wire == Wire::Reset {
             ending.reset();
+            let outage = &self.service.outage;
+            let now = self.service.clock.now();
+            while outage.is_refused(now) && !outage.is_closed() {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+            if outage.is_refused(now) || outage.is_distrusted(now) {
+                outage.cut.notify_waiters();
+            }
             return Err(io::Error::new(
                 io::ErrorKind::ConnectionReset,
                 "reset by a fault",
             ));
         }
-        Ok(build(response, wire, flight))
+        Ok(build(response, wire, flight, presence))
     }
 }
 
 fn build(
     response: Response,
     wire: Wire,
-    flight: Option<crate::observer::Flight>,
+    flight: Option<Flight>,
+    presence: Presence,
 ) -> hyper::Response<Outgoing> {
     let Response {
         status,
@@ -225,7 +288,7 @@ fn build(
         body,
     } = response;
     let len = body.len();
-    let mut out = hyper::Response::new(Outgoing::new(body, wire, flight));
+    let mut out = hyper::Response::new(Outgoing::new(body, wire, flight, presence));
     *out.status_mut() =
         http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
     if status != 204 {

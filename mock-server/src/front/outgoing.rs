@@ -1,5 +1,9 @@
 //! An answer's body on its way out: read from the disk piece by piece, counted, and cut where a fault says so.
-use crate::{message::Body, observer::Flight, service::Wire};
+use crate::{
+    message::Body,
+    observer::{Flight, Presence},
+    service::Wire,
+};
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 use std::{
@@ -17,16 +21,18 @@ pub(super) struct Outgoing {
     /// Whether what was sent before a cut has had its chance to leave.
     flushed: bool,
     flight: Option<Flight>,
+    presence: Option<Presence>,
 }
 
 impl Outgoing {
-    pub(super) fn new(body: Body, wire: Wire, flight: Option<Flight>) -> Self {
+    pub(super) fn new(body: Body, wire: Wire, flight: Option<Flight>, presence: Presence) -> Self {
         Self {
             body,
             wire,
             sent: 0,
             flushed: false,
             flight,
+            presence: Some(presence),
         }
     }
 
@@ -75,6 +81,7 @@ impl hyper::body::Body for Outgoing {
         let this = &mut *self;
         if this.allowance() == 0 && this.body.len() > 0 {
             if let Wire::Stall(_) = this.wire {
+                this.presence = None;
                 return Poll::Pending;
             }
             if !this.flushed {

@@ -21,8 +21,40 @@ impl World {
             Change::DeleteVm { vm, with_resources } => self.remove_vm(vm, *with_resources),
             Change::RenameVm { vm, name } => self.rename_vm(vm, name),
             Change::CreateSnapshot(snapshot) => self.seed_snapshot(snapshot).map_err(made),
+            Change::SetSecret { client_id, secret } => match self.set_secret(client_id, secret) {
+                true => Ok(()),
+                false => Err(refused(
+                    format!("set the secret of {client_id}"),
+                    "no such principal".to_owned(),
+                )),
+            },
             Change::DeleteSnapshot { snapshot } => self.delete_volume(snapshot, Kind::Snapshot),
         }
+    }
+
+    /// Gives a principal another secret; `false` if there is none of this client id.
+    pub(crate) fn set_secret(&mut self, client_id: &str, secret: &str) -> bool {
+        let principals = self
+            .tenants
+            .iter_mut()
+            .flat_map(|tenant| &mut tenant.principals);
+        let mut found = false;
+        for principal in principals.filter(|known| known.client_id.eq_ignore_ascii_case(client_id))
+        {
+            principal.client_secret = secret.to_owned();
+            found = true;
+        }
+        found
+    }
+
+    /// Lets the clock be ahead of the client's, or behind, until the next request.
+    pub(crate) fn skew_clock(&mut self, seconds: i64) {
+        self.skew = seconds;
+        let by = std::time::Duration::from_secs(seconds.unsigned_abs());
+        self.now = match seconds {
+            0.. => self.now + by,
+            _ => self.now.saturating_sub(by),
+        };
     }
 
     fn grow_disk(&mut self, disk: &str, size: u64) -> Result<(), Error> {

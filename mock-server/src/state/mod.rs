@@ -24,7 +24,11 @@ use crate::{
     clock::Instant,
     scenario::{Subscription, Tenant},
 };
-use std::{collections::BTreeMap, ops::Range, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    time::Duration,
+};
 
 use self::content::{Source, Spool};
 
@@ -78,6 +82,10 @@ pub(crate) struct World {
     pub(crate) key: Vec<u8>,
     /// The time of the request at hand.
     pub(crate) now: Instant,
+    /// Seconds by which it is ahead of the client's.
+    pub(crate) skew: i64,
+    /// Tokens that ran out before their time.
+    pub(crate) expired_tokens: BTreeSet<String>,
     pub(crate) tenants: Vec<Tenant>,
     pub(crate) subscriptions: Vec<Subscription>,
     pub(crate) groups: BTreeMap<String, Group>,
@@ -103,6 +111,8 @@ impl World {
     ) -> Result<Self, Error> {
         let mut world = Self {
             settings,
+            skew: 0,
+            expired_tokens: BTreeSet::new(),
             key,
             now,
             tenants: Vec::new(),

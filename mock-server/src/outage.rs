@@ -1,0 +1,55 @@
+//! Times in which nobody gets through: connections that are refused, or that meet a stranger's certificate.
+use crate::{clock::Instant, sync::lock};
+use std::{sync::Mutex, time::Duration};
+use tokio::sync::Notify;
+
+/// What is the matter with the way to the service.
+#[derive(Debug, Default)]
+pub(crate) struct Outage {
+    until: Mutex<Until>,
+    listening: Mutex<usize>,
+    /// Resets all connections.
+    pub(crate) cut: Notify,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Until {
+    refused: Instant,
+    distrusted: Instant,
+}
+
+impl Outage {
+    pub(crate) fn refuse(&self, now: Instant, seconds: u32) {
+        lock(&self.until).refused = now + Duration::from_secs(seconds.into());
+    }
+
+    pub(crate) fn distrust(&self, now: Instant, seconds: u32) {
+        lock(&self.until).distrusted = now + Duration::from_secs(seconds.into());
+    }
+
+    /// All is well again.
+    pub(crate) fn end(&self) {
+        *lock(&self.until) = Until::default();
+    }
+
+    pub(crate) fn is_refused(&self, now: Instant) -> bool {
+        now < lock(&self.until).refused
+    }
+
+    pub(crate) fn is_distrusted(&self, now: Instant) -> bool {
+        now < lock(&self.until).distrusted
+    }
+
+    pub(crate) fn listener_opened(&self) {
+        *lock(&self.listening) += 1;
+    }
+
+    pub(crate) fn listener_closed(&self) {
+        *lock(&self.listening) -= 1;
+    }
+
+    /// Whether nobody listens.
+    pub(crate) fn is_closed(&self) -> bool {
+        *lock(&self.listening) == 0
+    }
+}
