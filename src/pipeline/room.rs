@@ -134,10 +134,10 @@ impl Room {
 
     /// Wakes who comes next, after something was given back or given out.
     fn wake(&self, state: &mut State) {
-        if let Some((&position, (bytes, waker))) = state.waiting.first_key_value() {
-            if self.admits(state, position, *bytes) {
-                waker.wake_by_ref();
-            }
+        if let Some((&position, (bytes, waker))) = state.waiting.first_key_value()
+            && self.admits(state, position, *bytes)
+        {
+            waker.wake_by_ref();
         }
         if let Some(waker) = state.entering.take() {
             waker.wake();
