@@ -16,6 +16,7 @@ use std::{
     sync::{Mutex, MutexGuard},
     time::Duration,
 };
+use tokio::sync::watch;
 
 /// The part of the emulator that a request's path leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +67,8 @@ pub(crate) struct Service {
     pub(crate) faults: Faults,
     pub(crate) observer: Observer,
     link: Mutex<Link>,
+    /// Changes when all connections are to be reset.
+    pub(crate) cut: watch::Sender<()>,
     pub(crate) spool: Spool,
     pub(crate) ca_pem: String,
 }
@@ -91,6 +94,7 @@ impl Service {
             faults: Faults::default(),
             observer: Observer::default(),
             link: Mutex::new(config.link),
+            cut: watch::Sender::default(),
             spool,
             ca_pem,
         })

@@ -18,7 +18,7 @@ use http::{HeaderName, HeaderValue, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
@@ -94,20 +94,27 @@ impl Gate {
             }
             let ending = Ending::default();
             let stream = Connection::new(stream, ending.clone(), self.service.link().bandwidth);
-            let gate = self.clone();
-            match acceptor.clone() {
-                None => {
-                    tokio::spawn(gate.serve(stream, "http", ending));
+            let (gate, acceptor) = (self.clone(), acceptor.clone());
+            let mut cut = self.service.cut.subscribe();
+            tokio::spawn(async move {
+                let mut used = pin!(gate.use_up(stream, acceptor, ending.clone()));
+                tokio::select! {
+                    () = &mut used => {}
+                    // Before the connection is dropped.
+                    _ = cut.changed() => ending.reset(),
                 }
-                Some(acceptor) => {
-                    tokio::spawn(async move {
-                        match acceptor.accept(stream).await {
-                            Ok(stream) => gate.serve(stream, "https", ending).await,
-                            Err(error) => tracing::debug!(%error, "TLS handshake"),
-                        }
-                    });
-                }
-            }
+            });
+        }
+    }
+
+    /// Serves a connection to its end.
+    async fn use_up(self, stream: Connection, acceptor: Option<TlsAcceptor>, ending: Ending) {
+        match acceptor {
+            None => self.serve(stream, "http", ending).await,
+            Some(acceptor) => match acceptor.accept(stream).await {
+                Ok(stream) => self.serve(stream, "https", ending).await,
+                Err(error) => tracing::debug!(%error, "TLS handshake"),
+            },
         }
     }
 

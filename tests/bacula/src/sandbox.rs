@@ -209,6 +209,25 @@ impl Sandbox {
         self.start_file_daemon(self.programs.generation())
     }
 
+    /// Kills the Storage Daemon, and starts it again as it was.
+    ///
+    /// # Errors
+    ///
+    /// It does not come up; with its output.
+    pub fn crash_storage_daemon(&mut self) -> Result<()> {
+        let mut storage = self.storage.take().context("it was stopped")?;
+        storage.kill()?;
+        self.storage = Some(Daemon::start(
+            &self.programs,
+            "bacula-sd",
+            &self.root.join("bacula-sd.conf"),
+            storage.port(),
+            self.root.join("log/bacula-sd-2.out"),
+            &[],
+        )?);
+        Ok(())
+    }
+
     fn start_file_daemon(&mut self, generation: Generation) -> Result<()> {
         self.file_daemon = Daemon::start(
             &Programs::find(generation)?,
