@@ -103,6 +103,8 @@ fn play(generation: Generation, seed: u64, deaths: u64) -> Result<()> {
         death(&mut bench, &mut rng, &mut jobs, victim, work, moment)
             .with_context(|| format!("{number}: {victim:?} in {work:?} at {moment:?}"))?;
     }
+    // The images of all jobs that went well are in it.
+    restore_equals(&bench, RESTORED, &jobs)?;
     ensure!(bench.cloud.emulator().unmodelled().is_empty());
     Ok(())
 }
@@ -147,6 +149,7 @@ fn death(
         })?,
     };
     wait_for(bench, id, moment)?;
+    println!("    there after {:.1} s", started.elapsed().as_secs_f64());
     match victim {
         Victim::FileDaemon => bench.sandbox.crash_file_daemon()?,
         Victim::StorageDaemon => bench.sandbox.crash_storage_daemon()?,
@@ -178,11 +181,7 @@ fn death(
         log = report.log;
     }
     let restored = bench.cloud.state().vm(RESTORED).is_some();
-    next_job(bench, rng, jobs, work, restored).context(log)?;
-    if victim == Victim::FileDaemon {
-        bench.sandbox.ask(&format!("cancel jobid={id} yes"))?;
-    }
-    Ok(())
+    next_job(bench, rng, jobs, work, restored).context(log)
 }
 
 /// The next job of this File Daemon, and what there is afterwards.
@@ -198,24 +197,31 @@ fn next_job(
         guest_works(bench, rng)?;
         let next = bench.sandbox.backup(JOB, "Incremental")?.clean()?;
         jobs.push(next.id);
-        println!("    next: a backup of {} bytes", next.bytes);
+        println!(
+            "    next: a backup of {} bytes, {:.1} s",
+            next.bytes,
+            next.elapsed.as_secs_f64()
+        );
         clean(bench, &next.log)?;
-        ensure!(bench.cloud.state().vm(RESTORED).is_some() == restored);
+    } else {
+        restore_equals(bench, if restored { BESIDE } else { RESTORED }, jobs)?;
     }
-    let expected = bench.cloud.digests("web")?;
-    let name = if restored { BESIDE } else { RESTORED };
-    let log = restore_as(bench, name, jobs)?;
-    clean(bench, &log)?;
-    ensure!(
-        bench.cloud.digests(name)? == expected,
-        "other bytes came back from {jobs:?}\n{log}"
-    );
-    bench.cloud.delete_vm(name)?;
+    // Whoever has a virtual machine keeps it, though its restore died.
+    ensure!(bench.cloud.state().vm(RESTORED).is_some() == restored);
     if restored {
-        // Whoever has a virtual machine keeps it, though its restore died.
         bench.cloud.delete_vm(RESTORED)?;
     }
     Ok(())
+}
+
+fn restore_equals(bench: &Bench, name: &str, jobs: &[u32]) -> Result<()> {
+    let log = restore_as(bench, name, jobs)?;
+    clean(bench, &log)?;
+    ensure!(
+        bench.cloud.digests(name)? == bench.cloud.digests("web")?,
+        "other bytes came back from {jobs:?}\n{log}"
+    );
+    bench.cloud.delete_vm(name)
 }
 
 fn guest_works(bench: &Bench, rng: &mut Rng) -> Result<()> {
@@ -233,6 +239,7 @@ fn restore_as(bench: &Bench, name: &str, jobs: &[u32]) -> Result<String> {
         jobs: jobs.to_vec(),
         ..RestoreRequest::named(name)
     })?;
+    println!("    restored in {:.1} s", report.elapsed.as_secs_f64());
     Ok(report.clean()?.log)
 }
 
