@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
-use crate::daemon::{self, Daemon, Generation, Memory, Programs};
+use crate::daemon::{self, Daemon, Generation, Memory, Programs, Use};
 
 /// Names in the generated configuration.
 pub(crate) const CLIENT: &str = "bench-fd";
@@ -247,6 +247,15 @@ impl Sandbox {
     /// It has gone.
     pub fn file_daemon_memory(&self) -> Result<Memory> {
         daemon::memory(self.file_daemon.pid())
+    }
+
+    /// What the File Daemon holds.
+    ///
+    /// # Errors
+    ///
+    /// It has gone.
+    pub fn file_daemon_use(&self) -> Result<Use> {
+        daemon::in_use(self.file_daemon.pid())
     }
 
     /// CPU time that the File Daemon has used since its start.

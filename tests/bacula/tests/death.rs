@@ -6,27 +6,22 @@
 #![allow(clippy::print_stdout, reason = "tests show what they did")]
 
 use std::collections::BTreeSet;
-use std::env;
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use bacula_bench::{
-    Bench, Generation, JOB, RESTORED, RestoreRequest, leftovers, on_both_generations,
+    Bench, Generation, HANG, JOB, Moment, RESTORED, RestoreRequest, leftovers, number,
+    on_both_generations,
 };
 use fastrand::Rng;
-use mock_server::{Action, Disk, Fault, MIB, Scenario, Vm};
+use mock_server::{Disk, MIB, Scenario, Vm};
 use serde_json::Value;
 
 on_both_generations!(the_next_job_clears_what_the_dead_one_left);
 
 /// Moments of a short run.
-const DEATHS: u64 = 4;
-
-/// Whatever takes longer hangs.
-const HANG: Duration = Duration::from_secs(120);
+const DEATHS: u64 = 3;
 
 /// The name for a second VM; of the same length as [`RESTORED`], for the same reason.
 const BESIDE: &str = "anotherx";
@@ -47,15 +42,6 @@ enum Work {
     Restore,
 }
 
-/// When.
-#[derive(Clone, Copy, Debug)]
-enum Moment {
-    /// After this request took effect, before its answer.
-    Request(u64),
-    /// When this many bytes of images are in the working directory.
-    Staged(u64),
-}
-
 /// Requests of the undisturbed jobs: the moments to choose from.
 struct Lengths {
     backup: u64,
@@ -65,12 +51,8 @@ struct Lengths {
 const STAGED: u64 = 16 * MIB;
 
 fn the_next_job_clears_what_the_dead_one_left(generation: Generation) -> Result<()> {
-    let number = |name: &str| env::var(name).ok().map(|text| text.parse::<u64>());
-    let seed = match number("DEATH_SEED") {
-        Some(seed) => seed?,
-        None => fastrand::u64(..1_000_000),
-    };
-    let deaths = number("DEATHS").transpose()?.unwrap_or(DEATHS);
+    let seed = number("DEATH_SEED")?.unwrap_or_else(|| fastrand::u64(..1_000_000));
+    let deaths = number("DEATHS")?.unwrap_or(DEATHS);
     println!("{deaths} moments of seed {seed}");
     play(generation, seed, deaths).with_context(|| format!("repeat with DEATH_SEED={seed}"))
 }
@@ -131,15 +113,10 @@ fn death(
     work: Work,
     moment: Moment,
 ) -> Result<()> {
-    let emulator = bench.cloud.emulator();
     if matches!(work, Work::Backup(_)) {
         guest_works(bench, rng)?;
     }
-    emulator.reset_counters();
-    if let Moment::Request(number) = moment {
-        // The world stands still from there on.
-        emulator.fault(Fault::new("*", Action::delay(Duration::from_secs(3600))).from(number));
-    }
+    bench.hold_at(moment);
     let started = Instant::now();
     let id = match work {
         Work::Backup(level) => bench.sandbox.start_backup(JOB, level)?,
@@ -148,8 +125,9 @@ fn death(
             ..RestoreRequest::named(RESTORED)
         })?,
     };
-    wait_for(bench, id, moment)?;
-    println!("    there after {:.1} s", started.elapsed().as_secs_f64());
+    if !bench.wait_for(id, moment)? {
+        println!("    it ended before");
+    }
     match victim {
         Victim::FileDaemon => bench.sandbox.crash_file_daemon()?,
         Victim::StorageDaemon => bench.sandbox.crash_storage_daemon()?,
@@ -241,47 +219,6 @@ fn restore_as(bench: &Bench, name: &str, jobs: &[u32]) -> Result<String> {
     })?;
     println!("    restored in {:.1} s", report.elapsed.as_secs_f64());
     Ok(report.clean()?.log)
-}
-
-/// Waits until the job is there, or has ended before.
-fn wait_for(bench: &Bench, id: u32, moment: Moment) -> Result<()> {
-    let started = Instant::now();
-    let mut asked = Instant::now();
-    loop {
-        let reached = match moment {
-            Moment::Request(number) => bench.cloud.emulator().counters().all_requests() >= number,
-            Moment::Staged(bytes) => {
-                let folder = bench.sandbox.file_daemon_directory();
-                bytes_below(&folder.join("azure-vm/restore")) > bytes
-            }
-        };
-        if reached {
-            return Ok(());
-        }
-        if asked.elapsed() > Duration::from_millis(200) {
-            asked = Instant::now();
-            let ended =
-                format!("SELECT JobId FROM Job WHERE JobId = {id} AND JobStatus NOT IN ('C', 'R')");
-            if !bench.sandbox.query(&ended)?.is_empty() {
-                println!("    it ended before");
-                return Ok(());
-            }
-        }
-        ensure!(started.elapsed() < HANG, "the moment did not come");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
-/// Bytes that the files below a folder take; a file may go while it is looked at.
-fn bytes_below(folder: &Path) -> u64 {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries
-        .map(|entry| match entry.metadata() {
-            Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path()),
-            Ok(metadata) => metadata.blocks() * 512,
-            Err(_) => 0,
-        })
-        .sum()
 }
 
 /// Nothing is left but the snapshots that the tracker knows.
