@@ -15,10 +15,10 @@ use super::abi::{
     bRC_More, bRC_OK, bRC_Seen, bRC_Stop, bpContext, io_pkt, query_pkt,
 };
 use super::host::{HostCall, HostTable};
-use super::panic_point;
 use super::packet::{
     IoPacket, Lent, QueryPacket, RestorePacket, SavePacket, c_str, lossy, restore_object,
 };
+use super::panic_point;
 use crate::plugin::PluginContext;
 use crate::plugin::host::{Event, Host as _, IoFailed, MessageClass, Status};
 
@@ -361,7 +361,9 @@ pub(super) unsafe extern "C" fn plugin_io(ctx: *mut bpContext, io: *mut io_pkt) 
     // SAFETY: as above.
     let packet = unsafe { IoPacket::new(io) };
     let Some(mut packet) = packet else {
-        return guard("pluginIO", call, bRC_Error, |call| call.reject("an I/O packet"));
+        return guard("pluginIO", call, bRC_Error, |call| {
+            call.reject("an I/O packet")
+        });
     };
     // Whatever happens from here on, a panic included, leaves a failed packet.
     packet.fail(libc::EIO);

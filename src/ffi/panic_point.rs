@@ -24,7 +24,10 @@ pub(super) fn reached(entry: &str, host: &dyn Host) {
         return;
     }
     match passes.parse::<u32>() {
-        Ok(passes @ 1..) => drop(std::fs::write(&path, format!("{wanted} {job} {}", passes - 1))),
+        Ok(passes @ 1..) => drop(std::fs::write(
+            &path,
+            format!("{wanted} {job} {}", passes - 1),
+        )),
         Ok(0) | Err(_) => {
             drop(std::fs::remove_file(&path));
             panic!("asked for in {entry}");

@@ -5,7 +5,8 @@ use std::fs;
 use crate::cloud::Cloud;
 use crate::host::{Job, Packet, RC_ERROR, RC_OK};
 use crate::jobs::{
-    CF_EXTRACT, FT_REG, Stored, backup, begin_backup, end_backup, end_restore, start, store_files,
+    CF_EXTRACT, FT_REG, Stored, backup, begin_backup, end_backup, end_restore, restore_options,
+    start, store_files,
 };
 use crate::numbers::{ALL, FATAL, Numbers, funcs};
 
@@ -28,7 +29,8 @@ const POINTS: [(&str, u32, Meets); 12] = [
     ("startBackupFile", 3, Meets::Backup),
     ("endBackupFile", 2, Meets::Backup),
     ("pluginIO", 20, Meets::Backup),
-    ("handlePluginEvent", 1, Meets::Restore),
+    // The command of the first file.
+    ("handlePluginEvent", 3, Meets::Restore),
     ("createFile", 2, Meets::Restore),
     ("pluginIO", 12, Meets::Restore),
     ("checkFile", 0, Meets::Check),
@@ -106,6 +108,8 @@ fn meet(numbers: &Numbers, job: &mut Job, command: &str, meets: Meets, stored: &
             end_backup(job, 'f');
         }
         Meets::Restore => {
+            let text = "new_hostname=\"web-02\"\n";
+            restore_options(job, command, text, text.len());
             job.event(5, std::ptr::null_mut());
             for file in stored.iter().filter(|file| file.saved.kind == FT_REG) {
                 assert_eq!(job.event_text(10, command), RC_OK, "never refused");

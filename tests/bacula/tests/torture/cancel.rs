@@ -1,7 +1,6 @@
 //! A cancel from the console at any moment: the job ends at once, and everything is given back.
 //!
 //! `CANCEL_SEED=<n>` repeats a run, `CANCELS=<n>` asks for that many moments per generation (`make torture-daemons`).
-#![allow(clippy::print_stdout, reason = "tests show what they measured")]
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,7 @@ use mock_server::{Disk, MIB, Scenario, Vm};
 on_both_generations!(a_cancel_ends_a_job_promptly_and_everything_is_given_back);
 
 /// Moments of a short run.
-const CANCELS: u64 = 4;
+const CANCELS: u64 = 3;
 
 /// From the cancel to the end of the job, and until nothing of it is left.
 const PROMPT: Duration = Duration::from_secs(5);
@@ -100,10 +99,19 @@ fn cancel(bench: &Bench, full: u32, is_backup: bool, moment: Moment) -> Result<D
         ensure!(!in_time, "the cancel was not heard\n{}", report.log);
         return after_the_end(bench, is_backup);
     }
-    ensure!(report.status == 'A', "status {}\n{}", report.status, report.log);
+    ensure!(
+        report.status == 'A',
+        "status {}\n{}",
+        report.status,
+        report.log
+    );
     // The Director does not wait for the File Daemon.
     while let Err(left) = nothing_left(bench) {
-        ensure!(cancelled.elapsed() < PROMPT + GRACE, "{left:#}\n{}", report.log);
+        ensure!(
+            cancelled.elapsed() < PROMPT + GRACE,
+            "{left:#}\n{}",
+            report.log
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
     let took = cancelled.elapsed();
@@ -126,6 +134,9 @@ fn nothing_left(bench: &Bench) -> Result<()> {
     let findings = leftovers(&bench.cloud, &bench.sandbox, SNAPSHOTS)?;
     let bad: Vec<_> = findings.iter().filter(|finding| !finding.good).collect();
     ensure!(bad.is_empty(), "left behind: {bad:#?}");
-    ensure!(bench.cloud.state().vm(RESTORED).is_none(), "the VM is there");
+    ensure!(
+        bench.cloud.state().vm(RESTORED).is_none(),
+        "the VM is there"
+    );
     Ok(())
 }

@@ -1,5 +1,4 @@
 //! A panic in the plugin while another job of the same daemon runs: one job fails with one message, and that is all.
-#![allow(clippy::print_stdout, reason = "tests show what they did")]
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -53,13 +52,7 @@ fn a_panic_fails_one_job_and_the_daemon_and_the_others_live(generation: Generati
     Ok(())
 }
 
-fn panic_in(
-    bench: &Bench,
-    full: u32,
-    function: &str,
-    passes: u32,
-    is_restore: bool,
-) -> Result<()> {
+fn panic_in(bench: &Bench, full: u32, function: &str, passes: u32, is_restore: bool) -> Result<()> {
     let emulator = bench.cloud.emulator();
     emulator.reset_counters();
     // Slow enough that it is under way all the while.
@@ -84,9 +77,13 @@ fn panic_in(
             ..RestoreRequest::named(RESTORED)
         })?
     } else {
-        bench.sandbox.backup(JOB, "Incremental")?
+        bench.sandbox.backup(JOB, "Full")?
     };
-    ensure!(report.id == other + 1 && !file.exists(), "no panic\n{}", report.log);
+    ensure!(
+        report.id == other + 1 && !file.exists(),
+        "no panic\n{}",
+        report.log
+    );
     println!("{function} after {passes}: status {}", report.status);
     judge(function, &report)?;
     let beside = bench.sandbox.wait(other, started)?.clean()?;
@@ -102,7 +99,11 @@ fn panic_in(
         if bad.is_empty() {
             return Ok(());
         }
-        ensure!(since.elapsed() < HANG, "left behind: {bad:#?}\n{}", report.log);
+        ensure!(
+            since.elapsed() < HANG,
+            "left behind: {bad:#?}\n{}",
+            report.log
+        );
         std::thread::sleep(Duration::from_millis(50));
     }
 }

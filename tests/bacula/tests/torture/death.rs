@@ -3,7 +3,6 @@
 //!
 //! A moment is a request that the emulator counts, or bytes that lie in the File Daemon's working directory.
 //! `DEATH_SEED=<n>` repeats a run, `DEATHS=<n>` asks for that many moments per generation (`make torture-daemons`).
-#![allow(clippy::print_stdout, reason = "tests show what they did")]
 
 use std::collections::BTreeSet;
 use std::fs;
