@@ -106,7 +106,14 @@ fn cancel(bench: &Bench, full: u32, is_backup: bool, moment: Moment) -> Result<D
         report.log
     );
     // The Director does not wait for the File Daemon.
+    let mut told = false;
     while let Err(left) = nothing_left(bench) {
+        if cancelled.elapsed() > PROMPT && !std::mem::replace(&mut told, true) {
+            println!(
+                "    not prompt: {left:#}, {:?}",
+                bench.cloud.emulator().counters()
+            );
+        }
         ensure!(
             cancelled.elapsed() < PROMPT + GRACE,
             "{left:#}\n{}",
