@@ -8,7 +8,7 @@ use bacula_bench::{
     Bench, Cloud, Generation, HANG, JOB, JobDefinition, JobReport, RESTORED, RestoreRequest,
     leftovers, number, on_both_generations,
 };
-use mock_server::{Disk, Link, MIB, Scenario, Vm};
+use mock_server::{Action, Disk, Fault, MIB, Scenario, Vm};
 
 on_both_generations!(a_panic_fails_one_job_and_the_daemon_and_the_others_live);
 
@@ -55,19 +55,16 @@ fn a_panic_fails_one_job_and_the_daemon_and_the_others_live(generation: Generati
 fn panic_in(bench: &Bench, full: u32, function: &str, passes: u32, is_restore: bool) -> Result<()> {
     let emulator = bench.cloud.emulator();
     emulator.reset_counters();
-    // Slow enough that it is under way all the while.
-    emulator.set_link(Link {
-        latency: Duration::from_millis(5),
-        bandwidth: Some(MIB / 16),
-    });
+    // It gets no answer, and is under way all the while.
+    let never = Action::delay(Duration::from_secs(3600));
+    emulator.fault(Fault::new("Blob_Get", never).from(2));
     let started = Instant::now();
     let other = bench.sandbox.start_backup(OTHER, "Full")?;
-    while emulator.counters().of("Blob_Get").bytes_out < 16 * 1024 {
-        ensure!(started.elapsed() < HANG, "no byte was read");
+    while emulator.counters().requests("Blob_Get") < 2 {
+        ensure!(started.elapsed() < HANG, "nothing was read");
         std::thread::sleep(Duration::from_millis(20));
     }
-    // For new connections.
-    emulator.set_link(Link::default());
+    emulator.clear_faults();
     let file = bench.sandbox.file_daemon_directory().join("azure-vm/panic");
     // Jobs are numbered one after the other.
     fs::write(&file, format!("{function} {} {passes}", other + 1))?;
@@ -86,6 +83,8 @@ fn panic_in(bench: &Bench, full: u32, function: &str, passes: u32, is_restore: b
     );
     println!("{function} after {passes}: status {}", report.status);
     judge(function, &report)?;
+    // It asks again.
+    emulator.cut_connections();
     let beside = bench.sandbox.wait(other, started)?.clean()?;
     ensure!(
         beside.elapsed > report.elapsed,
