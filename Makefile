@@ -9,7 +9,7 @@ CARGO_DENY_VERSION = 0.20.2
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 
 .DEFAULT_GOAL := build
-.PHONY: advisories bench build check-generated check-tree demo deny deps doc emulator generate install joblogs lint plugin test test-peers torture
+.PHONY: advisories bench build check-generated check-tree demo deny deps doc emulator generate install joblogs lint plugin test test-peers torture torture-daemons
 
 # Everything, unoptimised.
 build:
@@ -63,6 +63,13 @@ test:
 # half an hour.
 torture:
 	TORTURE=1 $(CARGO) test --locked -p azure-vm-fd --test torture -- --nocapture --test-threads 1
+
+# Real daemons that are killed, cancelled, made to panic and loaded, at random moments; about half an hour. A failure names its seed.
+torture-daemons:
+	@tests/bacula/install-deps tests
+	$(CARGO) build --locked -p azure-vm-fd --lib
+	DEATHS=25 CANCELS=25 PANICS=8 LEAK_ROUNDS=25 LOAD_MIB=64 RUST_TEST_THREADS=4 \
+		$(CARGO) test --locked -p bacula-bench --test torture -- --include-ignored --nocapture
 
 lint:
 	$(CARGO) fmt --all --check

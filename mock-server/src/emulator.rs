@@ -199,6 +199,11 @@ impl Emulator {
         self.service.set_link(link);
     }
 
+    /// Resets all connections that are open; what was asked for on them may have taken effect or not. New ones are accepted.
+    pub fn cut_connections(&self) {
+        self.service.outage.cut.send_replace(());
+    }
+
     /// Changes how long-running operations proceed, also those under way.
     pub fn set_operations(&self, policy: OperationPolicy) {
         self.service.world().settings.operations = policy;

@@ -44,6 +44,13 @@ impl Counters {
         self.operations.get(operation).cloned().unwrap_or_default()
     }
 
+    /// Requests of all operations.
+    #[must_use]
+    pub fn all_requests(&self) -> u64 {
+        let operations = self.operations.values();
+        operations.map(|operation| operation.requests).sum()
+    }
+
     /// Requests of one operation.
     #[must_use]
     pub fn requests(&self, operation: &str) -> u64 {

@@ -1,15 +1,15 @@
 //! Times in which nobody gets through: connections that are refused, or that meet a stranger's certificate.
 use crate::{clock::Instant, sync::lock};
 use std::{sync::Mutex, time::Duration};
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 /// What is the matter with the way to the service.
 #[derive(Debug, Default)]
 pub(crate) struct Outage {
     until: Mutex<Until>,
     listening: Mutex<usize>,
-    /// Resets all connections.
-    pub(crate) cut: Notify,
+    /// Changes when all connections are to be reset.
+    pub(crate) cut: watch::Sender<()>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]

@@ -489,3 +489,22 @@ fn it_starts_and_stops_without_a_runtime() {
     let error = Emulator::start_blocking(&taken).unwrap_err();
     assert_eq!(error.to_string(), "listen on 203.0.113.1:1");
 }
+
+#[tokio::test]
+async fn connections_are_cut_and_new_ones_accepted() {
+    let (azure, sas) = start().await;
+    let hang = Action::delay(Duration::from_secs(600));
+    azure.emulator.fault(Fault::new("Blob_Get", hang).nth(1));
+    let emulator = &azure.emulator;
+    let cut = async {
+        while emulator.counters().requests("Blob_Get") == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        emulator.cut_connections();
+    };
+    let get = || azure.send(Method::GET, &sas, &WHOLE, "");
+    let (answer, ()) = tokio::join!(get(), cut);
+    // Or the client has repeated it on a fresh connection by itself.
+    assert!(answer.is_err() || emulator.counters().requests("Blob_Get") == 2);
+    assert_eq!(get().await.unwrap().status, 206);
+}

@@ -18,6 +18,7 @@ use super::host::{HostCall, HostTable};
 use super::packet::{
     IoPacket, Lent, QueryPacket, RestorePacket, SavePacket, c_str, lossy, restore_object,
 };
+use super::panic_point;
 use crate::plugin::PluginContext;
 use crate::plugin::host::{Event, Host as _, IoFailed, MessageClass, Status};
 
@@ -92,11 +93,20 @@ impl<'a> Call<'a> {
 
 /// Runs `body` so that nothing unwinds into the host. After a panic the job fails with one message, `failed` is
 /// returned, and so it is from every later call.
-fn guard(call: Option<Call<'_>>, failed: bRC, body: impl FnOnce(&mut Call<'_>) -> bRC) -> bRC {
+fn guard(
+    entry: &str,
+    call: Option<Call<'_>>,
+    failed: bRC,
+    body: impl FnOnce(&mut Call<'_>) -> bRC,
+) -> bRC {
     let Some(mut call) = call else {
         return failed;
     };
-    match catch_unwind(AssertUnwindSafe(|| body(&mut call))) {
+    let guarded = || {
+        panic_point::reached(entry, &call.host);
+        body(&mut call)
+    };
+    match catch_unwind(AssertUnwindSafe(guarded)) {
         Ok(code) => code,
         Err(payload) => {
             call.context.broken.store(true, Ordering::Release);
@@ -141,13 +151,18 @@ pub(super) unsafe extern "C" fn new_plugin(ctx: *mut bpContext) -> bRC {
     if ctx.is_null() {
         return bRC_Error;
     }
-    let made = catch_unwind(|| {
+    // SAFETY: the host's live context, on the thread of this call.
+    let host = HostTable::get().map(|table| unsafe { HostCall::new(table, ctx) });
+    let made = catch_unwind(AssertUnwindSafe(|| {
+        if let Some(host) = &host {
+            panic_point::reached("newPlugin", host);
+        }
         Box::new(Context {
             plugin: PluginContext::default(),
             broken: AtomicBool::new(false),
             lent: Mutex::default(),
         })
-    });
+    }));
     let Ok(context) = made else {
         return bRC_Error;
     };
@@ -174,8 +189,16 @@ pub(super) unsafe extern "C" fn free_plugin(ctx: *mut bpContext) -> bRC {
     unsafe { (*ctx).pContext = std::ptr::null_mut() };
     // SAFETY: made by `Box::into_raw` in `new_plugin`, and taken out of the host's context just now.
     let context = unsafe { Box::from_raw(context) };
+    // SAFETY: the host's live context, on the thread of this call.
+    let host = HostTable::get().map(|table| unsafe { HostCall::new(table, ctx) });
     // No message can be sent any more.
-    match catch_unwind(AssertUnwindSafe(|| context.plugin.close())) {
+    let closed = catch_unwind(AssertUnwindSafe(|| {
+        if let Some(host) = &host {
+            panic_point::reached("freePlugin", host);
+        }
+        context.plugin.close();
+    }));
+    match closed {
         Ok(()) => bRC_OK,
         Err(payload) => {
             std::mem::forget(payload);
@@ -216,12 +239,15 @@ pub(super) unsafe extern "C" fn handle_plugin_event(
     };
     // SAFETY: the contract above.
     let call = unsafe { Call::new(ctx) };
-    guard(call, failed, |call| {
-        if kind == bEventCancelCommand {
-            // Perhaps on another thread: no message, no lock.
-            call.context.plugin.cancel();
-            return bRC_OK;
-        }
+    if kind == bEventCancelCommand {
+        // Perhaps on another thread: no message, no lock, no call into the host.
+        let cancel = AssertUnwindSafe(|| call.map(|call| call.context.plugin.cancel()));
+        return match catch_unwind(cancel) {
+            Ok(Some(())) => bRC_OK,
+            Ok(None) | Err(_) => failed,
+        };
+    }
+    guard("handlePluginEvent", call, failed, |call| {
         // SAFETY: the contract above.
         match unsafe { decode(kind, value) } {
             Ok(event) => code(call.context.plugin.event(&call.host, event)),
@@ -273,7 +299,7 @@ unsafe fn decode<'a>(kind: u32, value: *mut c_void) -> Result<Event<'a>, &'stati
 pub(super) unsafe extern "C" fn start_backup_file(ctx: *mut bpContext, save: *mut c_void) -> bRC {
     // SAFETY: the contract above.
     let call = unsafe { Call::new(ctx) };
-    guard(call, bRC_Error, |call| {
+    guard("startBackupFile", call, bRC_Error, |call| {
         // SAFETY: the contract above.
         let packet = unsafe { SavePacket::new(save, call.table.interface) };
         let Some(mut packet) = packet else {
@@ -297,7 +323,7 @@ pub(super) unsafe extern "C" fn start_backup_file(ctx: *mut bpContext, save: *mu
 pub(super) unsafe extern "C" fn end_backup_file(ctx: *mut bpContext) -> bRC {
     // SAFETY: the contract above.
     let call = unsafe { Call::new(ctx) };
-    guard(call, bRC_Error, |call| {
+    guard("endBackupFile", call, bRC_Error, |call| {
         code(call.context.plugin.end_backup_file(&call.host))
     })
 }
@@ -335,11 +361,13 @@ pub(super) unsafe extern "C" fn plugin_io(ctx: *mut bpContext, io: *mut io_pkt) 
     // SAFETY: as above.
     let packet = unsafe { IoPacket::new(io) };
     let Some(mut packet) = packet else {
-        return guard(call, bRC_Error, |call| call.reject("an I/O packet"));
+        return guard("pluginIO", call, bRC_Error, |call| {
+            call.reject("an I/O packet")
+        });
     };
     // Whatever happens from here on, a panic included, leaves a failed packet.
     packet.fail(libc::EIO);
-    let code = guard(call, bRC_Error, |call| {
+    let code = guard("pluginIO", call, bRC_Error, |call| {
         let Some(io) = packet.io() else {
             return call.reject("an I/O request");
         };
@@ -368,7 +396,7 @@ pub(super) unsafe extern "C" fn plugin_io(ctx: *mut bpContext, io: *mut io_pkt) 
 pub(super) unsafe extern "C" fn create_file(ctx: *mut bpContext, restore: *mut c_void) -> bRC {
     // SAFETY: the contract above.
     let call = unsafe { Call::new(ctx) };
-    guard(call, bRC_Error, |call| {
+    guard("createFile", call, bRC_Error, |call| {
         // SAFETY: the contract above.
         let packet = unsafe { RestorePacket::new(restore, call.table.interface) };
         let Some(mut packet) = packet else {
@@ -401,7 +429,7 @@ pub(super) unsafe extern "C" fn set_file_attributes(
 pub(super) unsafe extern "C" fn check_file(ctx: *mut bpContext, name: *const c_char) -> bRC {
     // SAFETY: the contract above.
     let call = unsafe { Call::new(ctx) };
-    guard(call, bRC_OK, |call| {
+    guard("checkFile", call, bRC_OK, |call| {
         // SAFETY: the contract above.
         let name = unsafe { lossy(name) };
         code(call.context.plugin.check_file(&name))
@@ -416,7 +444,7 @@ pub(super) unsafe extern "C" fn check_file(ctx: *mut bpContext, name: *const c_c
 pub(super) unsafe extern "C" fn query_parameter(ctx: *mut bpContext, query: *mut query_pkt) -> bRC {
     // SAFETY: the contract above.
     let call = unsafe { Call::new(ctx) };
-    guard(call, bRC_Error, |call| {
+    guard("queryParameter", call, bRC_Error, |call| {
         // SAFETY: the contract above.
         let packet = unsafe { QueryPacket::new(query) };
         let Some(mut packet) = packet else {

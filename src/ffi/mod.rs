@@ -15,6 +15,7 @@ mod entry;
 mod host;
 mod interface;
 mod packet;
+mod panic_point;
 
 #[cfg(not(panic = "unwind"))]
 compile_error!("a panic must not end the File Daemon: build with panic = \"unwind\"");

@@ -5,9 +5,10 @@ use std::fmt;
 use super::error::Error;
 use super::host::{Host, Io, IoDone, SaveFile, TextVariable};
 use super::options;
-use super::session::{Session, job_status, state_dir};
+use super::session::{Session, job_status, restores_dir, state_dir};
 use crate::backup::{Backup, Content, DiskImage, Entry, Level, Options, Outcome, Run, VmBackup};
 use crate::config::Settings;
+use crate::restore::clear_debris;
 
 /// All Plugin lines of one backup.
 #[derive(Debug, Default)]
@@ -112,7 +113,12 @@ impl BackupJob {
         let run_options = run_options(host, settings)?;
         let azure = session.connect(settings)?;
         let notices = session.notices.clone();
-        let backup = session.run(host, Backup::begin(azure, run, run_options, notices))?;
+        let restores = restores_dir(host)?;
+        let begin = async {
+            clear_debris(&azure, &restores, &notices).await;
+            Backup::begin(azure.clone(), run, run_options, notices.clone()).await
+        };
+        let backup = session.run(host, begin)?;
         self.line = Some(LineBackup {
             backup,
             vm: None,

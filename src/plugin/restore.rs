@@ -5,7 +5,7 @@ use super::host::{
     CreateStatus, DataStream, Host, Io, IoDone, PluginLine, RestoreFile, TextVariable,
 };
 use super::options::RestoreOptions;
-use super::session::{Session, job_id, job_status, state_dir};
+use super::session::{Session, job_id, job_status, restores_dir};
 use crate::catalog::CatalogName;
 use crate::restore::{Disposition, Options, Restore};
 
@@ -146,9 +146,7 @@ fn begin(
             "where={place} is ignored: a virtual machine is restored to Azure"
         ));
     }
-    let staging_dir = state_dir(host)?
-        .join("restore")
-        .join(job_id(host)?.to_string());
+    let staging_dir = restores_dir(host)?.join(job_id(host)?.to_string());
     let restore_options = Options {
         new_hostname: settings.new_hostname.clone(),
         staging_dir,

@@ -202,6 +202,11 @@ pub(super) fn state_dir(host: &dyn Host) -> Result<PathBuf, Error> {
         .ok_or(Error::HostValue("its working directory"))
 }
 
+/// Where the images of restores are staged, each in a folder of its own.
+pub(super) fn restores_dir(host: &dyn Host) -> Result<PathBuf, Error> {
+    Ok(state_dir(host)?.join("restore"))
+}
+
 /// The letter of the job's status; `None` if the host does not tell.
 pub(super) fn job_status(host: &dyn Host) -> Option<char> {
     let status = host.int(IntVariable::JobStatus)?;

@@ -4,6 +4,7 @@ use futures_util::{StreamExt, stream};
 
 use super::plan::Plan;
 use super::staging::RawDisk;
+use super::stale::Mark;
 use super::undo::Undo;
 use super::{Error, RestoredVm, disk, network};
 use crate::azure::Azure;
@@ -14,7 +15,8 @@ use crate::pipeline::Limits;
 /// so a few fill the network of most hosts.
 const DISKS_AT_ONCE: usize = 4;
 
-/// Makes everything in `plan`, its disks of `images` in the same order. After a failure everything that was made is removed again.
+/// Makes everything in `plan`, its disks of `images` in the same order, and notes it in `mark` before. After a failure everything
+/// that was made is removed again.
 ///
 /// # Errors
 ///
@@ -23,10 +25,11 @@ pub(super) async fn vm(
     azure: &Azure,
     plan: &Plan,
     images: Vec<RawDisk>,
+    mark: Option<&Mark>,
     limits: Limits,
     notices: &Notices,
 ) -> Result<RestoredVm, Error> {
-    let undo = Undo::new(notices.clone());
+    let undo = Undo::new(mark, notices.clone());
     match make(azure, plan, images, limits, notices, &undo).await {
         Ok(()) => {
             undo.forget();
@@ -80,7 +83,7 @@ async fn make(
     images: Vec<RawDisk>,
     limits: Limits,
     notices: &Notices,
-    undo: &Undo,
+    undo: &Undo<'_>,
 ) -> Result<(), Error> {
     upload_disks(azure, plan, images, limits, notices, undo).await?;
     for nic in &plan.nics {
@@ -118,7 +121,7 @@ async fn upload_disks(
     images: Vec<RawDisk>,
     limits: Limits,
     notices: &Notices,
-    undo: &Undo,
+    undo: &Undo<'_>,
 ) -> Result<(), Error> {
     let at_once = plan.disks.len().clamp(1, DISKS_AT_ONCE);
     let limits = Limits {

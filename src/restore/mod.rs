@@ -14,6 +14,7 @@ mod assemble;
 mod blocks;
 mod build;
 mod chain;
+mod debris;
 mod disk;
 mod error;
 mod local_part;
@@ -29,6 +30,7 @@ mod upload;
 
 use std::path::PathBuf;
 
+pub use self::debris::clear_debris;
 pub use self::error::Error;
 pub use self::receive::Restore;
 pub use self::sparse::{SparseReader, clear_range};

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use uuid::Uuid;
 
 use super::chain::{Chain, Runs, links};
+use super::debris::clear_debris;
 use super::plan::Plan;
 use super::saved::{SavedContent, SavedImage, SavedRun, parse, when};
 use super::staging::{Form, Staging};
@@ -78,15 +79,12 @@ impl Restore {
         }
     }
 
-    /// A file comes: catalog name (any prefix before `/@azure-vm/` ignored) and its size in bytes as in the catalog.
+    /// A file comes: catalog name (any prefix before `/@azure-vm/` ignored) and its size in bytes as in the catalog. Before the
+    /// first one goes what dead restores left.
     ///
     /// # Errors
     ///
     /// A file that does not belong to this restore; too little space; local storage that fails.
-    #[expect(
-        clippy::unused_async,
-        reason = "part of the interface: another staging may have to wait here"
-    )]
     pub async fn begin_entry(&mut self, path: &str, size: u64) -> Result<Disposition, Error> {
         let refuse = |reason: &str| {
             Err(Error::Entry {
@@ -100,6 +98,11 @@ impl Restore {
         let Some(name) = CatalogName::parse(path) else {
             return refuse("it is not a file of this plugin");
         };
+        if self.vm.is_none()
+            && let Some(parent) = self.staging.parent()
+        {
+            clear_debris(&self.azure, parent, &self.notices).await;
+        }
         let vm = *self.vm.get_or_insert(name.vm());
         if vm != name.vm() {
             return Err(Error::TwoVms {
@@ -262,7 +265,15 @@ impl Restore {
             self.staging.discard(&file);
         }
         let disks = assemble::disks(parts, self.azure.cancellation(), &self.notices).await?;
-        build::vm(&self.azure, plan, disks, self.options.limits, &self.notices).await
+        build::vm(
+            &self.azure,
+            plan,
+            disks,
+            self.staging.mark(),
+            self.options.limits,
+            &self.notices,
+        )
+        .await
     }
 
     /// The job failed or was cancelled: local files go (unless `keep_staging`).

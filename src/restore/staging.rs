@@ -15,7 +15,7 @@ use nix::sys::statvfs::statvfs;
 use super::Error;
 use super::blocks::BlockWriter;
 use super::sparse::clear_range;
-use super::stale::{self, Mark};
+use super::stale::Mark;
 use crate::notice::Notices;
 use crate::range::ByteRange;
 
@@ -92,6 +92,16 @@ impl Staging {
     /// Where the raw disk of an image is, or will be.
     pub(super) fn disk_path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
+    }
+
+    /// Says that the folder is in use, if there is one.
+    pub(super) fn mark(&self) -> Option<&Mark> {
+        self.mark.as_ref()
+    }
+
+    /// The folder that holds those of all restores.
+    pub(super) fn parent(&self) -> Option<&Path> {
+        self.dir.parent()
     }
 
     /// Checks that `needed` bytes are free where the folder is, or will be.
@@ -190,7 +200,6 @@ impl Staging {
                 .mode(0o700)
                 .create(parent)
                 .map_err(failed)?;
-            stale::remove_folders(parent, &self.notices);
         }
         // Not recursive: the folder of another restore, or one that somebody else made, is not used.
         DirBuilder::new()

@@ -1,25 +1,26 @@
 //! Staging folders of restores that died (power loss, `kill -9`): recognised by a mark that nobody holds any more.
 //!
-//! A folder in use has a locked mark in it; the system takes the lock away when its process ends. A folder without a
+//! A folder in use has a locked mark in it; the system takes the lock away when its process ends. The mark also names what
+//! the restore makes in Azure, noted before it is made: nothing there tells it from what others make. A folder without a
 //! mark is not ours to remove: its images were kept on purpose, or somebody else made it.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::libc::O_NOFOLLOW;
 
-use crate::notice::Notices;
+use crate::azure::ResourceId;
 
 const NAME: &str = "in-use";
 
-/// Says that a folder is in use.
+/// Says that a folder is in use, and what its restore makes.
 #[derive(Debug)]
 pub(super) struct Mark {
     path: PathBuf,
     /// Locked as long as it is open.
-    _file: File,
+    file: File,
 }
 
 impl Mark {
@@ -46,7 +47,17 @@ impl Mark {
             drop(fs::remove_file(&hidden));
             return Err(error);
         }
-        Ok(Self { path, _file: file })
+        Ok(Self { path, file })
+    }
+
+    /// Notes a resource that is about to be made; on disk when this returns.
+    ///
+    /// # Errors
+    ///
+    /// The file system refuses.
+    pub(super) fn note(&self, id: &ResourceId) -> io::Result<()> {
+        (&self.file).write_all(format!("{}\n", id.as_str()).as_bytes())?;
+        self.file.sync_data()
     }
 
     /// The folder stays, and is not in use any more.
@@ -57,35 +68,66 @@ impl Mark {
     }
 }
 
-/// Removes the folders below `parent` whose restore died. What cannot be removed is a warning: it does not keep a
-/// restore from going on.
-pub(super) fn remove_folders(parent: &Path, notices: &Notices) {
-    let Ok(entries) = fs::read_dir(parent) else {
-        return;
-    };
-    for folder in entries.filter_map(|entry| Some(entry.ok()?.path())) {
-        if !is_dead(&folder) {
-            continue;
+/// A folder whose restore died.
+#[derive(Debug)]
+pub(super) struct DeadFolder {
+    pub(super) path: PathBuf,
+    /// What the restore made, or was about to make, in this order.
+    pub(super) made: Vec<ResourceId>,
+    /// Locked, so that nobody else clears up, too.
+    _mark: File,
+}
+
+impl DeadFolder {
+    /// `None` if there is no mark, or somebody holds it.
+    fn take(path: PathBuf) -> Option<Self> {
+        let mut mark = OpenOptions::new()
+            .read(true)
+            .custom_flags(O_NOFOLLOW)
+            .open(path.join(NAME))
+            .ok()?;
+        mark.try_lock().ok()?;
+        let mut text = String::new();
+        mark.read_to_string(&mut text).ok()?;
+        Some(Self {
+            path,
+            made: text.lines().filter_map(ResourceId::parse).collect(),
+            _mark: mark,
+        })
+    }
+
+    /// Removes the images, and leaves the mark; says whether there were any.
+    ///
+    /// # Errors
+    ///
+    /// The file system refuses.
+    pub(super) fn remove_images(&self) -> io::Result<bool> {
+        let mut found = false;
+        for entry in fs::read_dir(&self.path)? {
+            let path = entry?.path();
+            if path.file_name().is_some_and(|name| name != NAME) {
+                fs::remove_file(path)?;
+                found = true;
+            }
         }
-        let shown = folder.display();
-        match fs::remove_dir_all(&folder) {
-            Ok(()) => notices.info(format!(
-                "local images of a restore that ended without a clean-up are removed: {shown}"
-            )),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => notices.warning(format!(
-                "remove {shown}, which a dead restore has left: {error}"
-            )),
-        }
+        Ok(found)
+    }
+
+    /// Removes it: nothing of the restore is left.
+    ///
+    /// # Errors
+    ///
+    /// The file system refuses.
+    pub(super) fn remove(self) -> io::Result<()> {
+        fs::remove_dir_all(&self.path)
     }
 }
 
-fn is_dead(folder: &Path) -> bool {
-    let mark = OpenOptions::new()
-        .read(true)
-        .custom_flags(O_NOFOLLOW)
-        .open(folder.join(NAME));
-    mark.is_ok_and(|mark| mark.try_lock().is_ok())
+/// The folders below `parent` whose restore died.
+pub(super) fn dead_folders(parent: &Path) -> Vec<DeadFolder> {
+    let entries = fs::read_dir(parent).into_iter().flatten().flatten();
+    let folders = entries.map(|entry| entry.path());
+    folders.filter_map(DeadFolder::take).collect()
 }
 
 #[cfg(test)]
@@ -93,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_folders_of_the_dead_are_removed() {
+    fn only_folders_of_the_dead_are_found_with_what_they_made() {
         let parent = tempfile::tempdir().unwrap();
         let folder = |name: &str| {
             let folder = parent.path().join(name);
@@ -101,19 +143,29 @@ mod tests {
             fs::write(folder.join("1_osdisk"), "bytes").unwrap();
             folder
         };
-        let (alive, dead, kept, foreign) =
-            (folder("1"), folder("2"), folder("3"), folder("foreign"));
+        let (alive, dead, kept) = (folder("1"), folder("2"), folder("3"));
+        folder("foreign");
         let held = Mark::set(&alive).unwrap();
-        drop(Mark::set(&dead).unwrap());
+        let died = Mark::set(&dead).unwrap();
+        let made =
+            ["a", "b"].map(|name| ResourceId::new("s", "g", "Microsoft.Compute/disks", name));
+        for id in &made {
+            died.note(id).unwrap();
+        }
+        // Cut off in the middle of a line.
+        (&died.file).write_all(b"/subscriptions/s/resou").unwrap();
+        drop(died);
         Mark::set(&kept).unwrap().remove();
-        let notices = Notices::default();
-        remove_folders(parent.path(), &notices);
-        assert!(alive.exists() && kept.exists() && foreign.exists());
-        assert!(!dead.exists());
-        let notice = notices.pop().unwrap();
-        assert!(notice.text.contains(&dead.display().to_string()));
-        assert_eq!(notices.pop(), None);
-        assert!(Mark::set(&alive).is_ok_and(|_second| !is_dead(&kept)));
+
+        let mut found = dead_folders(parent.path());
+        let found = found.pop().filter(|_| found.is_empty()).unwrap();
+        assert_eq!((&found.path, &*found.made), (&dead, &made[..]));
+        assert!(dead_folders(parent.path()).is_empty(), "it is held");
+        assert!(found.remove_images().unwrap());
+        assert!(!found.remove_images().unwrap() && dead.join(NAME).exists());
+        found.remove().unwrap();
+        assert!(!dead.exists() && alive.join("1_osdisk").exists());
         drop(held);
+        assert_eq!(dead_folders(parent.path()).len(), 1);
     }
 }

@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use futures_util::future::join_all;
 
+use super::stale::Mark;
 use crate::azure::{Azure, Error as AzureError, ResourceId};
 use crate::json;
 use crate::notice::{Notices, with_causes};
@@ -11,10 +12,12 @@ use crate::notice::{Notices, with_causes};
 /// Resources are noted before the request that makes them, since an answer may be lost. Their names are made up for this
 /// restore, so none of them can be anybody else's; for the VM, whose name is the user's choice, its OS disk tells.
 ///
-/// Ends with [`Undo::run`] or [`Undo::forget`]; dropped before, it names what may be left.
+/// Ends with [`Undo::run`] or [`Undo::forget`]; dropped before, it names what may be left. If the process dies, the mark of the
+/// local folder names it.
 #[derive(Debug)]
-pub(super) struct Undo {
+pub(super) struct Undo<'a> {
     made: Mutex<Made>,
+    mark: Option<&'a Mark>,
     notices: Notices,
 }
 
@@ -26,24 +29,38 @@ struct Made {
     vm: Option<(ResourceId, ResourceId)>,
 }
 
-impl Undo {
-    pub(super) fn new(notices: Notices) -> Self {
+impl<'a> Undo<'a> {
+    pub(super) fn new(mark: Option<&'a Mark>, notices: Notices) -> Self {
         Self {
             made: Mutex::default(),
+            mark,
             notices,
         }
     }
 
     pub(super) fn note_disk(&self, id: &ResourceId) {
+        self.mark(id);
         self.with(|made| made.disks.push(id.clone()));
     }
 
     pub(super) fn note_nic(&self, id: &ResourceId) {
+        self.mark(id);
         self.with(|made| made.nics.push(id.clone()));
     }
 
     pub(super) fn note_vm(&self, id: &ResourceId, os_disk: &ResourceId) {
+        self.mark(id);
         self.with(|made| made.vm = Some((id.clone(), os_disk.clone())));
+    }
+
+    /// That it cannot be noted harms only if this process dies, so the restore goes on.
+    fn mark(&self, id: &ResourceId) {
+        if let Some(Err(error)) = self.mark.map(|mark| mark.note(id)) {
+            self.notices.warning(format!(
+                "note {} in the local folder: {error}; a restore that is killed will leave it",
+                id.name()
+            ));
+        }
     }
 
     /// The restore is good: everything stays.
@@ -87,7 +104,7 @@ impl Undo {
     }
 }
 
-impl Drop for Undo {
+impl Drop for Undo<'_> {
     fn drop(&mut self) {
         let Made { disks, nics, vm } = self.with(std::mem::take);
         let vms = vm.iter().map(|(id, _)| ("virtual machine", id));
@@ -114,7 +131,7 @@ async fn delete_vm(azure: &Azure, id: &ResourceId, os_disk: &ResourceId) -> Resu
 }
 
 /// Closes and deletes the disk. Closing may be refused for a disk that was written half, so only the deletion counts.
-async fn delete_disk(azure: &Azure, id: &ResourceId) -> Result<(), AzureError> {
+pub(super) async fn delete_disk(azure: &Azure, id: &ResourceId) -> Result<(), AzureError> {
     if let Err(error) = azure.revoke(id).await {
         tracing::debug!("close disk {} before its deletion: {error}", id.name());
     }
@@ -142,10 +159,10 @@ mod tests {
     fn what_nobody_removed_is_named() {
         let id = |name: &str| ResourceId::new("s", "g", "Microsoft.Compute/disks", name);
         let notices = Notices::default();
-        let kept = Undo::new(notices.clone());
+        let kept = Undo::new(None, notices.clone());
         kept.note_disk(&id("kept"));
         kept.forget();
-        let interrupted = Undo::new(notices.clone());
+        let interrupted = Undo::new(None, notices.clone());
         interrupted.note_disk(&id("left"));
         drop(interrupted);
         assert!(

@@ -406,6 +406,11 @@ impl Job {
         self.free();
     }
 
+    /// `freePlugin`, whatever it answers.
+    pub(crate) fn end_with(mut self) -> c_int {
+        self.call(funcs::FREE_PLUGIN)
+    }
+
     fn free(&mut self) {
         if !self.context.plugin.is_null() {
             assert_eq!(self.call(funcs::FREE_PLUGIN), RC_OK);

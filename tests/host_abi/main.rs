@@ -23,6 +23,7 @@ mod life;
 mod load;
 mod messages;
 mod numbers;
+mod panics;
 mod queries;
 mod round_trip;
 mod symbols;

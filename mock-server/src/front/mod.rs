@@ -19,7 +19,7 @@ use http::{HeaderName, HeaderValue, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
@@ -132,24 +132,33 @@ impl Gate {
             }
             let ending = Ending::default();
             let stream = Connection::new(stream, ending.clone(), self.service.link().bandwidth);
-            let gate = self.clone();
-            match acceptor.clone() {
-                None => {
-                    tokio::spawn(gate.serve(stream, "http", ending));
+            let (gate, acceptor) = (self.clone(), acceptor.clone());
+            let mut cut = outage.cut.subscribe();
+            tokio::spawn(async move {
+                let mut used = pin!(gate.use_up(stream, acceptor, ending.clone()));
+                tokio::select! {
+                    () = &mut used => {}
+                    // Before the connection is dropped.
+                    _ = cut.changed() => ending.reset(),
                 }
-                Some(mut acceptor) => {
-                    if outage.is_distrusted(self.service.clock.now()) {
-                        match tls::acceptor() {
-                            Ok((stranger, _ca)) => acceptor = stranger,
-                            Err(error) => tracing::error!(%error, "make a certificate"),
-                        }
+            });
+        }
+    }
+
+    /// Serves a connection to its end.
+    async fn use_up(self, stream: Connection, acceptor: Option<TlsAcceptor>, ending: Ending) {
+        match acceptor {
+            None => self.serve(stream, "http", ending).await,
+            Some(mut acceptor) => {
+                if self.service.outage.is_distrusted(self.service.clock.now()) {
+                    match tls::acceptor() {
+                        Ok((stranger, _ca)) => acceptor = stranger,
+                        Err(error) => tracing::error!(%error, "make a certificate"),
                     }
-                    tokio::spawn(async move {
-                        match acceptor.accept(stream).await {
-                            Ok(stream) => gate.serve(stream, "https", ending).await,
-                            Err(error) => tracing::debug!(%error, "TLS handshake"),
-                        }
-                    });
+                }
+                match acceptor.accept(stream).await {
+                    Ok(stream) => self.serve(stream, "https", ending).await,
+                    Err(error) => tracing::debug!(%error, "TLS handshake"),
                 }
             }
         }
@@ -159,7 +168,6 @@ impl Gate {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let cut = self.service.outage.cut.notified();
         let gate = self.clone();
         let ended = ending.clone();
         let service = service_fn(move |request| {
@@ -170,14 +178,7 @@ impl Gate {
             .timer(TokioTimer::new())
             .header_read_timeout(None)
             .serve_connection(TokioIo::new(stream), service);
-        let served = tokio::select! {
-            served = serving => served,
-            () = cut => {
-                ending.reset();
-                return;
-            }
-        };
-        if let Err(error) = served {
+        if let Err(error) = serving.await {
             tracing::debug!(%error, "connection ended");
         }
     }
@@ -264,7 +265,7 @@ impl Gate {
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
             if outage.is_refused(now) || outage.is_distrusted(now) {
-                outage.cut.notify_waiters();
+                outage.cut.send_replace(());
             }
             return Err(io::Error::new(
                 io::ErrorKind::ConnectionReset,

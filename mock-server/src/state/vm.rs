@@ -7,11 +7,14 @@ use super::{
 };
 use crate::{
     arm::{body::Body, error::ArmError},
-    clock::Instant,
+    clock::{self, Instant},
     scenario::PowerState,
 };
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// When a disk was last attached or detached; one that never was has no such member.
+const OWNERSHIP: &str = "lastOwnershipUpdateTime";
 
 /// A virtual machine.
 #[derive(Debug)]
@@ -255,11 +258,14 @@ impl World {
 
     /// Puts a VM into the world and marks its disks and interfaces as used.
     pub(crate) fn insert_vm(&mut self, key: String, vm: Vm) {
+        let now = clock::iso(self.now);
         for slot in std::iter::once(&vm.os_disk).chain(vm.data_disks.values()) {
             if let Some(volume) = self.volumes.get_mut(&slot.disk)
                 && let Role::Disk { owner, .. } = &mut volume.role
+                && owner.as_ref() != Some(&key)
             {
                 *owner = Some(key.clone());
+                volume.extra.insert(OWNERSHIP.into(), now.clone().into());
             }
         }
         for (at, nic) in vm.nics.iter().enumerate() {
@@ -301,11 +307,13 @@ impl World {
     }
 
     pub(super) fn free_disk(&mut self, vm: &str, disk: &str) {
+        let now = clock::iso(self.now);
         if let Some(volume) = self.volumes.get_mut(disk)
             && let Role::Disk { owner, .. } = &mut volume.role
             && owner.as_deref() == Some(vm)
         {
             *owner = None;
+            volume.extra.insert(OWNERSHIP.into(), now.into());
         }
     }
 

@@ -269,6 +269,40 @@ pub(crate) fn memory(pid: u32) -> Result<Memory> {
     })
 }
 
+/// What a process holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Use {
+    /// Resident memory in bytes.
+    pub resident: u64,
+    /// Threads.
+    pub threads: usize,
+    /// Open descriptors.
+    pub descriptors: usize,
+    /// Those of them that are sockets.
+    pub sockets: usize,
+}
+
+/// Looks at a process from outside (proc(5)).
+///
+/// # Errors
+///
+/// The process has gone.
+pub(crate) fn in_use(pid: u32) -> Result<Use> {
+    let open = fs::read_dir(format!("/proc/{pid}/fd"))?;
+    // One may be closed while it is looked at.
+    let open: Vec<_> = open
+        .flatten()
+        .filter_map(|entry| fs::read_link(entry.path()).ok())
+        .collect();
+    let is_socket = |path: &&PathBuf| path.to_string_lossy().starts_with("socket:");
+    Ok(Use {
+        resident: memory(pid)?.resident,
+        threads: fs::read_dir(format!("/proc/{pid}/task"))?.count(),
+        descriptors: open.len(),
+        sockets: open.iter().filter(is_socket).count(),
+    })
+}
+
 /// Sets the peak of a process back to what is resident now (`clear_refs`, value 5: proc(5)).
 ///
 /// # Errors

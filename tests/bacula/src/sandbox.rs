@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
-use crate::daemon::{self, Daemon, Generation, Memory, Programs};
+use crate::daemon::{self, Daemon, Generation, Memory, Programs, Use};
 
 /// Names in the generated configuration.
 pub(crate) const CLIENT: &str = "bench-fd";
@@ -209,6 +209,25 @@ impl Sandbox {
         self.start_file_daemon(self.programs.generation())
     }
 
+    /// Kills the Storage Daemon, and starts it again as it was.
+    ///
+    /// # Errors
+    ///
+    /// It does not come up; with its output.
+    pub fn crash_storage_daemon(&mut self) -> Result<()> {
+        let mut storage = self.storage.take().context("it was stopped")?;
+        storage.kill()?;
+        self.storage = Some(Daemon::start(
+            &self.programs,
+            "bacula-sd",
+            &self.root.join("bacula-sd.conf"),
+            storage.port(),
+            self.root.join("log/bacula-sd-2.out"),
+            &[],
+        )?);
+        Ok(())
+    }
+
     fn start_file_daemon(&mut self, generation: Generation) -> Result<()> {
         self.file_daemon = Daemon::start(
             &Programs::find(generation)?,
@@ -228,6 +247,15 @@ impl Sandbox {
     /// It has gone.
     pub fn file_daemon_memory(&self) -> Result<Memory> {
         daemon::memory(self.file_daemon.pid())
+    }
+
+    /// What the File Daemon holds.
+    ///
+    /// # Errors
+    ///
+    /// It has gone.
+    pub fn file_daemon_use(&self) -> Result<Use> {
+        daemon::in_use(self.file_daemon.pid())
     }
 
     /// CPU time that the File Daemon has used since its start.

@@ -1,0 +1,132 @@
+//! Many jobs in one File Daemon, of all kinds and endings: it holds no more at the end than after the first few.
+//!
+//! `LEAK_ROUNDS=<n>` asks for that many rounds (`make torture-daemons`).
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use bacula_bench::{
+    Bench, Generation, HANG, JOB, RESTORED, RestoreRequest, Use, leftovers, mebibytes, number,
+};
+use mock_server::{Action, Disk, Fault, MIB, Scenario, Vm};
+
+/// Rounds of a short run: the first is the warm-up.
+const ROUNDS: u64 = 2;
+
+/// Jobs of the File Daemon in a round.
+const JOBS: u64 = 8;
+
+/// What the allocator may keep after the warm-up. A job that leaked one of its buffers would need more in a few rounds.
+const GROWTH: u64 = 6 * MIB;
+
+#[test]
+fn a_file_daemon_holds_no_more_after_many_jobs() -> Result<()> {
+    many_jobs(Generation::V9_6)
+}
+
+#[test]
+#[ignore = "long; make torture-daemons"]
+fn neither_does_one_of_version_15() -> Result<()> {
+    many_jobs(Generation::V15_0)
+}
+
+fn many_jobs(generation: Generation) -> Result<()> {
+    let rounds = number("LEAK_ROUNDS")?.unwrap_or(ROUNDS);
+    let disk = |name: &str, seed| Disk::new(name, 24 * MIB).pattern(seed, MIB, 4 * MIB);
+    let world = Scenario::new().vm(Vm::new("rg", "web", disk("web-os", 1)));
+    let bench = Bench::start_with(generation, world, "vm=web", |config| {
+        // Else glibc spreads what short-lived threads take over many arenas, and that looks like a leak.
+        let one_arena = ("MALLOC_ARENA_MAX".to_owned(), "1".to_owned());
+        config.environment.push(one_arena);
+    })?;
+    round(&bench)?;
+    // Memory comes to rest a little later than the rest.
+    for _ in 1..rounds / 3 {
+        round(&bench)?;
+    }
+    let warm = at_rest(&bench, None)?;
+    let after = 1.max(rounds / 3);
+    for _ in after..rounds {
+        round(&bench)?;
+    }
+    let end = at_rest(&bench, Some(warm))?;
+    for (when, held) in [(after, warm), (rounds, end)] {
+        println!(
+            "after {} jobs: {:.1} MiB resident, {} threads, {} descriptors, {} of them sockets",
+            when * JOBS,
+            mebibytes(held.resident),
+            held.threads,
+            held.descriptors,
+            held.sockets
+        );
+    }
+    ensure!(
+        end.resident < warm.resident + GROWTH,
+        "resident memory grew"
+    );
+    let state = bench.cloud.state();
+    let findings = leftovers(&bench.cloud, &bench.sandbox, state.snapshots.len())?;
+    ensure!(findings.iter().all(|finding| finding.good), "{findings:#?}");
+    Ok(())
+}
+
+/// What it holds when nothing is left of the jobs; no more than `before`.
+fn at_rest(bench: &Bench, before: Option<Use>) -> Result<Use> {
+    let asked = Instant::now();
+    let mut last = bench.sandbox.file_daemon_use()?;
+    let mut still = 0;
+    loop {
+        std::thread::sleep(Duration::from_millis(100));
+        let now = bench.sandbox.file_daemon_use()?;
+        let is_still = (now.threads, now.descriptors) == (last.threads, last.descriptors);
+        still = if is_still { still + 1 } else { 0 };
+        last = now;
+        let fits = before.is_none_or(|before| {
+            now.threads <= before.threads && now.descriptors <= before.descriptors
+        });
+        if still >= 10 && fits {
+            return Ok(now);
+        }
+        ensure!(asked.elapsed() < HANG, "{now:?} instead of {before:?}");
+    }
+}
+
+/// Eight jobs: two good backups, one that fails, one that is cancelled, one restore, and three listings.
+fn round(bench: &Bench) -> Result<()> {
+    let Bench { sandbox, cloud } = bench;
+    let emulator = cloud.emulator();
+    let full = bench.full()?;
+    emulator.guest_pattern("web-os", full.id.into(), 9 * MIB, MIB)?;
+    let next = sandbox.backup(JOB, "Incremental")?.clean()?;
+    emulator.fault(Fault::new("Blob_Get", Action::error(404, "BlobNotFound")).from(2));
+    let failed = sandbox.backup(JOB, "Full")?;
+    emulator.clear_faults();
+    ensure!(failed.status == 'f', "{}", failed.log);
+    emulator.reset_counters();
+    emulator.fault(Fault::new("Blob_Get", Action::delay(Duration::from_secs(3600))).from(2));
+    let started = Instant::now();
+    let id = sandbox.start_backup(JOB, "Full")?;
+    while emulator.counters().requests("Blob_Get") < 2 {
+        ensure!(started.elapsed() < HANG, "nothing was read");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    emulator.clear_faults();
+    let cancelled = sandbox.cancel(id)?;
+    ensure!(cancelled.status == 'A', "{}", cancelled.log);
+    sandbox
+        .restore(&RestoreRequest {
+            jobs: vec![full.id, next.id],
+            ..RestoreRequest::named(RESTORED)
+        })?
+        .clean()?;
+    ensure!(cloud.digests(RESTORED)? == cloud.digests("web")?);
+    cloud.delete_vm(RESTORED)?;
+    ensure!(sandbox.list(JOB)?.vms() == ["web"]);
+    for path in ["/", "/vm"] {
+        let command = cloud.plugin_command("").replace('"', "\\\"");
+        sandbox.ask(&format!(
+            ".ls client=bench-fd plugin=\"{command}\" path={path}"
+        ))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,11 @@
+//! What daemons, connections and the plugin itself may meet in the middle of a job, on real daemons: death, cancels, panics, many
+//! jobs, many jobs at once.
+//!
+//! Short forms here, long ones with `make torture-daemons`. What is random comes of a seed, which a failure names.
+#![allow(clippy::print_stdout, reason = "tests show what they did and measured")]
+
+mod cancel;
+mod death;
+mod leaks;
+mod load;
+mod panics;

@@ -1,0 +1,119 @@
+//! A panic in the plugin while another job of the same daemon runs: one job fails with one message, and that is all.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use bacula_bench::{
+    Bench, Cloud, Generation, HANG, JOB, JobDefinition, JobReport, RESTORED, RestoreRequest,
+    leftovers, number, on_both_generations,
+};
+use mock_server::{Action, Disk, Fault, MIB, Scenario, Vm};
+
+on_both_generations!(a_panic_fails_one_job_and_the_daemon_and_the_others_live);
+
+/// The job beside the one that fails.
+const OTHER: &str = "other";
+
+/// Functions with calls of theirs that pass before, and whether it is a restore. The first two make a short run.
+const POINTS: [(&str, u32, bool); 8] = [
+    ("pluginIO", 20, false),
+    ("createFile", 2, true),
+    ("newPlugin", 0, false),
+    ("handlePluginEvent", 4, false),
+    ("startBackupFile", 2, false),
+    ("endBackupFile", 1, false),
+    ("pluginIO", 20, true),
+    ("freePlugin", 0, false),
+];
+
+fn a_panic_fails_one_job_and_the_daemon_and_the_others_live(generation: Generation) -> Result<()> {
+    let points = number("PANICS")?.unwrap_or(2);
+    let disk = |name: &str, seed| Disk::new(name, 24 * MIB).pattern(seed, MIB, 8 * MIB);
+    let world = Scenario::new()
+        .vm(Vm::new("rg", "web", disk("web-os", 1)))
+        .vm(Vm::new("rg", "other", disk("other-os", 2)));
+    let cloud = Cloud::start(world)?;
+    let jobs = vec![
+        JobDefinition::plugin(JOB, &cloud.plugin_command("vm=web")),
+        // Onto a device of its own.
+        JobDefinition::plugin(OTHER, &cloud.plugin_command("vm=other")).with("Pool = copies"),
+    ];
+    let bench = Bench::start_jobs(generation, cloud, jobs, |_| {})?;
+    let pid = bench.sandbox.file_daemon_pid();
+    let full = bench.full()?;
+    for (function, passes, is_restore) in POINTS.into_iter().take(usize::try_from(points)?) {
+        panic_in(&bench, full.id, function, passes, is_restore)
+            .with_context(|| format!("{function} after {passes}, restore: {is_restore}"))?;
+    }
+    ensure!(bench.sandbox.file_daemon_pid() == pid);
+    bench.restore_equals(&[full.id], &bench.cloud.digests("web")?)?;
+    ensure!(bench.cloud.emulator().unmodelled().is_empty());
+    Ok(())
+}
+
+fn panic_in(bench: &Bench, full: u32, function: &str, passes: u32, is_restore: bool) -> Result<()> {
+    let emulator = bench.cloud.emulator();
+    emulator.reset_counters();
+    // It gets no answer, and is under way all the while.
+    let never = Action::delay(Duration::from_secs(3600));
+    emulator.fault(Fault::new("Blob_Get", never).from(2));
+    let started = Instant::now();
+    let other = bench.sandbox.start_backup(OTHER, "Full")?;
+    while emulator.counters().requests("Blob_Get") < 2 {
+        ensure!(started.elapsed() < HANG, "nothing was read");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    emulator.clear_faults();
+    let file = bench.sandbox.file_daemon_directory().join("azure-vm/panic");
+    // Jobs are numbered one after the other.
+    fs::write(&file, format!("{function} {} {passes}", other + 1))?;
+    let report = if is_restore {
+        bench.sandbox.restore(&RestoreRequest {
+            jobs: vec![full],
+            ..RestoreRequest::named(RESTORED)
+        })?
+    } else {
+        bench.sandbox.backup(JOB, "Full")?
+    };
+    ensure!(
+        report.id == other + 1 && !file.exists(),
+        "no panic\n{}",
+        report.log
+    );
+    println!("{function} after {passes}: status {}", report.status);
+    judge(function, &report)?;
+    // It asks again.
+    emulator.cut_connections();
+    let beside = bench.sandbox.wait(other, started)?.clean()?;
+    ensure!(
+        beside.elapsed > report.elapsed,
+        "the other job was over before"
+    );
+    let since = Instant::now();
+    loop {
+        let snapshots = bench.cloud.state().snapshots.len();
+        let findings = leftovers(&bench.cloud, &bench.sandbox, snapshots)?;
+        let bad: Vec<_> = findings.iter().filter(|finding| !finding.good).collect();
+        if bad.is_empty() {
+            return Ok(());
+        }
+        ensure!(
+            since.elapsed() < HANG,
+            "left behind: {bad:#?}\n{}",
+            report.log
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn judge(function: &str, report: &JobReport) -> Result<()> {
+    let said = report.lines_with("internal error, please report it");
+    // Without a context there is nobody to say it, and after the end nobody to hear it: the daemon says that there is no
+    // plugin, or the job has ended well.
+    let expected = usize::from(!matches!(function, "newPlugin" | "freePlugin"));
+    ensure!(said.len() == expected, "{}", report.log);
+    let is_good = function == "freePlugin";
+    ensure!((report.status == 'T') == is_good, "{}", report.log);
+    Ok(())
+}

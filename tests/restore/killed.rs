@@ -1,0 +1,99 @@
+//! What a restore left whose process was killed, and what the next job does about it.
+
+use std::fs;
+use std::path::PathBuf;
+
+use azure_vm_fd::notice::Severity;
+use azure_vm_fd::restore::clear_debris;
+use mock_server::{Action, Change, Fault};
+
+use crate::support::{World, scenario, small};
+use crate::{inventory, saved};
+
+/// The ids of what a restore of `small` under the name `copy` made, in its order.
+async fn made() -> (World, Vec<String>) {
+    let (world, files) = saved(scenario().vm(small("web"))).await;
+    world.restore(&files, "copy").await.unwrap();
+    let vm = world.state().vm("copy").unwrap().clone();
+    let disks = std::iter::once(vm.os_disk).chain(vm.data_disks.into_values());
+    let ids = disks.map(|disk| disk.id).chain(vm.network_interfaces);
+    let ids = ids.chain([vm.id]).collect();
+    world.take_notices();
+    (world, ids)
+}
+
+/// The folder of a restore that died after it had noted these.
+fn dead_folder(world: &World, ids: &[String]) -> PathBuf {
+    let folder = world.staging_dir().with_file_name("16");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("1_osdisk"), "bytes").unwrap();
+    fs::write(folder.join("in-use"), ids.join("\n") + "\n").unwrap();
+    folder
+}
+
+async fn clear(world: &World) -> Vec<String> {
+    let folder = world.staging_dir();
+    clear_debris(&world.azure(), folder.parent().unwrap(), &world.notices).await;
+    let mut notices = world.take_notices();
+    assert_eq!(notices.get(&Severity::Error), None);
+    notices.remove(&Severity::Warning).unwrap_or_default()
+}
+
+/// Takes the machine away as its owner would, who keeps the disks.
+fn delete_vm(world: &World) {
+    let vm = "copy".into();
+    let with_resources = false;
+    let change = Change::DeleteVm { vm, with_resources };
+    world.emulator.change(&change).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_killed_restore_made_is_cleared_and_a_machine_stays() {
+    let (world, ids) = made().await;
+    let before = inventory(&world);
+    let folder = dead_folder(&world, &ids);
+    let warnings = clear(&world).await;
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains("virtual machine copy in resource group"));
+    assert_eq!(inventory(&world), before);
+    assert!(!folder.exists());
+
+    // Its disks are in use, whatever is noted.
+    let without_vm = &ids[..ids.len() - 1];
+    dead_folder(&world, without_vm);
+    assert_eq!(clear(&world).await, Vec::<String>::new());
+    assert_eq!(inventory(&world), before);
+
+    // The machine was there, and its owner has kept the disks.
+    delete_vm(&world);
+    let kept = inventory(&world).1;
+    dead_folder(&world, &ids);
+    assert_eq!(clear(&world).await, Vec::<String>::new());
+    assert_eq!(inventory(&world).1, kept);
+    world.assert_settled();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_cleared_is_named_and_tried_again() {
+    let (world, ids) = made().await;
+    delete_vm(&world);
+    let without_vm = &ids[..ids.len() - 1];
+    let folder = dead_folder(&world, without_vm);
+    let refusal = Action::error(403, "AuthorizationFailed");
+    world.emulator.fault(Fault::new("Disks_Delete", refusal));
+    let warnings = clear(&world).await;
+    assert!(!warnings.is_empty());
+    for warning in warnings {
+        assert!(warning.contains("remove disk copy-"), "{warning}");
+        assert!(warning.contains("AuthorizationFailed"), "{warning}");
+    }
+    assert!(folder.join("in-use").exists() && !folder.join("1_osdisk").exists());
+
+    world.emulator.clear_faults();
+    assert_eq!(clear(&world).await, Vec::<String>::new());
+    assert!(!folder.exists());
+    let (machines, disks, interfaces) = inventory(&world);
+    let left = [machines, disks, interfaces].concat();
+    assert!(left.iter().all(|name| !name.contains("copy")), "{left:?}");
+    world.assert_settled();
+}
