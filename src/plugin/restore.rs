@@ -167,6 +167,9 @@ fn begin(
 fn is_image(path: &str) -> bool {
     match CatalogName::parse(path) {
         Some(CatalogName::Image { .. }) => true,
-        Some(CatalogName::Label { .. } | CatalogName::Document { .. }) | None => false,
+        Some(
+            CatalogName::Label { .. } | CatalogName::Document { .. } | CatalogName::Digests { .. },
+        )
+        | None => false,
     }
 }

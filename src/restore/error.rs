@@ -47,6 +47,15 @@ pub enum Error {
         reason: String,
     },
 
+    /// Bytes are not those that were saved, or it cannot be told whether they are.
+    #[error("restore virtual machine {vm}: {reason}")]
+    Damaged {
+        /// The saved VM's name.
+        vm: String,
+        /// Which ranges of which images of which disks, and what to do.
+        reason: String,
+    },
+
     /// The saved VM cannot be built, by what is in its configuration.
     #[error("restore {what}: {reason}")]
     Unsupported {
@@ -169,6 +178,7 @@ impl Error {
             | Self::TwoVms { .. }
             | Self::Document { .. }
             | Self::Incomplete { .. }
+            | Self::Damaged { .. }
             | Self::Unsupported { .. }
             | Self::Space { .. }
             | Self::NameTaken { .. }

@@ -16,6 +16,7 @@ mod build;
 mod chain;
 mod disk;
 mod error;
+mod integrity;
 mod local_part;
 mod network;
 mod plan;
