@@ -134,6 +134,7 @@ impl From<restore::Error> for Failure {
             | restore::Error::TwoVms { .. }
             | restore::Error::Document { .. }
             | restore::Error::Incomplete { .. }
+            | restore::Error::Damaged { .. }
             | restore::Error::Unsupported { .. }
             | restore::Error::Space { .. }
             | restore::Error::NameTaken { .. }
