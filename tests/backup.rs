@@ -178,7 +178,7 @@ async fn a_vm_that_cannot_be_saved_does_not_stop_the_others() {
         .nth(2),
     );
     let files = world.back_up(run(1)).await;
-    assert_eq!(names(&files), ["_a.name", "conf", "osdisk"]);
+    assert_eq!(names(&files), ["_a.name", "conf", "osdisk", "digests"]);
     let errors = &world.take_notices()[&Severity::Error];
     assert_eq!(errors.len(), 1, "{errors:?}");
     assert!(
@@ -217,7 +217,7 @@ async fn a_vm_that_is_listed_without_its_uuid_is_an_error_of_that_vm() {
     backup.finish(Outcome::Bad).await.unwrap();
 
     let files = world.back_up(run(2)).await;
-    assert_eq!(names(&files), ["_b.name", "conf", "osdisk"]);
+    assert_eq!(names(&files), ["_b.name", "conf", "osdisk", "digests"]);
     let errors = &world.take_notices()[&Severity::Error];
     assert_eq!(errors.len(), 1, "{errors:?}");
     assert!(
@@ -442,7 +442,7 @@ async fn a_plan_reads_only() {
         .unwrap();
     let names: Vec<_> = plans.iter().map(|plan| plan.name.as_str()).collect();
     assert_eq!(names, ["a", "ledger01"]);
-    assert_eq!(plans[1].entries.len(), 5);
+    assert_eq!(plans[1].entries.len(), 6);
     assert_eq!(plans[1].entries[2].size, 64 << 20);
     assert_eq!(plans[1].disks[2].slot.to_string(), "LUN 5");
     assert!(!world.options().state_dir.exists());

@@ -153,6 +153,7 @@ fn begin(
         new_hostname: settings.new_hostname.clone(),
         staging_dir,
         keep_staging: settings.debug >= KEEP_STAGING,
+        verify: settings.verify,
         limits: settings.limits,
     };
     let azure = session.connect(&settings)?;

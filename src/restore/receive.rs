@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use uuid::Uuid;
 
+use super::build::Terms;
 use super::chain::{Chain, Runs, links};
 use super::integrity::{self, RunDigests};
 use super::plan::Plan;
@@ -287,7 +288,11 @@ impl Restore {
             self.staging.discard(&file);
         }
         let disks = assemble::disks(parts, self.azure.cancellation(), &self.notices).await?;
-        build::vm(&self.azure, plan, disks, self.options.limits, &self.notices).await
+        let terms = Terms {
+            limits: self.options.limits,
+            verify: self.options.verify,
+        };
+        build::vm(&self.azure, plan, disks, terms, &self.notices).await
     }
 
     /// The job failed or was cancelled: local files go (unless `keep_staging`).

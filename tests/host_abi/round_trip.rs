@@ -365,6 +365,6 @@ fn a_slow_network_changes_nothing() {
         bandwidth: None,
     });
     let stored = backup(V14, &cloud, &cloud.command("vm=web-01"));
-    assert_eq!(stored.len(), 6);
+    assert_eq!(stored.len(), 7);
     cloud.assert_clean(3);
 }

@@ -3,11 +3,11 @@
 use azure_vm_fd::document::Document;
 use azure_vm_fd::notice::Severity;
 use azure_vm_fd::range::ByteRange;
-use azure_vm_fd::restore::Error;
-use mock_server::MIB;
+use azure_vm_fd::restore::{Error, Restore};
+use mock_server::{Action, Fault, MIB};
 
-use super::support::{SavedFile, World, ledger, run, scenario, small};
-use super::{assert_leaves_nothing, saved};
+use super::support::{SavedFile, World, ledger, receive, run, scenario, small};
+use super::{assert_leaves_nothing, inventory, saved};
 
 /// The file of this role: `conf`, `osdisk`, `digests`.
 fn at(files: &[SavedFile], role: &str) -> usize {
@@ -207,4 +207,73 @@ async fn damage_is_found_in_every_link_of_a_chain() {
     world.restore(&chain, "copy").await.unwrap();
     let made = &world.state().vm("copy").unwrap().os_disk.name.clone();
     assert_eq!(world.emulator.disk_digest(made).unwrap(), digest);
+}
+
+/// The machine is restored as `copy`, with each disk read back.
+async fn verified(world: &World, files: &[SavedFile]) -> Result<(), Error> {
+    let mut options = world.restore_options("copy");
+    options.verify = true;
+    let mut restore = Restore::new(world.azure(), options, world.notices.clone());
+    receive(&mut restore, files).await?;
+    restore.complete().await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn disks_that_are_read_back_are_those_that_were_saved() {
+    let (world, files) = saved(scenario().vm(ledger())).await;
+    verified(&world, &files).await.unwrap();
+    let infos = &world.take_notices()[&Severity::Info];
+    let read = infos.iter().filter(|text| text.contains("read back"));
+    assert_eq!(read.count(), 3, "{infos:?}");
+    world.assert_settled();
+}
+
+/// What the service says to be allocated is not what was uploaded.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn data_that_a_disk_has_lost_is_named_and_all_is_removed() {
+    let (world, files) = saved(scenario().vm(small("ledger01"))).await;
+    let before = inventory(&world);
+    let nothing = Action::Status {
+        status: 200,
+        code: None,
+        body: Some("<PageList/>".into()),
+        retry_after: None,
+    };
+    world
+        .emulator
+        .fault(Fault::new("Blob_GetPageRanges", nothing));
+    let error = verified(&world, &files).await.unwrap_err();
+    assert!(matches!(error, Error::Mismatch { .. }), "{error}");
+    for part in ["copy-os-", "OS disk", "0..16777216"] {
+        assert!(error.to_string().contains(part), "{part}: {error}");
+    }
+    assert_eq!(inventory(&world), before);
+    world.assert_settled();
+}
+
+/// Somebody writes to the disk between its upload and its reading.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_byte_that_changed_in_azure_is_named_and_all_is_removed() {
+    let (world, files) = saved(scenario().vm(small("ledger01"))).await;
+    let before = inventory(&world);
+    world.emulator.fault(Fault::new(
+        "Blob_GetPageRanges",
+        Action::Delay { milliseconds: 1000 },
+    ));
+    world.emulator.reset_counters();
+    let (result, ()) = tokio::join!(verified(&world, &files), async {
+        while world.emulator.counters().requests("Blob_GetPageRanges") == 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        let state = world.state();
+        let mut disks = state.disks.iter().map(|disk| &disk.name);
+        let made = disks.find(|name| name.starts_with("copy-os-")).unwrap();
+        world.emulator.guest_write(made, 17 * MIB, &[1]).unwrap();
+        world.emulator.guest_write(made, 2 * MIB, &[0]).unwrap();
+    });
+    let error = result.unwrap_err();
+    assert!(matches!(error, Error::Mismatch { .. }), "{error}");
+    assert!(error.to_string().contains("0..20971520"), "{error}");
+    assert_eq!(inventory(&world), before);
+    world.assert_settled();
 }

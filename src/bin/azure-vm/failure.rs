@@ -140,6 +140,7 @@ impl From<restore::Error> for Failure {
             | restore::Error::NameTaken { .. }
             | restore::Error::Local { .. }
             | restore::Error::Upload { .. }
+            | restore::Error::ReadBack { .. }
             | restore::Error::Mismatch { .. }
             | restore::Error::Cancelled => Status::Failed,
         };

@@ -59,6 +59,7 @@ pub(crate) async fn run(
         new_hostname: settings.new_hostname,
         staging_dir: staging.path().join("images"),
         keep_staging: false,
+        verify: settings.verify,
         limits: settings.limits,
     };
     let azure = Azure::new(settings.azure, cancel.clone())?;
