@@ -11,7 +11,7 @@ use futures_util::future::{BoxFuture, try_join};
 
 use super::Error;
 use super::changes::{RangeLists, SECTOR};
-use crate::azure::{self, PageBlob, PageList, PageRanges};
+use crate::azure::{self, ErrorKind, PageBlob, PageList, PageRanges};
 use crate::intake::Intake;
 use crate::pipeline::{BoxError, RangeSource, ReadPlan};
 use crate::range::ByteRange;
@@ -102,7 +102,7 @@ impl ExportedImage {
         let footer = match read_sector(&blob, foot).await {
             Ok(footer) => footer,
             // A VHDX has another length.
-            Err(source) if !source.is_cancelled() && is_vhdx(&blob).await => {
+            Err(source) if is_beyond_end(&source) && is_vhdx(&blob).await => {
                 return Err(refuse(VHDX.into()));
             }
             Err(source) => return Err(failed("read image footer", source)),
@@ -301,6 +301,11 @@ impl ExportedImage {
             reason: format!("its list of ranges cannot be trusted: {error}"),
         }
     }
+}
+
+/// Whether there is nothing at the place that was read, or not all of it.
+fn is_beyond_end(error: &azure::Error) -> bool {
+    error.status() == Some(416) || error.kind() == ErrorKind::InvalidAnswer
 }
 
 /// Whether it begins as a VHDX does; what cannot be read does not.
