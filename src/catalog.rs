@@ -5,6 +5,7 @@
 //! /@azure-vm/<vmUuid>/<epoch>_conf       the configuration document
 //! /@azure-vm/<vmUuid>/<epoch>_osdisk     the OS disk
 //! /@azure-vm/<vmUuid>/<epoch>_<index>    a data disk; the index is its place in LUN order, a label only
+//! /@azure-vm/<vmUuid>/<epoch>_digests    the digests of the images
 //! ```
 
 use uuid::Uuid;
@@ -22,6 +23,13 @@ pub enum CatalogName {
     },
     /// The configuration document.
     Document {
+        /// The VM's UUID.
+        vm: Uuid,
+        /// Seconds since 1970 of the run.
+        epoch: u64,
+    },
+    /// The digests of the images.
+    Digests {
         /// The VM's UUID.
         vm: Uuid,
         /// Seconds since 1970 of the run.
@@ -56,6 +64,7 @@ impl CatalogName {
         let epoch = decimal(digits)?;
         match role {
             "conf" => Some(Self::Document { vm, epoch }),
+            "digests" => Some(Self::Digests { vm, epoch }),
             "osdisk" => Some(Self::Image {
                 vm,
                 epoch,
@@ -73,7 +82,10 @@ impl CatalogName {
     #[must_use]
     pub fn vm(&self) -> Uuid {
         match self {
-            Self::Label { vm } | Self::Document { vm, .. } | Self::Image { vm, .. } => *vm,
+            Self::Label { vm }
+            | Self::Document { vm, .. }
+            | Self::Digests { vm, .. }
+            | Self::Image { vm, .. } => *vm,
         }
     }
 }
@@ -88,6 +100,12 @@ pub fn label(vm_uuid: &str, vm_name: &str) -> String {
 #[must_use]
 pub fn document(vm_uuid: &str, epoch: u64) -> String {
     image(vm_uuid, &format!("{epoch}_conf"))
+}
+
+/// The name of the digests of a run.
+#[must_use]
+pub fn digests(vm_uuid: &str, epoch: u64) -> String {
+    image(vm_uuid, &format!("{epoch}_digests"))
 }
 
 /// The name of the image whose last component is `file`.
@@ -135,6 +153,10 @@ mod tests {
                 vm,
                 epoch: 1_735_689_600
             })
+        );
+        assert_eq!(
+            CatalogName::parse(&digests(UUID, 7)),
+            Some(CatalogName::Digests { vm, epoch: 7 })
         );
         for index in [None, Some(0), Some(17)] {
             let file = image_file(1_735_689_600, index);

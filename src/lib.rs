@@ -62,6 +62,7 @@ pub mod backup;
 pub mod catalog;
 pub mod config;
 pub mod debug_log;
+pub mod digests;
 pub mod document;
 #[allow(
     unsafe_code,

@@ -33,9 +33,9 @@ async fn a_full_run_saves_every_byte_and_leaves_its_snapshots_only() {
 
     assert_eq!(
         names(&files),
-        ["_ledger01.name", "conf", "osdisk", "0", "1"]
+        ["_ledger01.name", "conf", "osdisk", "0", "1", "digests"]
     );
-    for (file, disk) in files[2..]
+    for (file, disk) in files[2..5]
         .iter()
         .zip(["ledger-os", "ledger-data-a", "ledger-data-b"])
     {
@@ -156,7 +156,7 @@ async fn several_vms_follow_each_other() {
         .filter(|name| name.starts_with('_'))
         .collect();
     assert_eq!(labels, ["_a.name", "_b.name", "_ledger01.name"]);
-    for (at, disk) in [(2, "a-os"), (5, "b-os"), (8, "ledger-os")] {
+    for (at, disk) in [(2, "a-os"), (6, "b-os"), (10, "ledger-os")] {
         let size = world.emulator.disk_size(disk).unwrap();
         assert!(
             files[at].content() == world.emulator.disk_read(disk, 0, size).unwrap(),
@@ -178,7 +178,7 @@ async fn a_vm_that_cannot_be_saved_does_not_stop_the_others() {
         .nth(2),
     );
     let files = world.back_up(run(1)).await;
-    assert_eq!(names(&files), ["_a.name", "conf", "osdisk"]);
+    assert_eq!(names(&files), ["_a.name", "conf", "osdisk", "digests"]);
     let errors = &world.take_notices()[&Severity::Error];
     assert_eq!(errors.len(), 1, "{errors:?}");
     assert!(
@@ -217,7 +217,7 @@ async fn a_vm_that_is_listed_without_its_uuid_is_an_error_of_that_vm() {
     backup.finish(Outcome::Bad).await.unwrap();
 
     let files = world.back_up(run(2)).await;
-    assert_eq!(names(&files), ["_b.name", "conf", "osdisk"]);
+    assert_eq!(names(&files), ["_b.name", "conf", "osdisk", "digests"]);
     let errors = &world.take_notices()[&Severity::Error];
     assert_eq!(errors.len(), 1, "{errors:?}");
     assert!(
@@ -442,7 +442,7 @@ async fn a_plan_reads_only() {
         .unwrap();
     let names: Vec<_> = plans.iter().map(|plan| plan.name.as_str()).collect();
     assert_eq!(names, ["a", "ledger01"]);
-    assert_eq!(plans[1].entries.len(), 5);
+    assert_eq!(plans[1].entries.len(), 6);
     assert_eq!(plans[1].entries[2].size, 64 << 20);
     assert_eq!(plans[1].disks[2].slot.to_string(), "LUN 5");
     assert!(!world.options().state_dir.exists());

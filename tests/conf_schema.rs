@@ -1,4 +1,4 @@
-//! `docs/conf.schema.json` describes what the crate writes: every member, and nothing that is not there.
+//! `docs/conf.schema.json` and `docs/digests.schema.json` describe what the crate writes: every member, and nothing that is not there.
 //!
 //! The checker below knows the keywords that the schema uses, refuses any other, and is stricter than JSON Schema in one
 //! point: a member that is not described is an error, except where `additionalProperties` says `true`.
@@ -8,13 +8,19 @@
 use std::fs;
 use std::path::Path;
 
+use azure_vm_fd::digests::{self, ALGORITHM, Digests, ImageDigests, ImageHasher, segment_bytes};
 use azure_vm_fd::document::{Document, FORMAT, ImageContent, ImageRecord, Slot};
+use azure_vm_fd::pipeline::ZeroBlocks;
 use azure_vm_fd::range::ByteRange;
 use regex::Regex;
 use serde_json::{Value, json};
 
 fn schema() -> Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/conf.schema.json");
+    read("docs/conf.schema.json")
+}
+
+fn read(file: &str) -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
     serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
 }
 
@@ -223,5 +229,44 @@ fn wrong_values_are_refused() {
         let mut changed = written.clone();
         *changed.pointer_mut(pointer).unwrap() = wrong;
         check_document(&changed).expect_err(pointer);
+    }
+}
+
+#[test]
+fn digests_satisfy_their_schema() {
+    let size_bytes = 35_184_372_088_832;
+    let mut hasher = ImageHasher::new(size_bytes);
+    hasher.update(0, &[1; 4096]);
+    hasher.update(size_bytes - 512, &[2; 512]);
+    let digests = Digests {
+        format: digests::FORMAT,
+        creator: "azure-vm-fd 0.1.0".into(),
+        job: "Nightly.2026-11-23_01.05.00_03".into(),
+        epoch: 1_795_395_900,
+        vm_uuid: "98f6aa47-7ef0-4a36-90bc-d8957c9f0033".into(),
+        algorithm: ALGORITHM.into(),
+        conf_sha256: "0".repeat(64),
+        images: vec![ImageDigests {
+            file: "1795395900_osdisk".into(),
+            size_bytes,
+            delivered_bytes: hasher.taken(),
+            segment_bytes: segment_bytes(size_bytes),
+            segments: hasher.segments(ZeroBlocks::Skip),
+        }],
+    };
+    let schema = read("docs/digests.schema.json");
+    let written: Value = serde_json::from_slice(&digests.to_bytes().unwrap()).unwrap();
+    check(&schema, &schema, &written, "").unwrap();
+    assert_eq!(
+        written["images"][0]["segments"].as_array().unwrap().len(),
+        2
+    );
+    for parent in ["", "/images/0"] {
+        for name in written.pointer(parent).unwrap().as_object().unwrap().keys() {
+            let mut short = written.clone();
+            let members = short.pointer_mut(parent).unwrap();
+            members.as_object_mut().unwrap().remove(name);
+            check(&schema, &schema, &short, "").expect_err(name);
+        }
     }
 }

@@ -296,6 +296,38 @@ async fn a_disk_whose_changes_azure_does_not_tell_is_saved_in_full_and_only_that
     world.assert_settled();
 }
 
+/// It lists all that is allocated, and says nothing of what was discarded.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_that_does_not_heed_the_base_is_noticed() {
+    let world = World::new(scenario().vm(ledger())).await;
+    let mut oracle = Oracle::new(&world, &LEDGER);
+    oracle.check(&world.back_up(run(1)).await);
+    for (disk, from, len) in [
+        ("ledger-os", 4 * MIB, MIB),
+        ("ledger-data-a", 0, 8 * MIB),
+        ("ledger-data-b", 22 * MIB, 512 * 1024),
+    ] {
+        world.emulator.guest_discard(disk, from, len).unwrap();
+    }
+    let name = "x-ms-previous-snapshot-url".into();
+    world.emulator.fault(Fault::new(
+        "Blob_GetPageRangesDiff",
+        Action::Ignore { name },
+    ));
+    let files = world.back_up(incremental(2, 1)).await;
+    assert_eq!(oracle.check(&files).len(), 3, "all in full");
+    let errors = &world.take_notices()[&Severity::Error];
+    assert_eq!(errors.len(), 3, "{errors:?}");
+    for error in errors {
+        assert!(error.contains("does not compute differences"), "{error}");
+    }
+    // As soon as it does, the full images are bases like any other.
+    world.emulator.clear_faults();
+    let files = world.back_up(incremental(3, 2)).await;
+    assert_eq!(oracle.check(&files), [""; 0]);
+    world.assert_settled();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_base_that_cannot_be_had_costs_one_full_image() {
     let world = World::new(scenario().vm(ledger())).await;

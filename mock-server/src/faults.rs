@@ -131,6 +131,11 @@ pub enum Action {
         /// How far.
         seconds: i64,
     },
+    /// On the data endpoint: this query parameter or header is not heeded, as by a service that does not know it.
+    Ignore {
+        /// Its name.
+        name: String,
+    },
     /// Withdraws the SAS the request came with, then answers 403.
     RevokeSas,
     /// Lets the SAS the request came with run out, then answers 403.

@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::ops::Range;
 
 /// A request with everything a handler may look at.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Request {
     pub(crate) method: Method,
     /// Scheme and authority as the client knows them, without a slash at the end.
@@ -56,6 +56,15 @@ impl Request {
             .iter()
             .find(|(known, _)| known.eq_ignore_ascii_case(name))
             .map(|(_, value)| value.as_str())
+    }
+
+    /// As a service sees it that does not heed this query parameter or header.
+    pub(crate) fn without(&self, name: &str) -> Self {
+        let mut rest = self.clone();
+        rest.query
+            .retain(|(known, _)| !known.eq_ignore_ascii_case(name));
+        rest.headers.remove(name);
+        rest
     }
 
     /// The storage account of a host name `<account>.blob.<anything>`.

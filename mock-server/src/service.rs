@@ -168,6 +168,11 @@ impl Service {
         let body_len = u64::try_from(request.body.len()).unwrap_or(u64::MAX);
         let flight = self.observer.begin(operation, body_len);
         let fault = self.faults.next(operation, &request.target);
+        let heeded = match &fault {
+            Some(Action::Ignore { name }) => Some(request.without(name)),
+            Some(_) | None => None,
+        };
+        let request = heeded.as_ref().unwrap_or(request);
         let mut world = self.world();
         world.skew = 0;
         match &fault {
@@ -189,7 +194,10 @@ impl Service {
         } else {
             reply.response = match (area, route) {
                 (Area::Token, _) => token::respond(&world, request, operation),
-                (Area::Blob, _) => blob::respond(&mut world, &self.spool, request, operation),
+                (Area::Blob, _) => {
+                    let operation = blob::operation(request).unwrap_or(operation);
+                    blob::respond(&mut world, &self.spool, request, operation)
+                }
                 (Area::Account, _) => {
                     account::respond(&mut world, &self.spool, request, operation, fault.as_ref())
                 }
@@ -306,6 +314,7 @@ fn before(
             None
         }
         Action::Delay { .. }
+        | Action::Ignore { .. }
         | Action::LostAnswer
         | Action::CutBody { .. }
         | Action::Stall { .. }
@@ -396,6 +405,7 @@ fn after(reply: &mut Reply, fault: Option<Action>) {
         Some(
             Action::Status { .. }
             | Action::Throttle { .. }
+            | Action::Ignore { .. }
             | Action::RevokeSas
             | Action::ExpireSas
             | Action::ExpireToken

@@ -364,6 +364,23 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_marker_that_is_not_heeded_is_noticed() {
+        let few = even(15, GIB);
+        let script = Script::new(move |request, _| {
+            // The first answer, over and over.
+            let uri = request.uri().to_string();
+            let (place, _) = uri.split_once("&marker=").unwrap_or((&uri, ""));
+            let mut other = request.clone();
+            *other.uri_mut() = place.parse().expect("a URI");
+            serve(&other, &few, GIB, (10, true))
+        });
+        let list = blob(&script, "a").page_list();
+        let error = list.collect().await.expect_err("refused");
+        assert_eq!(error.kind(), ErrorKind::InvalidAnswer, "{error}");
+        assert!(script.seen().len() < 4, "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn empty_pages_in_between_are_followed() {
         let script = Script::new(|request, index| {
             // The length is asked for where a list does not tell it.

@@ -11,12 +11,18 @@ use futures_util::future::{BoxFuture, try_join};
 
 use super::Error;
 use super::changes::{RangeLists, SECTOR};
-use crate::azure::{self, PageBlob, PageList};
+use crate::azure::{self, ErrorKind, PageBlob, PageList, PageRanges};
 use crate::intake::Intake;
 use crate::pipeline::{BoxError, RangeSource, ReadPlan};
 use crate::range::ByteRange;
 use crate::range_list::{Disordered, RangeList};
 use crate::vhd;
+
+/// What is said of an image that is none.
+const VHDX: &str = "Azure serves it as VHDX, as it does for disks with 4096-byte sectors; only fixed VHDs can be read";
+
+/// Where a list of changes is asked whether it is one: bytes of the disk, at most.
+const PROBE: u64 = 64 << 20;
 
 /// A fixed VHD behind a SAS, its footer checked.
 #[derive(Clone, Debug)]
@@ -93,13 +99,21 @@ impl ExportedImage {
         let Some(foot) = ByteRange::new(size, length).filter(|foot| foot.start() > 0) else {
             return Err(refuse(format!("its image has {length} bytes only")));
         };
-        let footer = read_sector(&blob, foot)
-            .await
-            .map_err(|source| failed("read image footer", source))?;
+        let footer = match read_sector(&blob, foot).await {
+            Ok(footer) => footer,
+            // A VHDX has another length.
+            Err(source) if is_beyond_end(&source) && is_vhdx(&blob).await => {
+                return Err(refuse(VHDX.into()));
+            }
+            Err(source) => return Err(failed("read image footer", source)),
+        };
         let actual = blob
             .content_length()
             .await
             .map_err(|source| failed("read image length", source))?;
+        if actual != length && is_vhdx(&blob).await {
+            return Err(refuse(VHDX.into()));
+        }
         if actual != length {
             return Err(refuse(format!(
                 "its image has {actual} bytes instead of {length}, the disk and a VHD footer"
@@ -110,18 +124,8 @@ impl ExportedImage {
             Ok(named) => Err(refuse(format!(
                 "its image says that it holds {named} bytes, and has {length} with the footer"
             ))),
-            Err(error) => {
-                let head = match ByteRange::new(0, SECTOR) {
-                    Some(head) => read_sector(&blob, head).await.unwrap_or([0; 512]),
-                    None => [0; 512],
-                };
-                Err(refuse(if head.starts_with(vhd::VHDX_SIGNATURE) {
-                    "Azure serves it as VHDX, as it does for disks with 4096-byte sectors; only fixed VHDs can be read"
-                        .into()
-                } else {
-                    format!("its image is no fixed VHD: {error}")
-                }))
-            }
+            Err(_) if is_vhdx(&blob).await => Err(refuse(VHDX.into())),
+            Err(error) => Err(refuse(format!("its image is no fixed VHD: {error}"))),
         }
     }
 
@@ -228,13 +232,21 @@ impl ExportedImage {
                 }
             }
         };
-        let (listed, allocated) =
-            try_join(list.collect(), grown)
-                .await
-                .map_err(|source: azure::Error| {
-                    let action = format!("list changes of {} since {}", self.what, base.what);
-                    Error::azure(action, source)
-                })?;
+        let failed = |source: azure::Error| {
+            let action = format!("list changes of {} since {}", self.what, base.what);
+            Error::azure(action, source)
+        };
+        let (listed, allocated) = try_join(list.collect(), grown).await.map_err(failed)?;
+        if !self.is_difference(base, &listed).await.map_err(failed)? {
+            return Err(Error::Unsavable {
+                what: self.what.clone(),
+                reason: format!(
+                    "its list of changes is that of all allocated ranges, and leaves out what {} held and is gone: the \
+                     service does not compute differences",
+                    base.what
+                ),
+            });
+        }
         let lists = RangeLists::changes(self.size, listed, base.size, allocated, most_cleared)
             .map_err(self.untrusted())?;
         Ok(Changes {
@@ -243,6 +255,37 @@ impl ExportedImage {
             written_bytes: lists.written_bytes,
             cleared_bytes: lists.cleared_bytes,
         })
+    }
+
+    /// Whether a list of changes can be one. A service that does not heed the base (the header came with version 2019-07-07)
+    /// lists all that is allocated, and what was cleared since would stay as it was in the base. So a list without any
+    /// cleared range must leave out something that is allocated, or else cover all that the base held: then it is right
+    /// whatever it is. One small request tells the first, mostly.
+    async fn is_difference(&self, base: &Self, listed: &PageRanges) -> Result<bool, azure::Error> {
+        let PageRanges { written, cleared } = listed;
+        let Some(gap) = first_gap(written, base.size).filter(|_| cleared.is_empty()) else {
+            return Ok(true);
+        };
+        if written.is_empty() {
+            return Ok(true);
+        }
+        let end = gap.end().min(gap.start() + PROBE);
+        if let Some(probe) = ByteRange::new(gap.start(), end)
+            && !self
+                .blob
+                .page_list_within(probe)
+                .collect()
+                .await?
+                .written
+                .is_empty()
+        {
+            return Ok(true);
+        }
+        if self.blob.page_list().collect().await?.written != *written {
+            return Ok(true);
+        }
+        let before = base.blob.page_list().collect().await?;
+        Ok(covers(written, &before.written))
     }
 
     /// In a gap stands what the disk holds there, so it may be read as well: for a full image zeros, for changes what the
@@ -258,6 +301,49 @@ impl ExportedImage {
             reason: format!("its list of ranges cannot be trusted: {error}"),
         }
     }
+}
+
+/// Whether there is nothing at the place that was read, or not all of it.
+fn is_beyond_end(error: &azure::Error) -> bool {
+    error.status() == Some(416) || error.kind() == ErrorKind::InvalidAnswer
+}
+
+/// Whether it begins as a VHDX does; what cannot be read does not.
+async fn is_vhdx(blob: &PageBlob) -> bool {
+    match ByteRange::new(0, SECTOR) {
+        Some(head) => read_sector(blob, head)
+            .await
+            .is_ok_and(|head| head.starts_with(vhd::VHDX_SIGNATURE)),
+        None => false,
+    }
+}
+
+/// The first place of a disk of `size` bytes that `ranges` leave out.
+fn first_gap(ranges: &RangeList, size: u64) -> Option<ByteRange> {
+    let mut start = 0;
+    for range in ranges {
+        if range.start() > start {
+            return ByteRange::new(start, range.start().min(size));
+        }
+        start = range.end();
+    }
+    ByteRange::new(start, size)
+}
+
+/// Whether everything in `inner` is in `outer`, too.
+fn covers(outer: &RangeList, inner: &RangeList) -> bool {
+    let mut outer = outer.iter().peekable();
+    inner.iter().all(|range| {
+        let mut position = range.start();
+        while position < range.end() {
+            while outer.next_if(|next| next.end() <= position).is_some() {}
+            match outer.peek() {
+                Some(next) if next.start() <= position => position = next.end(),
+                Some(_) | None => return false,
+            }
+        }
+        true
+    })
 }
 
 async fn read_sector(blob: &PageBlob, range: ByteRange) -> Result<[u8; 512], azure::Error> {

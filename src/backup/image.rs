@@ -1,8 +1,7 @@
 //! One disk of a run: what to read of its snapshot, and the blocks that go out.
 
 use std::panic;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -16,6 +15,7 @@ use super::held::Held;
 use super::run::Context;
 use super::snapshot_set::OpenSnapshot;
 use crate::azure::ResourceId;
+use crate::digests::{ImageHasher, Segments};
 use crate::document::ImageContent;
 use crate::notice::Notices;
 use crate::pipeline::{Block, ChunkReader, ImageReader, ReadPlan, ZeroBlocks};
@@ -34,8 +34,18 @@ pub(super) struct HeldDisk {
     held: Held,
     /// Gives it back while the next disk is read.
     giving_back: Mutex<Option<JoinHandle<()>>>,
-    /// Whether the whole image was delivered.
-    complete: AtomicBool,
+    /// There once the whole image was delivered.
+    delivered: OnceLock<Delivered>,
+}
+
+/// What was handed out of an image.
+#[derive(Debug)]
+pub(super) struct Delivered {
+    /// Bytes of the disk.
+    pub(super) size: u64,
+    /// Bytes of its blocks.
+    pub(super) bytes: u64,
+    pub(super) segments: Segments,
 }
 
 impl HeldDisk {
@@ -46,12 +56,16 @@ impl HeldDisk {
             snapshot: snapshot.id,
             held: snapshot.held,
             giving_back: Mutex::default(),
-            complete: AtomicBool::new(false),
+            delivered: OnceLock::new(),
         }
     }
 
     pub(super) fn is_complete(&self) -> bool {
-        self.complete.load(Ordering::Acquire)
+        self.delivered.get().is_some()
+    }
+
+    pub(super) fn delivered(&self) -> Option<&Delivered> {
+        self.delivered.get()
     }
 
     /// Begins to give back what is still held for the bytes: access, and a copy. Azure takes a second or so, in which the
@@ -219,6 +233,8 @@ fn delta(image: &ExportedImage, base: Base, changes: Changes) -> PlannedImage {
 pub struct DiskImage {
     held: Arc<HeldDisk>,
     reader: ImageReader,
+    zeros: ZeroBlocks,
+    hasher: ImageHasher,
     account: Account,
     notices: Notices,
     /// When the first block was asked for.
@@ -237,6 +253,8 @@ impl DiskImage {
     ) -> Self {
         Self {
             reader: ImageReader::new(chunks, account.size, zeros),
+            zeros,
+            hasher: ImageHasher::new(account.size),
             held,
             account,
             notices,
@@ -268,6 +286,10 @@ impl DiskImage {
             .await
             .map_err(|source| self.failed(source))?;
         self.ended = block.is_none();
+        if let Some(block) = block {
+            // Still in the processor's cache.
+            self.hasher.update(block.offset, &buffer[..block.len]);
+        }
         if let Some(block) = block
             && self.reported.max(started).elapsed() >= PROGRESS_INTERVAL
         {
@@ -298,7 +320,11 @@ impl DiskImage {
                 Err(source) => return Err(self.failed(source)),
             }
         }
-        self.held.complete.store(true, Ordering::Release);
+        self.held.delivered.get_or_init(|| Delivered {
+            size: self.account.size,
+            bytes: self.hasher.taken(),
+            segments: self.hasher.segments(self.zeros),
+        });
         self.held.begin_giving_back(&self.notices);
         let stats = self.reader.stats();
         let zeros = match stats.zeros {

@@ -20,6 +20,7 @@ mod chain;
 mod changes;
 mod debris;
 mod difference;
+mod digests;
 mod error;
 mod export;
 mod exported;

@@ -19,8 +19,8 @@ use super::tags::chain_name;
 use super::tracker::{RunMark, State, Tracker};
 use super::vm::{PreparedVm, SavedVm, VmBackup};
 use super::{
-    Error, Level, Options, Outcome, PlannedDisk, PlannedEntry, Run, VmPlan, debris, export,
-    snapshot_set,
+    Error, Level, Options, Outcome, PlannedDisk, PlannedEntry, Run, VmPlan, debris, digests,
+    export, snapshot_set,
 };
 use crate::azure::{Azure, ResourceId};
 use crate::catalog;
@@ -513,6 +513,10 @@ async fn plan_vm(
         let file = catalog::image_file(epoch, position.checked_sub(1));
         entry(catalog::image(&candidate.uuid, &file), disk.size);
     }
+    entry(
+        catalog::digests(&candidate.uuid, epoch),
+        digests::most_bytes(export.disks.iter().map(|disk| disk.size)),
+    );
     plan.disks = export
         .disks
         .iter()

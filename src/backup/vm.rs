@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::chain::{SnapshotRecord, VmRecord};
 use super::changes::MOST_CLEARED;
+use super::digests::PendingDigests;
 use super::export::{self, Export};
 use super::image::{self, Account, DiskImage, HeldDisk};
 use super::run::{Context, seconds};
@@ -57,6 +58,7 @@ pub(super) struct PreparedVm {
     pub(super) vm: Arc<SavedVm>,
     document: Vec<u8>,
     images: Vec<QueuedImage>,
+    digests: PendingDigests,
 }
 
 #[derive(Debug)]
@@ -143,9 +145,9 @@ impl PreparedVm {
         let images = snapshots
             .into_iter()
             .zip(planned)
-            .zip(document.images)
+            .zip(&document.images)
             .map(|((open, planned), record)| QueuedImage {
-                file: record.file,
+                file: record.file.clone(),
                 held: Arc::new(HeldDisk::new(open)),
                 chunks: context.queue.push(planned.plan),
                 account: planned.account,
@@ -156,6 +158,9 @@ impl PreparedVm {
                 },
             })
             .collect::<Vec<_>>();
+        let handed_out = images
+            .iter()
+            .map(|image| (image.file.clone(), Arc::clone(&image.held)));
         Ok(Self {
             vm: Arc::new(SavedVm {
                 candidate: candidate.clone(),
@@ -163,6 +168,7 @@ impl PreparedVm {
                 snapshots: records,
                 disks: images.iter().map(|image| Arc::clone(&image.held)).collect(),
             }),
+            digests: PendingDigests::new(&document, &bytes, handed_out),
             document: bytes,
             images,
         })
@@ -178,12 +184,19 @@ async fn close(snapshots: Vec<OpenSnapshot>, error: Error, context: &Context) ->
     error
 }
 
-/// The entries of one VM, in the order name, conf, osdisk, 0, 1, ...
+/// The time of a run.
+pub(super) fn modified(epoch: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(epoch)
+}
+
+/// The entries of one VM, in the order name, conf, osdisk, 0, 1, ..., digests.
 #[derive(Debug)]
 pub struct VmBackup {
     context: Arc<Context>,
     vm: Arc<SavedVm>,
     entries: VecDeque<Entry>,
+    /// Behind `entries`.
+    digests: Option<PendingDigests>,
     images_left: usize,
     /// Tripped when the last image is handed out: time to prepare the next VM.
     at_last_image: CancellationToken,
@@ -199,8 +212,9 @@ impl VmBackup {
             vm,
             document,
             images,
+            digests,
         } = prepared;
-        let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(vm.epoch);
+        let modified = modified(vm.epoch);
         let uuid = &vm.candidate.uuid;
         let entry = |path, size, content| Entry {
             path,
@@ -234,6 +248,7 @@ impl VmBackup {
             context,
             vm,
             entries,
+            digests: Some(digests),
             images_left,
             at_last_image,
         }
@@ -251,9 +266,12 @@ impl VmBackup {
         &self.vm.candidate.resource_group
     }
 
-    /// The next entry; an image must be finished or dropped before the one after it is read.
+    /// The next entry; an image must be finished or dropped before the one after it is read. The last one tells of all images,
+    /// and is there if all were finished.
     pub fn next_entry(&mut self) -> Option<Entry> {
-        let entry = self.entries.pop_front()?;
+        let Some(entry) = self.entries.pop_front() else {
+            return self.digests.take()?.entry(&self.context.notices);
+        };
         if matches!(entry.content, Content::Image(_)) {
             self.images_left -= 1;
             if self.images_left == 0 {

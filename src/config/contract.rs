@@ -22,7 +22,7 @@ const TEXTS: [&str; 7] = [
     "ca_file",
 ];
 /// The others, with values that are valid.
-const CHOICES: [(&str, &[&str]); 11] = [
+const CHOICES: [(&str, &[&str]); 12] = [
     (
         "connection_key",
         &[
@@ -36,6 +36,7 @@ const CHOICES: [(&str, &[&str]); 11] = [
     ("exclude", &["^old(.*)", "[a-z&&[^b]]+", "\"?"]),
     ("new_hostname", &["ledger-02", "a.b_c"]),
     ("fallback", &["yes", "no"]),
+    ("verify", &["yes", "no"]),
     ("memory", &["4M", "1G"]),
     ("concurrency", &["1", "64"]),
     ("cloud", &["AzureCloud", "AzureChinaCloud"]),

@@ -52,6 +52,8 @@ pub struct Settings {
     pub debug: u8,
     /// Name of the restored VM.
     pub new_hostname: Option<String>,
+    /// Read restored disks back and compare them.
+    pub verify: bool,
     /// Memory and parallelism.
     pub limits: Limits,
     /// Which way the bytes of a snapshot take.

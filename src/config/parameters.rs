@@ -26,6 +26,7 @@ pub(super) enum Parameter {
     Exclude,
     ResourceGroup,
     NewHostname,
+    Verify,
     Transfer,
     Fallback,
     Memory,
@@ -38,7 +39,7 @@ pub(super) enum Parameter {
 }
 
 /// Each parameter with its name and with names that other tools, and people, give to the same thing.
-const NAMES: [(Parameter, &str, &[&str]); 25] = [
+const NAMES: [(Parameter, &str, &[&str]); 26] = [
     (
         Parameter::TenantId,
         "tenant_id",
@@ -136,6 +137,7 @@ const NAMES: [(Parameter, &str, &[&str]); 25] = [
         "new_hostname",
         &["hostname", "new_name", "new_host", "restore_name"],
     ),
+    (Parameter::Verify, "verify", &["compare", "read_back"]),
     (Parameter::Transfer, "transfer", &["mode", "transport"]),
     (Parameter::Fallback, "fallback", &["full_fallback"]),
     (Parameter::Memory, "memory", &["max_memory", "mem"]),

@@ -260,6 +260,9 @@ impl Reader {
                 .value(Parameter::Debug, values::debug_level)
                 .unwrap_or(0),
             new_hostname: self.value(Parameter::NewHostname, values::vm_name),
+            verify: self
+                .value(Parameter::Verify, values::yes_or_no)
+                .unwrap_or(false),
             limits: Limits {
                 memory,
                 concurrency,
@@ -370,7 +373,7 @@ application_secret = p~example-secret-2
         );
         assert!(!settings.azure.allow_http && !settings.abort_on_error);
         assert_eq!((settings.debug, settings.azure.concurrency), (0, 16));
-        assert_eq!(settings.new_hostname, None);
+        assert_eq!((settings.new_hostname, settings.verify), (None, false));
         assert!(settings.selection.choose("anything").unwrap().is_chosen());
         let limits = Limits {
             memory: 64 * MIB,

@@ -13,7 +13,7 @@ use crate::secret::Secret;
 const OBJECT_NAME: &str = "RestoreOptions";
 
 /// What can be entered: the parameter, the question, and what is shown as its default.
-const ITEMS: [(&str, &str, &str); 4] = [
+const ITEMS: [(&str, &str, &str); 5] = [
     (
         "new_hostname",
         "Name of the restored virtual machine",
@@ -28,6 +28,11 @@ const ITEMS: [(&str, &str, &str); 4] = [
         "config",
         "Configuration file on the restoring File Daemon",
         "as saved",
+    ),
+    (
+        "verify",
+        "Read the restored disks back and compare them: yes or no",
+        "no",
     ),
     (
         "debug",

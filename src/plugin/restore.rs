@@ -151,6 +151,7 @@ fn begin(
         new_hostname: settings.new_hostname.clone(),
         staging_dir,
         keep_staging: settings.debug >= KEEP_STAGING,
+        verify: settings.verify,
         limits: settings.limits,
     };
     let azure = session.connect(&settings)?;
@@ -165,6 +166,9 @@ fn begin(
 fn is_image(path: &str) -> bool {
     match CatalogName::parse(path) {
         Some(CatalogName::Image { .. }) => true,
-        Some(CatalogName::Label { .. } | CatalogName::Document { .. }) | None => false,
+        Some(
+            CatalogName::Label { .. } | CatalogName::Document { .. } | CatalogName::Digests { .. },
+        )
+        | None => false,
     }
 }

@@ -1,11 +1,14 @@
 //! The new VM, from staged images to a running machine: disks side by side, then interfaces, then the VM itself.
 
+use std::fs::File;
+
 use futures_util::{StreamExt, stream};
 
-use super::plan::Plan;
+use super::plan::{NewDisk, Plan};
 use super::staging::RawDisk;
 use super::stale::Mark;
 use super::undo::Undo;
+use super::verify::verify;
 use super::{Error, RestoredVm, disk, network};
 use crate::azure::Azure;
 use crate::notice::Notices;
@@ -14,6 +17,14 @@ use crate::pipeline::Limits;
 /// Disks that are uploaded at the same time. Each runs at the speed of a Standard HDD of its size (60 MiB/s and more),
 /// so a few fill the network of most hosts.
 const DISKS_AT_ONCE: usize = 4;
+
+/// How disks are filled.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    pub(super) limits: Limits,
+    /// Read each back and compare it.
+    pub(super) verify: bool,
+}
 
 /// Makes everything in `plan`, its disks of `images` in the same order, and notes it in `mark` before. After a failure everything
 /// that was made is removed again.
@@ -26,11 +37,11 @@ pub(super) async fn vm(
     plan: &Plan,
     images: Vec<RawDisk>,
     mark: Option<&Mark>,
-    limits: Limits,
+    terms: Terms,
     notices: &Notices,
 ) -> Result<RestoredVm, Error> {
     let undo = Undo::new(mark, notices.clone());
-    match make(azure, plan, images, limits, notices, &undo).await {
+    match make(azure, plan, images, terms, notices, &undo).await {
         Ok(()) => {
             undo.forget();
             for note in &plan.notes {
@@ -81,11 +92,11 @@ async fn make(
     azure: &Azure,
     plan: &Plan,
     images: Vec<RawDisk>,
-    limits: Limits,
+    terms: Terms,
     notices: &Notices,
     undo: &Undo<'_>,
 ) -> Result<(), Error> {
-    upload_disks(azure, plan, images, limits, notices, undo).await?;
+    upload_disks(azure, plan, images, terms, notices, undo).await?;
     for nic in &plan.nics {
         undo.note_nic(&nic.id);
         network::create(azure, &nic.id, &nic.body, notices)
@@ -119,14 +130,14 @@ async fn upload_disks(
     azure: &Azure,
     plan: &Plan,
     images: Vec<RawDisk>,
-    limits: Limits,
+    terms: Terms,
     notices: &Notices,
     undo: &Undo<'_>,
 ) -> Result<(), Error> {
     let at_once = plan.disks.len().clamp(1, DISKS_AT_ONCE);
     let limits = Limits {
-        memory: limits.memory / at_once as u64,
-        ..limits
+        memory: terms.limits.memory / at_once as u64,
+        ..terms.limits
     };
     let stop = azure.cancellation().child_token();
     let uploads = stream::iter(plan.disks.iter().zip(images)).map(|(disk, image)| {
@@ -147,7 +158,18 @@ async fn upload_disks(
             }
             let image = image.into_file();
             undo.note_disk(&disk.id);
-            let uploaded = disk::upload(azure, disk, image, limits, stop, notices).await;
+            let uploaded = async {
+                let copy = match terms.verify {
+                    true => Some(cloned(&image, disk)?),
+                    false => None,
+                };
+                disk::upload(azure, disk, image, limits, stop, notices).await?;
+                match copy {
+                    Some(copy) => verify(azure, disk, copy, limits, stop, notices).await,
+                    None => Ok(()),
+                }
+            };
+            let uploaded = Box::pin(uploaded).await;
             if uploaded.is_err() {
                 stop.cancel();
             }
@@ -162,4 +184,11 @@ async fn upload_disks(
         }
     }
     first_failure
+}
+
+/// The same open file once more.
+fn cloned(image: &File, disk: &NewDisk) -> Result<File, Error> {
+    image
+        .try_clone()
+        .map_err(|source| Error::local("open image", disk.id.name().as_ref(), source))
 }

@@ -20,7 +20,7 @@ use crate::vhd;
 
 /// As long as Azure allows: access for writing cannot be renewed, since giving it back ends the upload. (Disks of many TiB on
 /// a slow line take days.)
-const ACCESS_DURATION: Duration = MAX_DURATION;
+pub(super) const ACCESS_DURATION: Duration = MAX_DURATION;
 
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5 * 60);
 

@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::{azure, pipeline};
+use crate::{azure, backup, pipeline};
 
 /// A failed restore. Display prints one level; the cause, if any, is the `source`.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +44,15 @@ pub enum Error {
         /// The saved VM's name.
         vm: String,
         /// Which files, and what to do.
+        reason: String,
+    },
+
+    /// Bytes are not those that were saved, or it cannot be told whether they are.
+    #[error("restore virtual machine {vm}: {reason}")]
+    Damaged {
+        /// The saved VM's name.
+        vm: String,
+        /// Which ranges of which images of which disks, and what to do.
         reason: String,
     },
 
@@ -113,6 +122,16 @@ pub enum Error {
         source: pipeline::Error,
     },
 
+    /// A disk could not be read back after its upload.
+    #[error("read back {disk}")]
+    ReadBack {
+        /// Name and place of the new disk.
+        disk: String,
+        /// Which range, and why.
+        #[source]
+        source: pipeline::BoxError,
+    },
+
     /// What Azure made is not what was asked for.
     #[error("check {what}: {reason}")]
     Mismatch {
@@ -146,16 +165,29 @@ impl Error {
         }
     }
 
-    /// A request that was cancelled under way comes back as a failed range.
     pub(super) fn upload(disk: String, source: pipeline::Error) -> Self {
-        let cancelled = source.is_cancelled()
-            || StdError::source(&source)
-                .and_then(|cause| cause.downcast_ref::<azure::Error>())
-                .is_some_and(azure::Error::is_cancelled);
-        if cancelled {
+        if is_cancelled(&source) {
             return Self::Cancelled;
         }
         Self::Upload { disk, source }
+    }
+
+    /// The image of an uploaded disk could not be opened.
+    pub(super) fn reopened(disk: String, source: backup::Error) -> Self {
+        if source.is_cancelled() {
+            return Self::Cancelled;
+        }
+        let source = source.into();
+        Self::ReadBack { disk, source }
+    }
+
+    /// A range of an uploaded disk could not be read.
+    pub(super) fn read_back(disk: String, source: pipeline::Error) -> Self {
+        if is_cancelled(&source) {
+            return Self::Cancelled;
+        }
+        let source = source.into();
+        Self::ReadBack { disk, source }
     }
 
     /// Whether the job was cancelled: an outcome to be reported once and quietly, not a fault.
@@ -169,11 +201,21 @@ impl Error {
             | Self::TwoVms { .. }
             | Self::Document { .. }
             | Self::Incomplete { .. }
+            | Self::Damaged { .. }
             | Self::Unsupported { .. }
             | Self::Space { .. }
             | Self::NameTaken { .. }
             | Self::Local { .. }
+            | Self::ReadBack { .. }
             | Self::Mismatch { .. } => false,
         }
     }
+}
+
+/// A request that was cancelled under way comes back as a failed range.
+fn is_cancelled(error: &pipeline::Error) -> bool {
+    error.is_cancelled()
+        || StdError::source(error)
+            .and_then(|cause| cause.downcast_ref::<azure::Error>())
+            .is_some_and(azure::Error::is_cancelled)
 }

@@ -17,6 +17,7 @@ mod chain;
 mod debris;
 mod disk;
 mod error;
+mod integrity;
 mod local_part;
 mod network;
 mod plan;
@@ -27,6 +28,7 @@ mod staging;
 mod stale;
 mod undo;
 mod upload;
+mod verify;
 
 use std::path::PathBuf;
 
@@ -47,6 +49,8 @@ pub struct Options {
     pub staging_dir: PathBuf,
     /// Leave the local images (debug=9).
     pub keep_staging: bool,
+    /// Read each disk back after its upload and compare it with its local image.
+    pub verify: bool,
     /// Memory and parallelism.
     pub limits: Limits,
 }

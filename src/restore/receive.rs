@@ -1,4 +1,4 @@
-//! Files come in: configuration documents into memory, images into the staging folder. They may come in any order, from
+//! Files come in: configuration documents and digests into memory, images into the staging folder. They may come in any order, from
 //! any number of runs, and some of them twice; which ones count is decided at the end. What cannot work is found as early
 //! as it can be.
 
@@ -6,17 +6,21 @@ use std::collections::BTreeSet;
 
 use uuid::Uuid;
 
+use super::build::Terms;
 use super::chain::{Chain, Runs, links};
 use super::debris::clear_debris;
+use super::integrity::{self, RunDigests};
 use super::plan::Plan;
 use super::saved::{SavedContent, SavedImage, SavedRun, parse, when};
 use super::staging::{Form, Staging};
 use super::{Disposition, Error, Options, RestoredVm, assemble, build};
 use crate::azure::Azure;
 use crate::catalog::CatalogName;
+use crate::digests::Digests;
 use crate::notice::Notices;
 
-/// Largest configuration document in bytes. A VM with 64 data disks comes to about 200 KiB.
+/// Largest document in bytes. The configuration of a VM with 64 data disks comes to about 200 KiB; its digests, if all of
+/// them are full and large, to 13 MiB.
 const LARGEST_DOCUMENT: u64 = 16 * 1024 * 1024;
 
 /// A running restore.
@@ -30,6 +34,7 @@ pub struct Restore {
     vm: Option<Uuid>,
     current: Option<Current>,
     runs: Runs,
+    digests: RunDigests,
     /// The newest run that came, and what it leads to.
     planned: Option<Planned>,
     /// Files that came before, complete.
@@ -40,6 +45,7 @@ pub struct Restore {
 #[derive(Debug)]
 enum Current {
     Document {
+        kind: DocumentKind,
         path: String,
         epoch: u64,
         size: u64,
@@ -49,6 +55,12 @@ enum Current {
         path: String,
         file: String,
     },
+}
+
+#[derive(Clone, Copy, Debug)]
+enum DocumentKind {
+    Configuration,
+    Digests,
 }
 
 #[derive(Debug)]
@@ -74,6 +86,7 @@ impl Restore {
             vm: None,
             current: None,
             runs: Runs::new(),
+            digests: RunDigests::new(),
             planned: None,
             repeated: BTreeSet::new(),
         }
@@ -116,20 +129,18 @@ impl Restore {
                 if size > LARGEST_DOCUMENT {
                     return refuse("it is larger than any configuration document");
                 }
-                self.current = Some(Current::Document {
-                    path: path.to_owned(),
-                    epoch,
-                    size,
-                    text: Vec::new(),
-                });
-                Ok(Disposition::Receive)
+                Ok(self.begin_document(DocumentKind::Configuration, path, epoch, size))
+            }
+            CatalogName::Digests { epoch, .. } => {
+                if size > LARGEST_DOCUMENT {
+                    return refuse(
+                        "it is larger than any digests; leave it out to restore without a check of the images' bytes",
+                    );
+                }
+                Ok(self.begin_document(DocumentKind::Digests, path, epoch, size))
             }
             CatalogName::Image { epoch, file, .. } => {
-                if self
-                    .staging
-                    .image(&file)
-                    .is_some_and(|image| image.fault().is_none())
-                {
+                if self.is_good(epoch, &file) {
                     self.repeated.insert(file);
                     return Ok(Disposition::Skip);
                 }
@@ -202,11 +213,15 @@ impl Restore {
             // A file that was skipped.
             None => Ok(()),
             Some(Current::Document {
+                kind,
                 path,
                 epoch,
                 size,
                 text,
-            }) => self.take_document(&path, epoch, size, &text).await,
+            }) => match kind {
+                DocumentKind::Configuration => self.take_document(&path, epoch, size, &text).await,
+                DocumentKind::Digests => self.take_digests(&path, epoch, size, &text),
+            },
             Some(Current::Image { path, file }) => {
                 let Some(image) = self.staging.image_mut(&file) else {
                     return Ok(());
@@ -252,6 +267,17 @@ impl Restore {
             ));
         }
         self.note_unneeded(&chains);
+        integrity::check(
+            &self.staging,
+            &self.runs,
+            &self.digests,
+            &chains,
+            &self.notices,
+        )
+        .map_err(|reason| Error::Damaged {
+            vm: vm_name.clone(),
+            reason,
+        })?;
         let parts =
             assemble::take(&mut self.staging, chains).map_err(|faults| Error::Incomplete {
                 vm: vm_name.clone(),
@@ -265,12 +291,16 @@ impl Restore {
             self.staging.discard(&file);
         }
         let disks = assemble::disks(parts, self.azure.cancellation(), &self.notices).await?;
+        let terms = Terms {
+            limits: self.options.limits,
+            verify: self.options.verify,
+        };
         build::vm(
             &self.azure,
             plan,
             disks,
             self.staging.mark(),
-            self.options.limits,
+            terms,
             &self.notices,
         )
         .await
@@ -420,6 +450,77 @@ impl Restore {
         });
         self.staging.check_space(self.missing_bytes(""))?;
         self.check_target().await
+    }
+
+    fn begin_document(
+        &mut self,
+        kind: DocumentKind,
+        path: &str,
+        epoch: u64,
+        size: u64,
+    ) -> Disposition {
+        self.current = Some(Current::Document {
+            kind,
+            path: path.to_owned(),
+            epoch,
+            size,
+            text: Vec::new(),
+        });
+        Disposition::Receive
+    }
+
+    /// Digests that cannot be used may turn out not to be needed, or come again.
+    fn take_digests(
+        &mut self,
+        path: &str,
+        epoch: u64,
+        size: u64,
+        text: &[u8],
+    ) -> Result<(), Error> {
+        let parsed = if text.len() as u64 == size {
+            let vm = self.vm.map(|vm| vm.hyphenated().to_string());
+            Digests::parse(text, &vm.unwrap_or_default(), epoch)
+        } else {
+            Err(format!("{} of {size} bytes came", text.len()))
+        };
+        match (self.digests.get(&epoch), parsed) {
+            // The good ones that came before count.
+            (Some(Ok(_)), Err(_)) => {}
+            (Some(Ok(known)), Ok(digests)) if *known == digests => {}
+            (Some(Ok(known)), Ok(digests)) => {
+                return Err(Error::Document {
+                    path: path.to_owned(),
+                    reason: format!(
+                        "it came from job {} and, with another content, from job {}; restore one of the jobs at a time",
+                        known.job, digests.job
+                    ),
+                });
+            }
+            (_, Ok(digests)) => {
+                self.digests.insert(epoch, Ok(digests));
+            }
+            (_, Err(reason)) => {
+                self.notices
+                    .warning(format!("read digests {path}: {reason}"));
+                self.digests.insert(epoch, Err(reason));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an image is there that need not come again, as far as is known.
+    fn is_good(&self, epoch: u64, file: &str) -> bool {
+        self.staging.image(file).is_some_and(|staged| {
+            let saved = self.saved_image(epoch, file);
+            let digests = self
+                .digests
+                .get(&epoch)
+                .and_then(|known| known.as_ref().ok());
+            let is_damaged = saved.zip(digests).is_some_and(|(saved, digests)| {
+                integrity::compare(saved, staged, digests).is_err()
+            });
+            staged.fault().is_none() && !is_damaged
+        })
     }
 
     /// What the document of its run says of an image.

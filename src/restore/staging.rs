@@ -16,7 +16,9 @@ use super::Error;
 use super::blocks::BlockWriter;
 use super::sparse::clear_range;
 use super::stale::Mark;
+use crate::digests::{ImageHasher, Segments};
 use crate::notice::Notices;
+use crate::pipeline::ZeroBlocks;
 use crate::range::ByteRange;
 
 /// The staged images. Dropping it removes them.
@@ -49,8 +51,8 @@ pub(super) struct StagedImage {
     size: u64,
     /// End of the data that came last on the disk.
     end: u64,
-    /// Bytes that came.
-    received: u64,
+    /// Of what came.
+    hasher: ImageHasher,
     state: State,
 }
 
@@ -153,7 +155,7 @@ impl Staging {
             data,
             size,
             end: 0,
-            received: 0,
+            hasher: ImageHasher::new(size),
             state: State::Incoming,
         };
         self.images.insert(name.to_owned(), image);
@@ -247,7 +249,12 @@ impl StagedImage {
 
     /// Bytes that came.
     pub(super) fn received(&self) -> u64 {
-        self.received
+        self.hasher.taken()
+    }
+
+    /// Digests of what came.
+    pub(super) fn segments(&self, zeros: ZeroBlocks) -> Segments {
+        self.hasher.segments(zeros)
     }
 
     /// Why it cannot be used; `None` if it came to its end: its last block ends at the disk's end, and the host said
@@ -271,7 +278,7 @@ impl StagedImage {
             Data::Blocks(blocks) => blocks.write(offset, data).map_err(failed)?,
         }
         self.end = self.end.max(end);
-        self.received += data.len() as u64;
+        self.hasher.update(offset, data);
         Ok(())
     }
 

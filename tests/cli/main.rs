@@ -189,7 +189,7 @@ async fn list_and_plan_show_everything_and_change_nothing() {
     assert_eq!(document["vms"][0]["uuid"], UUID);
     assert_eq!(document["vms"][0]["disks"].as_array().unwrap().len(), 3);
     assert_eq!(document["vms"][0]["disks"][0]["content"], "full");
-    assert_eq!(document["vms"][0]["files"].as_array().unwrap().len(), 5);
+    assert_eq!(document["vms"][0]["files"].as_array().unwrap().len(), 6);
     let run = cloud.run(&["plan", "--vm", "ledger01"]);
     assert!(run.stdout.contains("lun 5"), "{}", run.stdout);
 
@@ -214,7 +214,7 @@ async fn a_vm_goes_to_a_folder_and_comes_back() {
     let (code, document) = cloud.run_json(&["backup", "--to", to.to_str().unwrap()]);
     assert_eq!(code, 0, "{document}");
     assert_eq!(document["vms"][0]["name"], "ledger01");
-    assert_eq!(document["vms"][0]["files"].as_array().unwrap().len(), 5);
+    assert_eq!(document["vms"][0]["files"].as_array().unwrap().len(), 6);
     cloud.assert_clean();
 
     let disks = [

@@ -334,7 +334,8 @@ impl Story<'_> {
         assert_eq!(document["vmName"], self.life.vm.as_str());
         let images = document["images"].as_array().expect("images");
         assert_eq!(images.len(), disks.len());
-        assert_eq!(files.len(), 3 + disks.len());
+        // Options, name, conf, images, digests.
+        assert_eq!(files.len(), 4 + disks.len());
         let mut snapshots = BTreeMap::new();
         let mut instead = 0;
         for (image, (lun, disk)) in images.iter().zip(disks) {

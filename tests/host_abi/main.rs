@@ -16,6 +16,7 @@ mod cloud;
 mod director;
 mod disorder;
 mod host;
+mod integrity;
 mod jobs;
 mod library;
 #[path = "../support/life.rs"]

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
 
 mod chains;
+mod integrity;
 mod killed;
 #[path = "../support/mod.rs"]
 mod support;
@@ -176,7 +177,7 @@ async fn of_two_runs_the_newer_is_restored_in_either_order() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_taken_name_is_refused_before_any_transfer() {
     let (world, files) = saved(scenario().vm(ledger()).vm(small("copy"))).await;
-    let files: Vec<_> = files.into_iter().skip(3).collect();
+    let files: Vec<_> = files.into_iter().skip(4).collect();
     world.emulator.reset_counters();
     let error = assert_leaves_nothing(&world, &files).await;
     assert!(

@@ -7,6 +7,7 @@
 //!
 //! The ordinary test takes a sample. `TORTURE=1` takes all cells and a thousand schedules (`make torture`);
 //! `TORTURE_CELL=<part of a name>` takes those cells, `TORTURE_SEED=<n>` repeats one schedule.
+#![allow(clippy::print_stdout, reason = "tests show what they measured")]
 
 mod hours;
 mod matrix;

@@ -170,6 +170,10 @@ pub(crate) struct RestoreArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) new_hostname: Option<String>,
 
+    /// Read each disk back after its upload and compare it with the saved image.
+    #[arg(long)]
+    pub(crate) verify: bool,
+
     /// VM to restore, by UUID or by saved name, where the folder holds several.
     #[arg(long, value_name = "NAME|UUID")]
     pub(crate) vm: Option<String>,
@@ -413,7 +417,10 @@ impl BackupArgs {
 impl RestoreArgs {
     /// As parameters of the plugin.
     pub(crate) fn pairs(&self) -> Pairs {
-        given([("new_hostname", self.new_hostname.clone())])
+        given([
+            ("new_hostname", self.new_hostname.clone()),
+            ("verify", self.verify.then(|| "yes".to_owned())),
+        ])
     }
 }
 

@@ -134,11 +134,13 @@ impl From<restore::Error> for Failure {
             | restore::Error::TwoVms { .. }
             | restore::Error::Document { .. }
             | restore::Error::Incomplete { .. }
+            | restore::Error::Damaged { .. }
             | restore::Error::Unsupported { .. }
             | restore::Error::Space { .. }
             | restore::Error::NameTaken { .. }
             | restore::Error::Local { .. }
             | restore::Error::Upload { .. }
+            | restore::Error::ReadBack { .. }
             | restore::Error::Mismatch { .. }
             | restore::Error::Cancelled => Status::Failed,
         };

@@ -59,6 +59,7 @@ pub(crate) async fn run(
         new_hostname: settings.new_hostname,
         staging_dir: staging.path().join("images"),
         keep_staging: false,
+        verify: settings.verify,
         limits: settings.limits,
     };
     let azure = Azure::new(settings.azure, cancel.clone())?;
@@ -85,23 +86,22 @@ pub(crate) async fn run(
     )
 }
 
-/// Hands over the document, then the images.
+/// Hands over the documents, then the images.
 async fn stage(
     restore: &mut Restore,
     saved: &SavedVm,
     cancel: &CancellationToken,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let path = &saved.document_path;
-    let document = fs::read(path)
-        .map_err(|error| Failure::local("read configuration document", path, &error))?;
-    if restore
-        .begin_entry(&saved.document_name, document.len() as u64)
-        .await?
-        == Disposition::Receive
-    {
-        restore.write(0, &document)?;
-        restore.end_entry().await?;
+    let conf = (&saved.document_path, &saved.document_name);
+    let digests = saved.digests.as_ref().map(|(path, name)| (path, name));
+    for (path, name) in [conf].into_iter().chain(digests) {
+        let document =
+            fs::read(path).map_err(|error| Failure::local("read document", path, &error))?;
+        if restore.begin_entry(name, document.len() as u64).await? == Disposition::Receive {
+            restore.write(0, &document)?;
+            restore.end_entry().await?;
+        }
     }
     output.drain();
     for image in &saved.images {

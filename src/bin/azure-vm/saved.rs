@@ -25,6 +25,8 @@ pub(crate) struct SavedVm {
     pub(crate) document_name: String,
     /// The images, in the document's order.
     pub(crate) images: Vec<SavedImage>,
+    /// Their digests, if the folder has them: where they are, and their catalog name.
+    pub(crate) digests: Option<(PathBuf, String)>,
 }
 
 /// One image file.
@@ -110,7 +112,12 @@ impl SavedVm {
                 })
             })
             .collect::<Result<_, _>>()?;
+        let digests = format!("{}_digests", document.epoch);
+        let digests_path = folder.join(&digests);
         Ok(Self {
+            digests: digests_path
+                .exists()
+                .then(|| (digests_path, format!("/{MARK}/{uuid}/{digests}"))),
             document_name: format!("/{MARK}/{uuid}/{}_conf", document.epoch),
             document_path: path.to_owned(),
             document,

@@ -91,7 +91,7 @@ fn disks_that_change_between_runs_are_saved_rightly(generation: Generation) -> R
     )?;
     let emulator = bench.cloud.emulator();
     let full = bench.full()?;
-    ensure!(files(&bench, &full)? == ["web.name", "conf", "osdisk", "0"]);
+    ensure!(files(&bench, &full)? == ["web.name", "conf", "osdisk", "0", "digests"]);
 
     // One more disk, before the other in LUN order; the OS disk grows, and its guest uses that.
     change(
@@ -112,7 +112,7 @@ fn disks_that_change_between_runs_are_saved_rightly(generation: Generation) -> R
     emulator.guest_write("seven", 5 * MIB, b"changed")?;
     let at_second = bench.cloud.digests("web")?;
     let second = incremental(&bench, &["two"])?;
-    ensure!(files(&bench, &second)? == ["web.name", "conf", "osdisk", "0", "1"]);
+    ensure!(files(&bench, &second)? == ["web.name", "conf", "osdisk", "0", "1", "digests"]);
 
     // Another disk at the same LUN, full of other bytes: patched with the old one's changes it would be neither. And
     // another name for the VM.
@@ -137,7 +137,7 @@ fn disks_that_change_between_runs_are_saved_rightly(generation: Generation) -> R
     )?;
     let at_third = bench.cloud.digests("web2")?;
     let third = incremental(&bench, &["other"])?;
-    ensure!(files(&bench, &third)? == ["web2.name", "conf", "osdisk", "0", "1"]);
+    ensure!(files(&bench, &third)? == ["web2.name", "conf", "osdisk", "0", "1", "digests"]);
     let folder = |report: &JobReport| -> Result<String> {
         let files = bench.sandbox.files(report.id)?;
         let label = files.first().and_then(|name| name.split_once('_'));
@@ -159,7 +159,7 @@ fn disks_that_change_between_runs_are_saved_rightly(generation: Generation) -> R
     )?;
     let at_fourth = bench.cloud.digests("web2")?;
     let fourth = incremental(&bench, &[])?;
-    ensure!(files(&bench, &fourth)? == ["web2.name", "conf", "osdisk", "0"]);
+    ensure!(files(&bench, &fourth)? == ["web2.name", "conf", "osdisk", "0", "digests"]);
 
     bench.restore_equals(&[full.id, second.id], &at_second)?;
     bench.restore_equals(&[full.id, second.id, third.id], &at_third)?;
@@ -174,7 +174,7 @@ fn vms_that_come_and_go_between_runs_are_followed(generation: Generation) -> Res
     let world = Scenario::new().vm(vm("stays", 1)).vm(vm("goes", 2));
     let bench = Bench::start(generation, world, "include=.*")?;
     let full = bench.full()?;
-    ensure!(files(&bench, &full)?.len() == 6);
+    ensure!(files(&bench, &full)?.len() == 8);
     bench.cloud.delete_vm("goes")?;
     change(&bench, [Change::CreateVm(Box::new(vm("comes", 3)))])?;
     let next = incremental(&bench, &["comes-os"])?;
@@ -184,9 +184,11 @@ fn vms_that_come_and_go_between_runs_are_followed(generation: Generation) -> Res
                 "comes.name",
                 "conf",
                 "osdisk",
+                "digests",
                 "stays.name",
                 "conf",
-                "osdisk"
+                "osdisk",
+                "digests"
             ]
     );
     // Of the one that is gone nothing stays, not even in Azure.
@@ -202,7 +204,7 @@ fn vms_that_come_and_go_between_runs_are_followed(generation: Generation) -> Res
         next.log
     );
     let last = incremental(&bench, &[])?;
-    ensure!(files(&bench, &last)?.len() == 6, "{}", last.log);
+    ensure!(files(&bench, &last)?.len() == 8, "{}", last.log);
     ensure!(bench.cloud.emulator().unmodelled().is_empty());
     Ok(())
 }

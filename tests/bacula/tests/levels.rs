@@ -61,7 +61,7 @@ fn run_as(bench: &Bench, arguments: &str, level: &str) -> Result<(JobReport, Vec
     );
     ensure!(report.is_clean(), "{}", report.log);
     ensure!(level.starts_with(report.level), "{}", report.log);
-    ensure!(report.files == 5, "{}", report.log);
+    ensure!(report.files == 6, "{}", report.log);
     let is_full = report.bytes >= FULL;
     ensure!(
         is_full == (level == "Full"),

@@ -37,7 +37,7 @@ fn round_trip(generation: Generation, change: impl FnOnce(&mut SandboxConfig)) -
 
     let backup = bench.full()?;
     let files = sandbox.files(backup.id)?;
-    assert_eq!(files.len(), 5, "{files:#?}");
+    assert_eq!(files.len(), 6, "{files:#?}");
     cloud.delete_vm(Ledger::NAME)?;
     expect_good(&leftovers(cloud, sandbox, 3)?)?;
 

@@ -209,9 +209,9 @@ fn vms_of_one_name_and_in_any_power_state_are_saved(generation: Generation) -> R
     }
     // One after the other, each below its own UUID.
     let files = bench.sandbox.files(report.id)?;
-    ensure!(files.len() == 9, "{files:?}");
+    ensure!(files.len() == 12, "{files:?}");
     let mut uuids = Vec::new();
-    for vm in files.chunks(3) {
+    for vm in files.chunks(4) {
         let uuid = vm[0]
             .strip_prefix("/@azure-vm/")
             .and_then(|name| name.strip_suffix("_twin.name"))

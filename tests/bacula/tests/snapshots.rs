@@ -66,7 +66,8 @@ fn epoch(bench: &Bench, report: &JobReport) -> Result<u64> {
                 .strip_suffix("_conf")
         })
         .with_context(|| format!("{files:?}"))?;
-    let expected = ["conf", "osdisk", "0"].map(|what| format!("{folder}/{epoch}_{what}"));
+    let expected =
+        ["conf", "osdisk", "0", "digests"].map(|what| format!("{folder}/{epoch}_{what}"));
     ensure!(rest == expected, "{files:?}");
     Ok(epoch.parse()?)
 }
