@@ -78,23 +78,26 @@ async fn what_changed_on_the_volume_is_named_and_nothing_is_created() {
     );
 }
 
+/// The blocks of an image file, with their offsets.
+type Blocks = Vec<(u64, Vec<u8>)>;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn blocks_that_moved_or_are_lost_or_new_are_found() {
     let (world, files) = saved(scenario().vm(small("ledger01"))).await;
     let image = at(&files, "osdisk");
-    let changed = |change: &dyn Fn(&mut Vec<(u64, Vec<u8>)>)| {
+    let changed = |change: fn(&mut Blocks)| {
         let mut changed = files.clone();
         change(&mut changed[image].blocks);
         changed
     };
     let (lost, moved) = (
-        changed(&|blocks| {
+        changed(|blocks| {
             blocks.remove(1);
         }),
-        changed(&|blocks| blocks[1].0 += 512),
+        changed(|blocks| blocks[1].0 += 512),
     );
     // As much as the document allows, but for the last block.
-    let new = changed(&|blocks| {
+    let new = changed(|blocks| {
         let (offset, bytes) = blocks.remove(1);
         let last = blocks.len() - 1;
         blocks.insert(last, (offset + 4 * MIB, bytes));
@@ -131,25 +134,25 @@ async fn digests_that_cannot_be_trusted_are_refused() {
         change(&mut changed[digests]);
         changed
     };
-    let flipped = changed(&|file| file.blocks[0].1[100] ^= 1);
+    let flipped = changed(|file| file.blocks[0].1[100] ^= 1);
     refused(
         &world,
         &flipped,
         &[&of, "it is damaged", "leave this file out"],
     )
     .await;
-    let short = changed(&|file| {
+    let short = changed(|file| {
         file.blocks[0].1.pop();
     });
     refused(&world, &short, &[&of, "bytes came"]).await;
-    let newer = changed(&|file| {
+    let newer = changed(|file| {
         let text = String::from_utf8(file.blocks[0].1.clone()).unwrap();
         file.blocks[0].1 = text
             .replacen("\"format\":1", "\"format\":9", 1)
             .into_bytes();
     });
     refused(&world, &newer, &[&of, "format 9"]).await;
-    let endless = changed(&|file| file.size = 17 * MIB);
+    let endless = changed(|file| file.size = 17 * MIB);
     let error = assert_leaves_nothing(&world, &endless).await;
     assert!(error.to_string().contains("larger than any"), "{error}");
 
