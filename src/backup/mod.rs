@@ -23,6 +23,8 @@ mod difference;
 mod error;
 mod export;
 mod exported;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod held;
 mod image;
 mod inventory;

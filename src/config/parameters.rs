@@ -38,7 +38,7 @@ pub(super) enum Parameter {
 }
 
 /// Each parameter with its name and with names that other tools, and people, give to the same thing.
-const NAMES: [(Parameter, &str, &[&str]); 25] = [
+pub(super) const NAMES: [(Parameter, &str, &[&str]); 25] = [
     (
         Parameter::TenantId,
         "tenant_id",

@@ -16,6 +16,8 @@ mod build;
 mod chain;
 mod disk;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod local_part;
 mod network;
 mod plan;
