@@ -21,6 +21,7 @@ use super::cause::retry_after;
 use super::error::Failure;
 use super::error_body::ErrorBody;
 use super::exchange::Answer;
+use super::redact::clean;
 use super::{Azure, Error, ErrorKind};
 
 /// Disk operations finish in well under a second; the first look is early, then looks become rare.
@@ -59,7 +60,7 @@ impl Progress {
         match word.to_ascii_lowercase().as_str() {
             "succeeded" => Self::Succeeded,
             "failed" | "canceled" | "cancelled" => Self::Failed(word.to_owned()),
-            _ => Self::Running(word.to_owned()),
+            _ => Self::Running(clean(word)),
         }
     }
 }

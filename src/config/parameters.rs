@@ -217,6 +217,9 @@ impl fmt::Display for Parameter {
     }
 }
 
+/// More than this of a kind is not said: it would bury what matters.
+const MOST_FINDINGS: usize = 50;
+
 /// What was found wrong or worth saying so far.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
@@ -228,11 +231,15 @@ pub(super) struct Findings {
 
 impl Findings {
     pub(super) fn problem(&mut self, problem: String) {
-        self.problems.push(problem);
+        if self.problems.len() < MOST_FINDINGS {
+            self.problems.push(problem);
+        }
     }
 
     pub(super) fn warning(&mut self, warning: String) {
-        self.warnings.push(warning);
+        if self.warnings.len() < MOST_FINDINGS {
+            self.warnings.push(warning);
+        }
     }
 
     /// Takes note of how much is to be traced, even if something is wrong.
