@@ -172,7 +172,10 @@ mod tests {
         ] {
             let label = label(UUID, name);
             let file = label.strip_prefix(ROOT).unwrap();
-            assert!(!file.contains('/') && !file.contains(char::is_control), "{label:?}");
+            assert!(
+                !file.contains('/') && !file.contains(char::is_control),
+                "{label:?}"
+            );
             assert!(file.len() <= 255, "{} bytes", file.len());
             assert_eq!(CatalogName::parse(&label), Some(CatalogName::Label { vm }));
         }

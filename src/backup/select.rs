@@ -85,7 +85,8 @@ impl Listed {
             Self::Vm(candidate) => Ok(candidate),
             Self::Incomplete { name, .. } => Err(Error::Unsavable {
                 what: format!("virtual machine {name}"),
-                reason: "Azure's list gives no usable name, resource id or properties.vmId for it".into(),
+                reason: "Azure's list gives no usable name, resource id or properties.vmId for it"
+                    .into(),
             }),
         }
     }
@@ -298,6 +299,22 @@ mod tests {
 
     fn pattern(text: &str) -> Option<NamePattern> {
         Some(NamePattern::new(text).unwrap())
+    }
+
+    #[test]
+    fn a_name_that_is_none_cannot_be_saved() {
+        let id = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/virtualMachines/a";
+        let listed = |name: &str| {
+            let properties = serde_json::json!({ "vmId": "3d1f0c52-7a44-4e0e-9a53-8b1d6c2f9e10" });
+            Listed::new(&serde_json::json!({ "id": id, "name": name, "properties": properties }))
+        };
+        assert!(listed("a").candidate().is_ok());
+        for name in ["../a", "a\nb", "a\0", &"a".repeat(100_000)] {
+            let listed = listed(name);
+            assert!(listed.candidate().is_err(), "{name:.20}");
+            assert!(listed.name().len() <= LONGEST_NAME);
+            assert!(!listed.name().contains(['/', '\n', '\0']));
+        }
     }
 
     #[test]
