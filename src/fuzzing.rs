@@ -37,11 +37,7 @@ pub fn vhd_footer(data: &[u8]) {
         damaged[at] = damaged[at].wrapping_add(1);
         assert_ne!(parse_fixed_footer(&damaged), Ok(size), "byte {at}");
     }
-    let ours = fixed_footer(
-        size,
-        Uuid::nil(),
-        UNIX_EPOCH + Duration::from_secs(1 << 30),
-    );
+    let ours = fixed_footer(size, Uuid::nil(), UNIX_EPOCH + Duration::from_secs(1 << 30));
     assert_eq!(parse_fixed_footer(&ours), Ok(size));
 }
 
@@ -106,7 +102,10 @@ mod tests {
                     data.truncate(at);
                     data.extend_from_slice(&other[rng.usize(..=other.len())..]);
                 }
-                _ => data.insert(at, *rng.choice(b"\0\n\r\t \"'\\=;:<>&/[]{}()9-.%\xff").unwrap()),
+                _ => data.insert(
+                    at,
+                    *rng.choice(b"\0\n\r\t \"'\\=;:<>&/[]{}()9-.%\xff").unwrap(),
+                ),
             }
             data.truncate(LONGEST);
         }
@@ -116,6 +115,7 @@ mod tests {
     /// A finding prints its target and its bytes: put them into the corpus.
     #[test]
     fn no_input_breaks_a_promise_of_its_reader() {
+        let mut findings = Vec::new();
         for (target, run, mutations) in TARGETS {
             let corpus = corpus(target);
             assert!(
@@ -128,10 +128,13 @@ mod tests {
                 .map(|_| mutation(&mut rng, &corpus))
                 .collect();
             for data in corpus.iter().chain(&mutations) {
-                let finding = std::panic::catch_unwind(|| run(data)).is_err();
-                assert!(!finding, "{target}: b\"{}\"", data.escape_ascii());
+                if std::panic::catch_unwind(|| run(data)).is_err() {
+                    findings.push(format!("{target}: b\"{}\"", data.escape_ascii()));
+                    break;
+                }
             }
         }
+        assert!(findings.is_empty(), "{}", findings.join("\n"));
     }
 
     #[test]
@@ -146,7 +149,10 @@ mod tests {
             names.sort();
             names
         };
-        let mut targets: Vec<_> = TARGETS.iter().map(|(name, ..)| (*name).to_owned()).collect();
+        let mut targets: Vec<_> = TARGETS
+            .iter()
+            .map(|(name, ..)| (*name).to_owned())
+            .collect();
         targets.sort();
         assert_eq!(names("corpus", ""), targets);
         assert_eq!(names("targets", ".rs"), targets);

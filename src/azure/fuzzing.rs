@@ -13,7 +13,9 @@ use super::arm::{Subject, own_address};
 use super::connection_string::ConnectionString;
 use super::error_body::ErrorBody;
 use super::exchange::Answer;
-use super::generated::{authorization as rights, compute, disks, network, resources, subscriptions};
+use super::generated::{
+    authorization as rights, compute, disks, network, resources, subscriptions,
+};
 use super::page_list::PageRanges;
 use super::page_list_xml::{PageListPage, Window};
 use super::{ResourceId, SasUrl, snapshot};
@@ -33,12 +35,17 @@ pub fn connection_string(data: &[u8]) {
         Ok(account) => {
             let endpoint = account.blob_endpoint();
             assert!(matches!(endpoint.scheme(), "http" | "https"), "{endpoint}");
-            assert!(endpoint.has_host() && endpoint.query().is_none(), "{endpoint}");
+            assert!(
+                endpoint.has_host() && endpoint.query().is_none(),
+                "{endpoint}"
+            );
             assert!(endpoint.password().is_none() && endpoint.fragment().is_none());
         }
         Err(problem) => {
             let problem = problem.to_string();
-            let what = problem.strip_prefix("connection string: ").expect("its name");
+            let what = problem
+                .strip_prefix("connection string: ")
+                .expect("its name");
             assert!(!what.is_empty() && what.len() < 120, "{problem}");
         }
     }
@@ -77,7 +84,11 @@ pub fn page_list(data: &[u8]) {
         .map(|at| body.slice(at..(at + cut).min(body.len())))
         .collect();
     let whole = read_page_list(std::slice::from_ref(&body), part);
-    assert_eq!(read_page_list(&frames, part), whole, "frames of {cut} bytes");
+    assert_eq!(
+        read_page_list(&frames, part),
+        whole,
+        "frames of {cut} bytes"
+    );
     let (page, ranges) = match whole {
         Ok(read) => read,
         Err(reason) => {
@@ -87,8 +98,15 @@ pub fn page_list(data: &[u8]) {
     };
     let window = part.or(ByteRange::new(0, LENGTH)).expect("a range");
     let mut listed: Vec<(ByteRange, &str)> = Vec::new();
-    for (list, name) in [(&ranges.written, "PageRange"), (&ranges.cleared, "ClearRange")] {
-        assert!(list.memory() <= 4096 + 3 * body.len(), "{} bytes", list.memory());
+    for (list, name) in [
+        (&ranges.written, "PageRange"),
+        (&ranges.cleared, "ClearRange"),
+    ] {
+        assert!(
+            list.memory() <= 4096 + 3 * body.len(),
+            "{} bytes",
+            list.memory()
+        );
         listed.extend(list.iter().map(|range| (range, name)));
     }
     listed.sort_by_key(|(range, _)| range.start());
@@ -232,7 +250,10 @@ fn kept(given: &Value, written: &Value) {
         }
         (Value::Array(given), Value::Array(written)) => {
             assert_eq!(given.len(), written.len());
-            given.iter().zip(written).for_each(|(one, other)| kept(one, other));
+            given
+                .iter()
+                .zip(written)
+                .for_each(|(one, other)| kept(one, other));
         }
         (Value::Number(given), Value::Number(written)) => {
             assert_eq!(given.as_f64(), written.as_f64());

@@ -3,6 +3,7 @@
 use super::tracker::State;
 use super::{Level, select};
 use crate::azure::ResourceId;
+use crate::catalog::{self, CatalogName};
 
 /// The tracker file.
 pub fn tracker_file(data: &[u8]) {
@@ -23,7 +24,8 @@ pub fn tracker_file(data: &[u8]) {
                 let full = chain.full_of(level, Some(&run.job));
                 assert!(level != Level::Full || full.is_none());
                 let rival = chain.rival(level, &run.job);
-                assert!(rival.is_none_or(|rival| rival.job != run.job));
+                let named = chain.run(&run.job).map_or(0, |named| named.started);
+                assert!(rival.is_none_or(|rival| rival.started > named));
             }
             for vm in &run.vms {
                 for snapshot in &vm.snapshots {
@@ -55,10 +57,12 @@ pub(crate) fn listed_vm(vm: &serde_json::Value) {
     assert!(!name.is_empty() && name.chars().count() <= select::LONGEST_NAME);
     assert!(!name.contains(char::is_control));
     if let Ok(candidate) = listed.candidate() {
-        let label = crate::catalog::label(&candidate.uuid, name);
-        assert!(
-            matches!(crate::catalog::CatalogName::parse(&label), Some(crate::catalog::CatalogName::Label { vm }) if vm.hyphenated().to_string() == candidate.uuid),
-            "{label:?}"
-        );
+        let label = catalog::label(&candidate.uuid, name);
+        match CatalogName::parse(&label) {
+            Some(CatalogName::Label { vm }) => {
+                assert_eq!(vm.hyphenated().to_string(), candidate.uuid);
+            }
+            other => panic!("{label:?} is {other:?}"),
+        }
     }
 }

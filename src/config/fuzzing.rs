@@ -127,7 +127,11 @@ pub fn java_regex(data: &[u8]) {
     };
     assert_eq!(pattern.to_string(), expression);
     let anywhere = NamePattern::new(&pattern.anywhere());
-    for name in names.split('\n').take(4).map(|name| name.trim_end_matches('\r')) {
+    for name in names
+        .split('\n')
+        .take(4)
+        .map(|name| name.trim_end_matches('\r'))
+    {
         // Longer ones are none of Azure.
         let name = &name[..name.floor_char_boundary(64)];
         match pattern.matches(name) {
@@ -142,7 +146,11 @@ pub fn java_regex(data: &[u8]) {
             && pattern.is_found_in(name)
             && let Ok(anywhere) = &anywhere
         {
-            assert_ne!(anywhere.matches(name), Ok(false), "{expression:?} in {name:?}");
+            assert_ne!(
+                anywhere.matches(name),
+                Ok(false),
+                "{expression:?} in {name:?}"
+            );
         }
     }
 }

@@ -29,24 +29,74 @@ pub fn host_packets(data: &[u8]) {
     let text = text(rest);
     let text = (choices[1] & 1 == 0).then_some(&text);
     match choices[2] % 5 {
-        0 => save(Packet::new(rest, choices[3], interface.save.size, interface.save.pkt_end), interface, choices, text),
-        1 => restore(Packet::new(rest, choices[3], interface.restore.size, interface.restore.pkt_end), interface, text),
-        2 => io(Packet::new(rest, choices[3], size_of::<io_pkt>(), offset_of!(io_pkt, pkt_end)), choices),
-        3 => object(Packet::new(rest, choices[3], size_of::<restore_object_pkt>(), offset_of!(restore_object_pkt, pkt_end)), text),
-        _ => query(Packet::new(rest, choices[3], size_of::<query_pkt>(), offset_of!(query_pkt, pkt_end)), text),
+        0 => save(
+            Packet::new(
+                rest,
+                choices[3],
+                interface.save.size,
+                interface.save.pkt_end,
+            ),
+            interface,
+            choices,
+            text,
+        ),
+        1 => restore(
+            Packet::new(
+                rest,
+                choices[3],
+                interface.restore.size,
+                interface.restore.pkt_end,
+            ),
+            interface,
+            text,
+        ),
+        2 => io(
+            Packet::new(
+                rest,
+                choices[3],
+                size_of::<io_pkt>(),
+                offset_of!(io_pkt, pkt_end),
+            ),
+            choices,
+        ),
+        3 => object(
+            Packet::new(
+                rest,
+                choices[3],
+                size_of::<restore_object_pkt>(),
+                offset_of!(restore_object_pkt, pkt_end),
+            ),
+            text,
+        ),
+        _ => query(
+            Packet::new(
+                rest,
+                choices[3],
+                size_of::<query_pkt>(),
+                offset_of!(query_pkt, pkt_end),
+            ),
+            text,
+        ),
     }
     // Without a context of ours the host's calls end at once.
     let kind = u32::from_le_bytes([choices[4], choices[5], choices[6], choices[7]]);
     let mut event = bEvent { eventType: kind };
     // SAFETY: no context, so nothing else is touched.
     let code = unsafe { entry::handle_plugin_event(null_mut(), &raw mut event, null_mut()) };
-    let expected = if kind == bEventRestoreCommand { bRC_OK } else { bRC_Error };
+    let expected = if kind == bEventRestoreCommand {
+        bRC_OK
+    } else {
+        bRC_Error
+    };
     assert_eq!(code, expected);
 }
 
 /// As C has it: up to the first NUL.
 fn text(data: &[u8]) -> CString {
-    let end = data.iter().position(|&byte| byte == 0).unwrap_or(data.len());
+    let end = data
+        .iter()
+        .position(|&byte| byte == 0)
+        .unwrap_or(data.len());
     CString::new(&data[..end]).expect("no NUL")
 }
 
@@ -104,13 +154,26 @@ fn pointer_of(text: Option<&CString>) -> *const std::ffi::c_char {
     text.map_or(std::ptr::null(), |text| text.as_ptr())
 }
 
-fn save(mut packet: Packet, interface: &'static Interface, choices: [u8; 16], text: Option<&CString>) {
+fn save(
+    mut packet: Packet,
+    interface: &'static Interface,
+    choices: [u8; 16],
+    text: Option<&CString>,
+) {
     let layout = &interface.save;
     let number = u64::from_le_bytes([
-        choices[8], choices[9], choices[10], choices[11], choices[12], choices[13], choices[14],
+        choices[8],
+        choices[9],
+        choices[10],
+        choices[11],
+        choices[12],
+        choices[13],
+        choices[14],
         choices[15],
     ]);
-    let path = text.map_or(String::from("a\0b"), |text| text.to_string_lossy().into_owned());
+    let path = text.map_or(String::from("a\0b"), |text| {
+        text.to_string_lossy().into_owned()
+    });
     let is_text = !path.contains('\0');
     let offsets = choices[4] & 1 == 1;
     let file = if choices[4] & 2 == 0 {
@@ -171,7 +234,11 @@ fn io(mut packet: Packet, choices: [u8; 16]) {
     packet.words[at / 8] = u64::from_ne_bytes(word);
     let mut buffer = vec![0x5a_u8; count];
     let is_null = choices[6] & 2 == 2;
-    let pointer = if is_null { null_mut() } else { buffer.as_mut_ptr() };
+    let pointer = if is_null {
+        null_mut()
+    } else {
+        buffer.as_mut_ptr()
+    };
     packet.put(offset_of!(io_pkt, buf), pointer);
     // SAFETY: memory that is longer than the packet, with a buffer of its count.
     let view = unsafe { IoPacket::new(packet.pointer().cast()) };
@@ -223,7 +290,10 @@ fn object(mut packet: Packet, text: Option<&CString>) {
 }
 
 fn query(mut packet: Packet, text: Option<&CString>) {
-    for member in [offset_of!(query_pkt, parameter), offset_of!(query_pkt, command)] {
+    for member in [
+        offset_of!(query_pkt, parameter),
+        offset_of!(query_pkt, command),
+    ] {
         packet.put(member, pointer_of(text));
     }
     // SAFETY: memory that is longer than the packet, with texts in it.
