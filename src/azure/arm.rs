@@ -20,6 +20,9 @@ use super::token::Bearer;
 use super::{Azure, Error, ErrorKind};
 use crate::payload::Payload;
 
+/// Pages of a list; no subscription fills so many.
+const MOST_PAGES: usize = 10_000;
+
 /// What is being done to what, for messages.
 #[derive(Clone, Copy)]
 pub(super) struct Subject<'a> {
@@ -192,6 +195,9 @@ impl Azure {
             let address = self.own_address(subject, next)?;
             if !seen.insert(address.clone()) {
                 return Err(subject.invalid("the pages of the list go round in a circle"));
+            }
+            if seen.len() == MOST_PAGES {
+                return Err(subject.invalid("the list does not end"));
             }
             let answer = self.follow(subject, &address, &[200], false).await?;
             page = subject.json(&answer)?;

@@ -588,6 +588,21 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_list_without_end_is_refused() {
+        let script = Script::new(|request, index| {
+            if asks_for_token(request) {
+                return token_answer("t", 1 << 30);
+            }
+            json(
+                200,
+                &json!({"value": [], "nextLink": format!("{ARM}/next?{index}")}),
+            )
+        });
+        let error = azure(&script).snapshots().await.expect_err("refused");
+        assert!(error.to_string().contains("does not end"), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_snapshot_is_ready_when_it_can_be_read() {
         let snapshot = |percent: f64| {
             json(
