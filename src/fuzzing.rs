@@ -50,8 +50,10 @@ mod tests {
 
     use super::*;
 
-    /// A target and how many mutations are tried.
-    const TARGETS: [(&str, fn(&[u8]), usize); 10] = [
+    /// Its name, its body, and how many mutations are tried.
+    type Target = (&'static str, fn(&[u8]), usize);
+
+    const TARGETS: [Target; 10] = [
         ("plugin_command", plugin_command, 400),
         ("config_file", config_file, 400),
         ("connection_string", connection_string, 400),

@@ -1,5 +1,7 @@
 //! Fuzz targets of what this host keeps.
 
+#![allow(clippy::missing_panics_doc, reason = "a panic is the finding")]
+
 use super::tracker::State;
 use super::{Level, select};
 use crate::azure::ResourceId;

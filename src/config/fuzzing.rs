@@ -1,5 +1,7 @@
 //! Fuzz targets of what a user writes.
 
+#![allow(clippy::missing_panics_doc, reason = "a panic is the finding")]
+
 use super::NamePattern;
 use super::parameters::{Findings, NAMES, Parameter, Values};
 use super::{command, file};

@@ -1,6 +1,8 @@
 //! Fuzz target of the host's packets: any number in any member. Pointers are what the contract makes of them, null or texts and
 //! buffers of our own, for what a pointer leads to cannot be checked.
 
+#![allow(clippy::missing_panics_doc, reason = "a panic is the finding")]
+
 use std::ffi::{CString, c_void};
 use std::mem::{offset_of, size_of};
 use std::ptr::null_mut;

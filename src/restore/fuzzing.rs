@@ -1,5 +1,7 @@
 //! Fuzz target of what comes back from a volume.
 
+#![allow(clippy::missing_panics_doc, reason = "a panic is the finding")]
+
 use serde_json::Value;
 
 use super::plan::Plan;
