@@ -70,7 +70,7 @@ fuzz:
 	set -e; for target in $(FUZZ_TARGETS); do \
 		mkdir -p target/fuzz/found/$$target; \
 		PATH="$(abspath $(TOOLS))/bin:$$PATH" $(CARGO) +nightly fuzz run --target-dir target/fuzz/build $$target target/fuzz/found/$$target fuzz/corpus/$$target -- \
-			-max_total_time=$(FUZZ_SECONDS) -max_len=16384 -timeout=20 -rss_limit_mb=2048 -print_final_stats=1; \
+			-max_total_time=$(FUZZ_SECONDS) -artifact_prefix=target/fuzz/found/ -max_len=16384 -timeout=20 -rss_limit_mb=2048 -print_final_stats=1; \
 	done
 
 # The host-ABI tests, and the unit tests of what is unsafe, under AddressSanitizer; needs the nightly toolchain.
