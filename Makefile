@@ -6,10 +6,11 @@ PLUGIN_DIR ?= /opt/bacula/plugins
 BIN_DIR ?= /usr/local/bin
 TOOLS = target/tools
 CARGO_DENY_VERSION = 0.20.2
+CARGO_FUZZ_VERSION = 0.13.2
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 
 .DEFAULT_GOAL := build
-.PHONY: advisories bench build check-generated check-tree demo deny deps doc emulator generate install joblogs lint plugin test test-peers torture torture-daemons
+.PHONY: advisories bench build check-generated check-tree demo deny deps doc emulator fuzz generate install joblogs lint plugin sanitize test test-peers torture torture-daemons
 
 # Everything, unoptimised.
 build:
@@ -70,6 +71,25 @@ torture-daemons:
 	$(CARGO) build --locked -p azure-vm-fd --lib
 	DEATHS=25 CANCELS=25 PANICS=8 LEAK_ROUNDS=25 LOAD_MIB=64 RUST_TEST_THREADS=4 \
 		$(CARGO) test --locked -p bacula-bench --test torture -- --include-ignored --nocapture
+
+# Fuzz targets of src/fuzzing.rs, one after the other, FUZZ_SECONDS each; needs the nightly toolchain, and cargo-fuzz, which is
+# built below target/. What is found on the way is kept below target/fuzz. A finding ends it: put its file into fuzz/corpus.
+FUZZ_SECONDS ?= 1800
+FUZZ_TARGETS ?= page_list arm_answer conf_document plugin_command java_regex config_file connection_string tracker_file host_packets vhd_footer
+fuzz:
+	@test -x $(TOOLS)/bin/cargo-fuzz || \
+		$(CARGO) install --quiet --locked --root $(TOOLS) --version $(CARGO_FUZZ_VERSION) cargo-fuzz
+	set -e; for target in $(FUZZ_TARGETS); do \
+		mkdir -p target/fuzz/found/$$target; \
+		PATH="$(abspath $(TOOLS))/bin:$$PATH" $(CARGO) +nightly fuzz run --target-dir target/fuzz/build $$target target/fuzz/found/$$target fuzz/corpus/$$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -artifact_prefix=target/fuzz/found/ -max_len=16384 -timeout=20 -rss_limit_mb=2048 -print_final_stats=1; \
+	done
+
+# The host-ABI tests, and the unit tests of what is unsafe, under AddressSanitizer; needs the nightly toolchain.
+sanitize:
+	RUSTFLAGS=-Zsanitizer=address $(CARGO) +nightly build --locked --target $(HOST) --target-dir target/sanitize -p azure-vm-fd --lib
+	RUSTFLAGS=-Zsanitizer=address $(CARGO) +nightly test --locked --target $(HOST) --target-dir target/sanitize -p azure-vm-fd --lib -- ffi fuzzing
+	RUSTFLAGS=-Zsanitizer=address $(CARGO) +nightly test --locked --target $(HOST) --target-dir target/sanitize -p azure-vm-fd --test host_abi
 
 lint:
 	$(CARGO) fmt --all --check

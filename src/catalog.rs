@@ -13,6 +13,9 @@ use uuid::Uuid;
 /// What every name begins with.
 pub const ROOT: &str = "/@azure-vm/";
 
+/// Most bytes of a VM's name; a file system has room for 255 with the rest of the component.
+const LONGEST_NAME: usize = 200;
+
 /// A name, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CatalogName {
@@ -90,10 +93,14 @@ impl CatalogName {
     }
 }
 
-/// The name of the file that shows a VM's name. A `/` cannot occur in `vm_name` (Azure refuses it).
+/// The name of the file that shows a VM's name. What would lead out of its folder or end its line is replaced and what is
+/// too long for a file is left out, though no such name comes from Azure.
 #[must_use]
 pub fn label(vm_uuid: &str, vm_name: &str) -> String {
-    format!("{ROOT}{vm_uuid}_{vm_name}.name")
+    let one = |c: char| if c.is_control() || c == '/' { '_' } else { c };
+    let name: String = vm_name.chars().map(one).collect();
+    let name = &name[..name.floor_char_boundary(LONGEST_NAME)];
+    format!("{ROOT}{vm_uuid}_{name}.name")
 }
 
 /// The name of a configuration document.
@@ -168,6 +175,31 @@ mod tests {
                     file
                 })
             );
+        }
+    }
+
+    #[test]
+    fn no_name_leads_out_of_the_folder() {
+        let vm = Uuid::try_parse(UUID).unwrap();
+        for name in [
+            "..",
+            "../../etc/passwd",
+            "/etc/cron.d/x",
+            "a/@azure-vm/b",
+            "/@azure-vm/x.name",
+            "a\nb\r\0c\u{85}",
+            "r\u{e9}seau-\u{65e5}\u{672c}",
+            &"x".repeat(100_000),
+            &"\u{1f600}".repeat(1000),
+        ] {
+            let label = label(UUID, name);
+            let file = label.strip_prefix(ROOT).unwrap();
+            assert!(
+                !file.contains('/') && !file.contains(char::is_control),
+                "{label:?}"
+            );
+            assert!(file.len() <= 255, "{} bytes", file.len());
+            assert_eq!(CatalogName::parse(&label), Some(CatalogName::Label { vm }));
         }
     }
 

@@ -69,6 +69,9 @@ pub mod document;
     reason = "the C interface of the File Daemon is unsafe by nature; nothing else is"
 )]
 mod ffi;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod intake;
 pub mod inventory;
 mod json;

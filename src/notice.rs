@@ -90,6 +90,18 @@ pub fn with_causes(error: &dyn StdError) -> String {
     text
 }
 
+/// A text that may quote what came from outside, short enough for a message.
+#[must_use]
+pub(crate) fn brief(mut text: String) -> String {
+    /// In bytes; the host's message buffer holds 2000.
+    const MOST: usize = 1000;
+    if text.len() > MOST {
+        text.truncate(text.floor_char_boundary(MOST));
+        text.push_str("...");
+    }
+    text
+}
+
 /// Names for one line, as many as leave it readable.
 #[must_use]
 pub fn some_of(mut names: impl ExactSizeIterator<Item = String>) -> String {
@@ -115,6 +127,17 @@ mod tests {
         assert_eq!(notices.pop().map(|n| n.text), Some("one".into()));
         assert_eq!(notices.pop().map(|n| n.severity), Some(Severity::Error));
         assert_eq!(notices.pop(), None);
+    }
+
+    #[test]
+    fn long_texts_are_cut_between_characters() {
+        assert_eq!(brief("short".into()), "short");
+        let text = brief("x".to_owned() + &"\u{fc}".repeat(5000));
+        assert!(
+            text.len() <= 1003 && text.ends_with("\u{fc}..."),
+            "{}",
+            text.len()
+        );
     }
 
     #[test]

@@ -20,6 +20,9 @@ use super::token::Bearer;
 use super::{Azure, Error, ErrorKind};
 use crate::payload::Payload;
 
+/// Pages of a list; no subscription fills so many.
+const MOST_PAGES: usize = 10_000;
+
 /// What is being done to what, for messages.
 #[derive(Clone, Copy)]
 pub(super) struct Subject<'a> {
@@ -193,42 +196,49 @@ impl Azure {
             if !seen.insert(address.clone()) {
                 return Err(subject.invalid("the pages of the list go round in a circle"));
             }
+            if seen.len() == MOST_PAGES {
+                return Err(subject.invalid("the list does not end"));
+            }
             let answer = self.follow(subject, &address, &[200], false).await?;
             page = subject.json(&answer)?;
         }
     }
 
-    /// An address that an answer named: it gets the token, so it must be of the configured endpoint. Kept byte for
-    /// byte, since such addresses are signed.
+    /// As the function of this name.
     pub(super) fn own_address(&self, subject: Subject<'_>, text: &str) -> Result<Uri, Error> {
-        let endpoint = self.endpoint();
-        let absolute = if text.starts_with('/') {
-            format!("{}{text}", endpoint.origin().ascii_serialization())
-        } else {
-            text.to_owned()
-        };
-        let address: Uri = absolute
-            .parse()
-            .map_err(|_not_an_address| subject.invalid("the answer names no usable address"))?;
-        let port = match (address.port_u16(), address.scheme_str()) {
-            (Some(port), _) => Some(port),
-            (None, Some("https")) => Some(443),
-            (None, Some("http")) => Some(80),
-            (None, _) => None,
-        };
-        let same = address.scheme_str() == Some(endpoint.scheme())
-            && address
-                .host()
-                .zip(endpoint.host_str())
-                .is_some_and(|(found, own)| found.eq_ignore_ascii_case(own))
-            && port == endpoint.port_or_known_default();
-        if same {
-            Ok(address)
-        } else {
-            let host = address.authority().map_or("no host", |a| a.as_str());
-            Err(subject.invalid(format!(
-                "the answer leads away from {endpoint} to {host}, which gets no token"
-            )))
-        }
+        own_address(self.endpoint(), subject, text)
+    }
+}
+
+/// An address that an answer named: it gets the token, so it must be of the configured endpoint. Kept byte for
+/// byte, since such addresses are signed.
+pub(super) fn own_address(endpoint: &Url, subject: Subject<'_>, text: &str) -> Result<Uri, Error> {
+    let absolute = if text.starts_with('/') {
+        format!("{}{text}", endpoint.origin().ascii_serialization())
+    } else {
+        text.to_owned()
+    };
+    let address: Uri = absolute
+        .parse()
+        .map_err(|_not_an_address| subject.invalid("the answer names no usable address"))?;
+    let port = match (address.port_u16(), address.scheme_str()) {
+        (Some(port), _) => Some(port),
+        (None, Some("https")) => Some(443),
+        (None, Some("http")) => Some(80),
+        (None, _) => None,
+    };
+    let same = address.scheme_str() == Some(endpoint.scheme())
+        && address
+            .host()
+            .zip(endpoint.host_str())
+            .is_some_and(|(found, own)| found.eq_ignore_ascii_case(own))
+        && port == endpoint.port_or_known_default();
+    if same {
+        Ok(address)
+    } else {
+        let host = address.authority().map_or("no host", |a| a.as_str());
+        Err(subject.invalid(format!(
+            "the answer leads away from {endpoint} to {host}, which gets no token"
+        )))
     }
 }

@@ -240,14 +240,16 @@ fn derived_endpoint(parts: &Parts<'_>, account: &str) -> Result<Url, Problem> {
 fn endpoint_url(text: &str) -> Result<Url, Problem> {
     let invalid = Problem::Invalid {
         key: "BlobEndpoint",
-        problem: "is not an http or https URL without a query",
+        problem: "is not an http or https URL of host and path alone",
     };
     match Url::parse(text) {
         Ok(url)
             if matches!(url.scheme(), "http" | "https")
                 && url.has_host()
                 && url.query().is_none()
-                && url.username().is_empty() =>
+                && url.fragment().is_none()
+                && url.username().is_empty()
+                && url.password().is_none() =>
         {
             Ok(url)
         }
@@ -382,6 +384,14 @@ mod tests {
             (
                 "AccountName=abc;SharedAccessSignature=sv=1",
                 "has no sig parameter",
+            ),
+            (
+                "BlobEndpoint=https://:hunter2@a.b/;SharedAccessSignature=sig=1",
+                "BlobEndpoint is not",
+            ),
+            (
+                "BlobEndpoint=https://a.b/#sig=1;SharedAccessSignature=sig=1",
+                "BlobEndpoint is not",
             ),
             ("UseDevelopmentStorage=false", "can only be true"),
         ] {

@@ -10,6 +10,9 @@ use serde_json::{Map, Value};
 use super::redact::clean;
 use super::xml;
 
+/// Each is compared with the text so far, and there is room for few.
+const MOST_DETAILS: usize = 20;
+
 /// Code and text of a refusal; either may be missing. The text is fit for logs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct ErrorBody {
@@ -62,7 +65,8 @@ impl ErrorBody {
         }
         let mut text = message.map(readable).unwrap_or_default();
         let details = field(object, "details").and_then(Value::as_array);
-        for detail in details.into_iter().flatten().filter_map(Value::as_object) {
+        let details = details.into_iter().flatten().take(MOST_DETAILS);
+        for detail in details.filter_map(Value::as_object) {
             let part = detail_text(detail);
             if !part.is_empty() && !text.contains(&part) {
                 if !text.is_empty() {

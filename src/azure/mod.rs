@@ -27,6 +27,8 @@ mod error;
 mod error_body;
 mod exchange;
 mod frames;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 #[rustfmt::skip] // formatted by its generator
 pub mod generated;
 pub mod network;

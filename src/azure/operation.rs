@@ -17,6 +17,7 @@ use super::cause::retry_after;
 use super::error::Failure;
 use super::error_body::ErrorBody;
 use super::exchange::Answer;
+use super::redact::clean;
 use super::{Azure, Error, ErrorKind};
 use http::{Method, StatusCode, Uri};
 use serde_json::Value;
@@ -57,7 +58,7 @@ impl Progress {
         match word.to_ascii_lowercase().as_str() {
             "succeeded" => Self::Succeeded,
             "failed" | "canceled" | "cancelled" => Self::Failed(word.to_owned()),
-            _ => Self::Running(word.to_owned()),
+            _ => Self::Running(clean(word)),
         }
     }
 }
@@ -602,6 +603,21 @@ mod tests {
             let error = azure(&script).snapshots().await.expect_err("refused");
             assert_eq!(error.kind(), ErrorKind::InvalidAnswer, "{page}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_list_without_end_is_refused() {
+        let script = Script::new(|request, index| {
+            if asks_for_token(request) {
+                return token_answer("t", 1 << 30);
+            }
+            json(
+                200,
+                &json!({"value": [], "nextLink": format!("{ARM}/next?{index}")}),
+            )
+        });
+        let error = azure(&script).snapshots().await.expect_err("refused");
+        assert!(error.to_string().contains("does not end"), "{error}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -20,6 +20,9 @@ use crate::range_list::{Disordered, RangeList};
 /// Requests under way for all lists of a job beyond the first of each. An answer has a MiB.
 const UNDER_WAY: usize = 8;
 
+/// Bytes of memory that the ranges of a list may take; ten million of them take 64 MiB at most.
+const MOST_MEMORY: usize = 512 << 20;
+
 /// What the requests of a job's lists must have before they are sent.
 #[derive(Clone, Debug)]
 pub(super) struct ListSlots(Arc<Semaphore>);
@@ -40,6 +43,10 @@ pub struct PageRanges {
 }
 
 impl PageRanges {
+    fn memory(&self) -> usize {
+        self.written.memory() + self.cleared.memory()
+    }
+
     fn append(&mut self, next: Self) -> Result<(), Disordered> {
         self.written.append(next.written)?;
         self.cleared.append(next.cleared)
@@ -108,6 +115,12 @@ impl PageList {
             match under_way.next().await {
                 Some(slice) => waiting.extend(slice?.rest(&mut listed)),
                 None => break,
+            }
+            let memory: usize = listed.iter().map(|(_, ranges)| ranges.memory()).sum();
+            if memory > MOST_MEMORY {
+                return Err(
+                    Subject::new("list page ranges of", &blob).invalid("the list does not end")
+                );
             }
         }
         listed.sort_by_key(|(start, _)| *start);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::arm::Subject;
 use super::operation::Backoff;
+use super::redact::clean;
 use super::{Azure, Error, ErrorKind};
 use serde_json::Value;
 
@@ -87,6 +88,9 @@ pub(super) fn provisioning_failure(resource: &Value) -> Option<Readiness> {
     .then(|| Readiness::Never(format!("Azure reports provisioning state {state}")))
 }
 
-pub(super) fn provisioning_state(resource: &Value) -> Option<&str> {
-    resource.pointer("/properties/provisioningState")?.as_str()
+pub(super) fn provisioning_state(resource: &Value) -> Option<String> {
+    resource
+        .pointer("/properties/provisioningState")?
+        .as_str()
+        .map(clean)
 }

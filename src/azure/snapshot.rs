@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::arm::Subject;
 use super::generated::disks::{self, Snapshot, SnapshotAccessState, SnapshotUpdate};
 use super::readiness::{Readiness, provisioning_failure, provisioning_state};
+use super::redact::clean;
 use super::{Azure, Error, ResourceId};
 
 impl Azure {
@@ -153,8 +154,8 @@ fn readability(snapshot: &Value) -> Readiness {
         let part = |name| error.get(name).and_then(Value::as_str).unwrap_or_default();
         return Readiness::Never(format!(
             "its background copy failed: {} {}",
-            part("errorCode"),
-            part("errorMessage")
+            clean(part("errorCode")),
+            clean(part("errorMessage"))
         ));
     }
     let percent = snapshot
@@ -175,7 +176,7 @@ fn readability(snapshot: &Value) -> Readiness {
         .map(|state| SnapshotAccessState::from(state.to_owned()));
     match access {
         Some(state @ (SnapshotAccessState::Pending | SnapshotAccessState::InstantAccess)) => {
-            pending(format!("in access state {}", state.as_str()))
+            pending(format!("in access state {}", clean(state.as_str())))
         }
         None
         | Some(

@@ -156,7 +156,10 @@ fn provisioning(vm: &Value) -> Readiness {
     match provisioning_state(vm) {
         Some(state) if state.eq_ignore_ascii_case("succeeded") => Readiness::Ready,
         state => Readiness::Pending {
-            state: format!("in provisioning state {}", state.unwrap_or("(none)")),
+            state: format!(
+                "in provisioning state {}",
+                state.as_deref().unwrap_or("(none)")
+            ),
             percent: None,
         },
     }

@@ -1,10 +1,13 @@
 //! The storage service's XML: small documents of nested elements without attributes of interest.
 
+use std::fmt;
 use std::io::BufRead;
 
 use quick_xml::Reader;
 use quick_xml::escape::resolve_predefined_entity;
 use quick_xml::events::Event;
+
+use crate::notice::brief;
 
 /// Deepest nesting accepted; the documents in question have three levels.
 const MAX_DEPTH: usize = 16;
@@ -24,7 +27,7 @@ pub(super) fn walk(
         buffer.clear();
         let event = reader
             .read_event_into(&mut buffer)
-            .map_err(|error| format!("broken XML: {error}"))?;
+            .map_err(|error| broken(&error))?;
         match event {
             Event::Start(start) => {
                 if complete || path.len() == MAX_DEPTH {
@@ -52,13 +55,18 @@ pub(super) fn walk(
                 Ok(None) => text.push_str(
                     resolve_predefined_entity(&reference).ok_or("an undefined entity in XML")?,
                 ),
-                Err(error) => return Err(format!("broken XML: {error}")),
+                Err(error) => return Err(broken(&error)),
             },
             Event::Comment(_) | Event::Decl(_) | Event::PI(_) | Event::DocType(_) => {}
             Event::Eof if complete => return Ok(()),
             Event::Eof => return Err("the XML ends early".into()),
         }
     }
+}
+
+/// The parser's errors quote the document.
+fn broken(error: &dyn fmt::Display) -> String {
+    brief(format!("broken XML: {error}"))
 }
 
 #[cfg(test)]
@@ -93,6 +101,13 @@ mod tests {
         ] {
             assert!(leaves(document).is_err(), "{document}");
         }
+    }
+
+    #[test]
+    fn errors_do_not_repeat_the_document() {
+        let name = "n".repeat(100_000);
+        let error = leaves(&format!("<a><{name}></b></a>")).expect_err("refused");
+        assert!(error.len() < 1100, "{} bytes", error.len());
     }
 
     #[test]

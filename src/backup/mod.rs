@@ -24,6 +24,8 @@ mod digests;
 mod error;
 mod export;
 mod exported;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod held;
 mod image;
 mod inventory;

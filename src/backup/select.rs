@@ -19,11 +19,14 @@ pub(super) struct Candidate {
     pub(super) uuid: String,
 }
 
+/// Most characters of a name; Azure allows a virtual machine 64.
+pub(super) const LONGEST_NAME: usize = 128;
+
 /// An element of a VM list.
 #[derive(Clone, Debug)]
 pub(super) enum Listed {
     Vm(Candidate),
-    /// It has no usable id or UUID, so nothing can be saved under its name. That matters only if it is selected.
+    /// It has no usable name, id or UUID, so nothing can be saved under its name. That matters only if it is selected.
     Incomplete {
         name: String,
         resource_group: String,
@@ -34,13 +37,21 @@ impl Listed {
     pub(super) fn new(vm: &Value) -> Self {
         let id = json::text(vm, "/id").and_then(ResourceId::parse);
         let name = json::text(vm, "/name").or(id.as_ref().map(ResourceId::name));
-        let name = name.unwrap_or("without a name").to_owned();
+        let name = name.unwrap_or("without a name");
+        // Names are matched, shown, and stand in the catalog.
+        let shown: String = name
+            .chars()
+            .map(|c| if c.is_control() || c == '/' { '_' } else { c })
+            .take(LONGEST_NAME)
+            .collect();
+        let usable = shown == name;
+        let name = shown;
         let group = id.as_ref().map(ResourceId::resource_group);
         let resource_group = group.unwrap_or("unknown").to_owned();
         let uuid: Option<uuid::Uuid> =
             json::text(vm, "/properties/vmId").and_then(|text| text.parse().ok());
         match (id, uuid) {
-            (Some(id), Some(uuid)) => Self::Vm(Candidate {
+            (Some(id), Some(uuid)) if usable => Self::Vm(Candidate {
                 id,
                 name,
                 resource_group,
@@ -74,7 +85,8 @@ impl Listed {
             Self::Vm(candidate) => Ok(candidate),
             Self::Incomplete { name, .. } => Err(Error::Unsavable {
                 what: format!("virtual machine {name}"),
-                reason: "Azure's list gives no resource id or no properties.vmId for it".into(),
+                reason: "Azure's list gives no usable name, resource id or properties.vmId for it"
+                    .into(),
             }),
         }
     }
@@ -287,6 +299,22 @@ mod tests {
 
     fn pattern(text: &str) -> Option<NamePattern> {
         Some(NamePattern::new(text).unwrap())
+    }
+
+    #[test]
+    fn a_name_that_is_none_cannot_be_saved() {
+        let id = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/virtualMachines/a";
+        let listed = |name: &str| {
+            let properties = serde_json::json!({ "vmId": "3d1f0c52-7a44-4e0e-9a53-8b1d6c2f9e10" });
+            Listed::new(&serde_json::json!({ "id": id, "name": name, "properties": properties }))
+        };
+        assert!(listed("a").candidate().is_ok());
+        for name in ["../a", "a\nb", "a\0", &"a".repeat(100_000)] {
+            let listed = listed(name);
+            assert!(listed.candidate().is_err(), "{name:.20}");
+            assert!(listed.name().len() <= LONGEST_NAME);
+            assert!(!listed.name().contains(['/', '\n', '\0']));
+        }
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub(super) struct State {
 
 /// Why the text of a tracker file cannot be used.
 #[derive(Debug, thiserror::Error)]
-enum Unreadable {
+pub(super) enum Unreadable {
     #[error("it has version {0}, written by a newer release; this one knows version {VERSION}")]
     Newer(u32),
     #[error("it is damaged; the next backup rebuilds it from the tags of the snapshots")]
@@ -101,7 +101,7 @@ impl State {
         }
     }
 
-    fn parse(text: &[u8]) -> Result<Self, Unreadable> {
+    pub(super) fn parse(text: &[u8]) -> Result<Self, Unreadable> {
         if let Ok(Version { version }) = serde_json::from_slice(text)
             && version > VERSION
         {

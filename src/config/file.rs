@@ -68,7 +68,7 @@ pub(super) fn read(path: &Path) -> Result<Option<ConfigFile>, Error> {
 }
 
 /// The groups of a text; the error is what is wrong and in which line, without the line's content.
-fn parse(text: &str) -> Result<Vec<Group>, String> {
+pub(super) fn parse(text: &str) -> Result<Vec<Group>, String> {
     let text = normalize(text)?;
     let option = ParseOption {
         enabled_quote: false,

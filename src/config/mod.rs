@@ -9,6 +9,8 @@ mod command;
 #[cfg(test)]
 mod contract;
 mod file;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod java_regex;
 mod parameters;
 mod pattern;

@@ -39,7 +39,7 @@ pub(super) enum Parameter {
 }
 
 /// Each parameter with its name and with names that other tools, and people, give to the same thing.
-const NAMES: [(Parameter, &str, &[&str]); 26] = [
+pub(super) const NAMES: [(Parameter, &str, &[&str]); 26] = [
     (
         Parameter::TenantId,
         "tenant_id",
@@ -219,6 +219,9 @@ impl fmt::Display for Parameter {
     }
 }
 
+/// More than this of a kind is not said: it would bury what matters.
+const MOST_FINDINGS: usize = 50;
+
 /// What was found wrong or worth saying so far.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
@@ -230,11 +233,15 @@ pub(super) struct Findings {
 
 impl Findings {
     pub(super) fn problem(&mut self, problem: String) {
-        self.problems.push(problem);
+        if self.problems.len() < MOST_FINDINGS {
+            self.problems.push(problem);
+        }
     }
 
     pub(super) fn warning(&mut self, warning: String) {
-        self.warnings.push(warning);
+        if self.warnings.len() < MOST_FINDINGS {
+            self.warnings.push(warning);
+        }
     }
 
     /// Takes note of how much is to be traced, even if something is wrong.

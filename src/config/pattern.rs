@@ -373,6 +373,42 @@ mod tests {
         );
     }
 
+    /// Patterns that take exponential time, or memory, in engines without limits; the linear engine decides them.
+    #[test]
+    fn no_expression_hangs_a_job() {
+        let begun = std::time::Instant::now();
+        let name = format!("{}!", "a".repeat(120));
+        for regular in [
+            "(a+)+b",
+            "(a|a)*b",
+            "(a|aa)+b",
+            "((a*)*)*b",
+            "(.*a){12}b",
+            "(?:a?){60}a{60}b",
+            "([a-z]+)*[0-9]",
+        ] {
+            let pattern = NamePattern::new(regular).unwrap();
+            assert_eq!(pattern.matches(&name), Ok(false), "{regular}");
+            // With a look-ahead it is for the engine with a limit.
+            let backtracking = NamePattern::new(&format!("(?=a){regular}")).unwrap();
+            assert_ne!(backtracking.matches(&name), Ok(true), "{regular}");
+        }
+        let limited = NamePattern::new("(?=a)(a|a)*b").unwrap();
+        limited.matches(&name).expect_err("too many steps");
+        for large in [
+            "((((a{99}){99}){99}){99}){99}",
+            "(?=x)((a{999}){999}){999}",
+            "(\\p{L}{999}){999}",
+        ] {
+            NamePattern::new(large).expect_err(large);
+        }
+        for deep in ["(", "[", "(?:", "(?=", "[^"] {
+            NamePattern::new(&deep.repeat(100_000)).expect_err(deep);
+        }
+        // Generous: unlimited, one of them takes longer than the universe has lasted.
+        assert!(begun.elapsed().as_secs() < 120);
+    }
+
     #[test]
     fn a_search_is_only_a_hint() {
         let pattern = NamePattern::new("web").unwrap();

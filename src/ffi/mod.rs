@@ -12,6 +12,8 @@
 
 mod abi;
 mod entry;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod host;
 mod interface;
 mod packet;

@@ -17,6 +17,8 @@ mod chain;
 mod debris;
 mod disk;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod integrity;
 mod local_part;
 mod network;

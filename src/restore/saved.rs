@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::document::{Document, END_OF_DATES, FORMAT, ImageContent, ImageRecord, Slot};
 use crate::json;
+use crate::notice::brief;
 use crate::range::ByteRange;
 
 /// 64 TiB, the largest Ultra disk ("Azure managed disk types").
@@ -65,6 +66,10 @@ impl SavedRun {
     ///
     /// What is wrong with it.
     pub(super) fn new(document: &Document, text: &[u8]) -> Result<Self, String> {
+        Self::read(document, text).map_err(brief)
+    }
+
+    fn read(document: &Document, text: &[u8]) -> Result<Self, String> {
         if document.images.first().map(|image| image.slot) != Some(Slot::Os) {
             return Err("its first image is not that of the OS disk".into());
         }
@@ -182,20 +187,21 @@ pub(super) fn parse(text: &[u8], vm_uuid: &str, epoch: u64) -> Result<Document, 
     struct Format {
         format: u32,
     }
+    // The parser's errors quote values.
     let Format { format } = serde_json::from_slice(text)
-        .map_err(|error| format!("it is not a document of ours: {error}"))?;
+        .map_err(|error| brief(format!("it is not a document of ours: {error}")))?;
     if format != FORMAT {
         return Err(format!(
             "it has format {format}, this release reads format {FORMAT}; restore it with the release that wrote it"
         ));
     }
     let document: Document =
-        serde_json::from_slice(text).map_err(|error| format!("it is damaged: {error}"))?;
+        serde_json::from_slice(text).map_err(|error| brief(format!("it is damaged: {error}")))?;
     if document.vm_uuid != vm_uuid || document.epoch != epoch {
-        return Err(format!(
+        return Err(brief(format!(
             "it is that of virtual machine {} at {}",
             document.vm_uuid, document.epoch
-        ));
+        )));
     }
     Ok(document)
 }
@@ -281,6 +287,26 @@ pub(super) mod tests {
         }
         let reason = refused(&|images| images[1].content = content(3, (1 << 30) + 512));
         assert!(reason.contains("beyond the end"), "{reason}");
+    }
+
+    #[test]
+    fn reasons_do_not_repeat_the_document() {
+        let long = "x".repeat(100_000);
+        let good = document(7, &[("osdisk", json!("os"), "u", json!("full"))]);
+        let mut named = good.clone();
+        named.images[0].file = long.clone();
+        named.images[0].size_bytes = 1;
+        let mut texts = vec![SavedRun::new(&named, b"").unwrap_err()];
+        for (member, value) in [
+            ("format", json!(long)),
+            ("job", json!([long])),
+            ("vmUuid", json!(long)),
+        ] {
+            let mut text = serde_json::to_value(&good).unwrap();
+            text[member] = value;
+            texts.push(parse(text.to_string().as_bytes(), &good.vm_uuid, 7).unwrap_err());
+        }
+        assert!(texts.iter().all(|text| text.len() < 1100), "{texts:.2000?}");
     }
 
     #[test]

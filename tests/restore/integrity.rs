@@ -134,25 +134,25 @@ async fn digests_that_cannot_be_trusted_are_refused() {
         change(&mut changed[digests]);
         changed
     };
-    let flipped = changed(|file| file.blocks[0].1[100] ^= 1);
+    let flipped = changed(&|file| file.blocks[0].1[100] ^= 1);
     refused(
         &world,
         &flipped,
         &[&of, "it is damaged", "leave this file out"],
     )
     .await;
-    let short = changed(|file| {
+    let short = changed(&|file| {
         file.blocks[0].1.pop();
     });
     refused(&world, &short, &[&of, "bytes came"]).await;
-    let newer = changed(|file| {
+    let newer = changed(&|file| {
         let text = String::from_utf8(file.blocks[0].1.clone()).unwrap();
         file.blocks[0].1 = text
             .replacen("\"format\":1", "\"format\":9", 1)
             .into_bytes();
     });
     refused(&world, &newer, &[&of, "format 9"]).await;
-    let endless = changed(|file| file.size = 17 * MIB);
+    let endless = changed(&|file| file.size = 17 * MIB);
     let error = assert_leaves_nothing(&world, &endless).await;
     assert!(error.to_string().contains("larger than any"), "{error}");
 
