@@ -260,7 +260,7 @@ async fn a_byte_that_changed_in_azure_is_named_and_all_is_removed() {
     let (world, files) = saved(scenario().vm(small("ledger01"))).await;
     let before = inventory(&world);
     world.emulator.fault(Fault::new(
-        "Blob_GetPageRanges",
+        "Blob_Get",
         Action::Delay { milliseconds: 1000 },
     ));
     world.emulator.reset_counters();
