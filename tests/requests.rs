@@ -74,7 +74,7 @@ async fn requests_of_an_incremental(vms: &[&str]) -> Requests {
 }
 
 /// Operation, requests for one VM, requests for each further one.
-const TABLE: [(&str, u64, u64); 14] = [
+const TABLE: [(&str, u64, u64); 15] = [
     ("Token", 1, 0),
     ("VirtualMachines_ListAll", 1, 0),
     ("Snapshots_List", 1, 0),
