@@ -6,10 +6,9 @@
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 
-use nix::libc::O_NOFOLLOW;
 use nix::sys::statvfs::statvfs;
 
 use super::Error;
@@ -19,6 +18,7 @@ use super::stale::Mark;
 use crate::digests::{ImageHasher, Segments};
 use crate::notice::Notices;
 use crate::pipeline::ZeroBlocks;
+use crate::private_folder::{PrivateFolder, open_file};
 use crate::range::ByteRange;
 
 /// The staged images. Dropping it removes them.
@@ -27,10 +27,18 @@ pub(super) struct Staging {
     dir: PathBuf,
     keep: bool,
     notices: Notices,
-    /// Says that the folder is in use; there once the folder was made.
-    mark: Option<Mark>,
+    /// There once the folder was made.
+    made: Option<Made>,
     /// By the last component of the catalog name, which begins with the epoch.
     images: BTreeMap<String, StagedImage>,
+}
+
+#[derive(Debug)]
+struct Made {
+    /// The folder that holds those of all restores.
+    parent: PrivateFolder,
+    /// Says that the folder is in use.
+    mark: Mark,
 }
 
 /// How an image is kept.
@@ -86,7 +94,7 @@ impl Staging {
             dir,
             keep,
             notices,
-            mark: None,
+            made: None,
             images: BTreeMap::new(),
         }
     }
@@ -98,7 +106,7 @@ impl Staging {
 
     /// Says that the folder is in use, if there is one.
     pub(super) fn mark(&self) -> Option<&Mark> {
-        self.mark.as_ref()
+        self.made.as_ref().map(|made| &made.mark)
     }
 
     /// The folder that holds those of all restores.
@@ -192,27 +200,24 @@ impl Staging {
     }
 
     fn make_dir(&mut self) -> Result<(), Error> {
-        if self.mark.is_some() {
+        if self.made.is_some() {
             return Ok(());
         }
+        let (Some(parent), Some(name)) = (self.dir.parent(), self.dir.file_name()) else {
+            let source = io::Error::from(io::ErrorKind::InvalidFilename);
+            return Err(Error::local("create staging folder", &self.dir, source));
+        };
+        let parent = PrivateFolder::make(parent)
+            .map_err(|source| Error::local("open folder of restores", parent, source))?;
         let failed = |source| Error::local("create staging folder", &self.dir, source);
-        if let Some(parent) = self.dir.parent() {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(parent)
-                .map_err(failed)?;
-        }
+        let dir = parent.at(name);
         // Not recursive: the folder of another restore, or one that somebody else made, is not used.
-        DirBuilder::new()
-            .mode(0o700)
-            .create(&self.dir)
-            .map_err(failed)?;
-        match Mark::set(&self.dir) {
-            Ok(mark) => self.mark = Some(mark),
+        DirBuilder::new().mode(0o700).create(&dir).map_err(failed)?;
+        match Mark::set(&dir) {
+            Ok(mark) => self.made = Some(Made { parent, mark }),
             Err(error) => {
                 // Empty, or it fails and says so with the error below.
-                drop(fs::remove_dir(&self.dir));
+                drop(fs::remove_dir(&dir));
                 return Err(failed(error));
             }
         }
@@ -222,7 +227,8 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        let Some(mark) = self.mark.take() else {
+        let (Some(Made { parent, mark }), Some(name)) = (self.made.take(), self.dir.file_name())
+        else {
             return;
         };
         if self.keep {
@@ -232,7 +238,7 @@ impl Drop for Staging {
             return;
         }
         // The folder was made here, for nobody else.
-        if let Err(error) = fs::remove_dir_all(&self.dir) {
+        if let Err(error) = fs::remove_dir_all(parent.at(name)) {
             self.notices.error(format!(
                 "remove staging folder {}: {error}",
                 self.dir.display()
@@ -408,13 +414,9 @@ fn end_of(offset: u64, data: &[u8], size: u64) -> io::Result<u64> {
 }
 
 fn create_file(path: &Path) -> Result<File, Error> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .custom_flags(O_NOFOLLOW)
-        .open(path)
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true);
+    open_file(&mut options, path)
         .map_err(|source| Error::local("create staging file", path, source))
 }
 
@@ -512,6 +514,30 @@ mod tests {
         let link = folder.path().join("8");
         symlink("/nonexistent", &link).unwrap();
         assert!(begin(&link).is_err());
+
+        let elsewhere = folder.path().join("elsewhere");
+        fs::create_dir(&elsewhere).unwrap();
+        let link = folder.path().join("restore");
+        symlink(&elsewhere, &link).unwrap();
+        let error = begin(&link.join("9")).unwrap_err();
+        let text = crate::notice::with_causes(&error);
+        assert!(text.contains("symbolic link"), "{text}");
+        assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
+    }
+
+    /// Whoever exchanges the folder of restores in the midst of one does not choose what is removed.
+    #[test]
+    fn nothing_of_others_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (ours, away) = (folder.path().join("ours"), folder.path().join("away"));
+        let mut staging = staging(&ours.join("7"), false);
+        staging.begin("1_osdisk", 512, Form::Disk).unwrap();
+        let victim = folder.path().join("victim");
+        fs::create_dir_all(victim.join("7")).unwrap();
+        fs::rename(&ours, &away).unwrap();
+        symlink(&victim, &ours).unwrap();
+        drop(staging);
+        assert!(victim.join("7").exists() && !away.join("7").exists());
     }
 
     #[test]
