@@ -5,7 +5,8 @@
 //! it stays open while it is in use. Its files are reached through the open folder ([`PrivateFolder::at`]), so that whoever puts
 //! something else in its place meanwhile leads nobody astray.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
@@ -94,6 +95,14 @@ impl PrivateFolder {
             .join(name)
     }
 
+    /// A file in it.
+    pub(crate) fn file(&self, name: impl Into<OsString>) -> PrivateFile {
+        PrivateFile {
+            folder: self.clone(),
+            name: name.into(),
+        }
+    }
+
     /// What was made, renamed or removed in it is on disk when this returns.
     ///
     /// # Errors
@@ -101,6 +110,53 @@ impl PrivateFolder {
     /// The file system refuses.
     pub(crate) fn sync(&self) -> io::Result<()> {
         self.handle.sync_all()
+    }
+}
+
+/// A file in a [`PrivateFolder`], which it keeps open; whether it exists is another question.
+#[derive(Clone, Debug)]
+pub(crate) struct PrivateFile {
+    folder: PrivateFolder,
+    name: OsString,
+}
+
+impl PrivateFile {
+    /// Another one in the same folder.
+    pub(crate) fn sibling(&self, name: impl Into<OsString>) -> Self {
+        self.folder.file(name)
+    }
+
+    /// The file as people know it, for messages.
+    pub(crate) fn shown(&self) -> PathBuf {
+        self.folder.path.join(&self.name)
+    }
+
+    /// As [`open_file`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`open_file`].
+    pub(crate) fn open(&self, options: &mut OpenOptions) -> io::Result<File> {
+        open_file(options, &self.folder.at(&self.name))
+    }
+
+    /// Gives it the name of `other`.
+    ///
+    /// # Errors
+    ///
+    /// The file system refuses.
+    pub(crate) fn rename(&self, other: &Self) -> io::Result<()> {
+        let (folder, new) = (&self.folder, &other.folder);
+        fs::rename(folder.at(&self.name), new.at(&other.name))
+    }
+
+    /// Removes it.
+    ///
+    /// # Errors
+    ///
+    /// The file system refuses.
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        fs::remove_file(self.folder.at(&self.name))
     }
 }
 
@@ -119,7 +175,7 @@ pub(crate) fn open_file(options: &mut OpenOptions, path: &Path) -> io::Result<Fi
 
 #[cfg(test)]
 mod tests {
-    use std::fs::{self, Permissions};
+    use std::fs::Permissions;
     use std::io::Write as _;
     use std::os::unix::fs::{PermissionsExt as _, symlink};
 

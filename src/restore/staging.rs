@@ -18,7 +18,7 @@ use super::stale::Mark;
 use crate::digests::{ImageHasher, Segments};
 use crate::notice::Notices;
 use crate::pipeline::ZeroBlocks;
-use crate::private_folder::{PrivateFolder, open_file};
+use crate::private_folder::{PrivateFile, PrivateFolder};
 use crate::range::ByteRange;
 
 /// The staged images. Dropping it removes them.
@@ -37,6 +37,7 @@ pub(super) struct Staging {
 struct Made {
     /// The folder that holds those of all restores.
     parent: PrivateFolder,
+    folder: PrivateFolder,
     /// Says that the folder is in use.
     mark: Mark,
 }
@@ -53,7 +54,7 @@ pub(super) enum Form {
 /// An image on local disk.
 #[derive(Debug)]
 pub(super) struct StagedImage {
-    path: PathBuf,
+    file: PrivateFile,
     data: Data,
     /// Bytes of the disk.
     size: u64,
@@ -82,7 +83,7 @@ enum State {
 /// A sparse local file with the bytes of a disk.
 #[derive(Debug)]
 pub(super) struct RawDisk {
-    path: PathBuf,
+    place: PrivateFile,
     file: File,
     size: u64,
 }
@@ -97,11 +98,6 @@ impl Staging {
             made: None,
             images: BTreeMap::new(),
         }
-    }
-
-    /// Where the raw disk of an image is, or will be.
-    pub(super) fn disk_path(&self, name: &str) -> PathBuf {
-        self.dir.join(name)
     }
 
     /// Says that the folder is in use, if there is one.
@@ -145,21 +141,22 @@ impl Staging {
     ///
     /// A file or folder that cannot be made, or that is there already.
     pub(super) fn begin(&mut self, name: &str, size: u64, form: Form) -> Result<(), Error> {
-        self.make_dir()?;
+        let folder = self.make_dir()?;
         self.discard(name);
-        let (path, data) = match form {
+        let (file, data) = match form {
             Form::Disk => {
-                let disk = RawDisk::create(self.disk_path(name), size)?;
-                (disk.path.clone(), Data::Disk(disk))
+                let file = folder.file(name);
+                let disk = RawDisk::create(file.clone(), size)?;
+                (file, Data::Disk(disk))
             }
             Form::Blocks => {
-                let path = self.dir.join(format!("{name}.blocks"));
-                let file = create_file(&path)?;
-                (path, Data::Blocks(BlockWriter::new(file)))
+                let file = folder.file(format!("{name}.blocks"));
+                let blocks = BlockWriter::new(create_file(&file)?);
+                (file, Data::Blocks(blocks))
             }
         };
         let image = StagedImage {
-            path,
+            file,
             data,
             size,
             end: 0,
@@ -190,18 +187,18 @@ impl Staging {
     /// Removes an image and its file.
     pub(super) fn discard(&mut self, name: &str) {
         if let Some(image) = self.images.remove(name)
-            && let Err(error) = fs::remove_file(&image.path)
+            && let Err(error) = image.file.remove()
         {
             self.notices.error(format!(
                 "remove staging file {}: {error}",
-                image.path.display()
+                image.file.shown().display()
             ));
         }
     }
 
-    fn make_dir(&mut self) -> Result<(), Error> {
-        if self.made.is_some() {
-            return Ok(());
+    fn make_dir(&mut self) -> Result<PrivateFolder, Error> {
+        if let Some(made) = &self.made {
+            return Ok(made.folder.clone());
         }
         let (Some(parent), Some(name)) = (self.dir.parent(), self.dir.file_name()) else {
             let source = io::Error::from(io::ErrorKind::InvalidFilename);
@@ -213,32 +210,38 @@ impl Staging {
         let dir = parent.at(name);
         // Not recursive: the folder of another restore, or one that somebody else made, is not used.
         DirBuilder::new().mode(0o700).create(&dir).map_err(failed)?;
-        match Mark::set(&dir) {
-            Ok(mark) => self.made = Some(Made { parent, mark }),
+        let opened = parent.open_child(name);
+        match opened.and_then(|folder| Ok((Mark::set(&dir)?, folder))) {
+            Ok((mark, folder)) => {
+                self.made = Some(Made {
+                    parent,
+                    folder: folder.clone(),
+                    mark,
+                });
+                Ok(folder)
+            }
             Err(error) => {
                 // Empty, or it fails and says so with the error below.
                 drop(fs::remove_dir(&dir));
-                return Err(failed(error));
+                Err(failed(error))
             }
         }
-        Ok(())
     }
 }
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        let (Some(Made { parent, mark }), Some(name)) = (self.made.take(), self.dir.file_name())
-        else {
+        let (Some(made), Some(name)) = (self.made.take(), self.dir.file_name()) else {
             return;
         };
         if self.keep {
-            mark.remove();
+            made.mark.remove();
             self.notices
                 .info(format!("staged images are kept in {}", self.dir.display()));
             return;
         }
         // The folder was made here, for nobody else.
-        if let Err(error) = fs::remove_dir_all(parent.at(name)) {
+        if let Err(error) = fs::remove_dir_all(made.parent.at(name)) {
             self.notices.error(format!(
                 "remove staging folder {}: {error}",
                 self.dir.display()
@@ -277,7 +280,7 @@ impl StagedImage {
     ///
     /// Data beyond the end, a full disk.
     pub(super) fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), Error> {
-        let failed = |source| Error::local("write staging file", &self.path, source);
+        let failed = |source| Error::local("write staging file", &self.file.shown(), source);
         let end = end_of(offset, data, self.size).map_err(failed)?;
         match &mut self.data {
             Data::Disk(disk) => disk.write(offset, data)?,
@@ -297,7 +300,7 @@ impl StagedImage {
         if let Data::Blocks(blocks) = &mut self.data {
             blocks
                 .flush()
-                .map_err(|source| Error::local("write staging file", &self.path, source))?;
+                .map_err(|source| Error::local("write staging file", &self.file.shown(), source))?;
         }
         // The last block of a disk is always sent.
         self.state = if self.end == self.size {
@@ -312,8 +315,8 @@ impl StagedImage {
     }
 
     /// The file and the bytes in it.
-    pub(super) fn into_parts(self) -> (PathBuf, Data) {
-        (self.path, self.data)
+    pub(super) fn into_parts(self) -> (PrivateFile, Data) {
+        (self.file, self.data)
     }
 }
 
@@ -323,10 +326,10 @@ impl RawDisk {
     /// # Errors
     ///
     /// A file that cannot be made, or that is there already.
-    pub(super) fn create(path: PathBuf, size: u64) -> Result<Self, Error> {
-        let file = create_file(&path)?;
+    pub(super) fn create(place: PrivateFile, size: u64) -> Result<Self, Error> {
+        let file = create_file(&place)?;
         let mut disk = Self {
-            path,
+            place,
             file,
             size: 0,
         };
@@ -377,10 +380,10 @@ impl RawDisk {
     /// # Errors
     ///
     /// A folder that cannot be written.
-    pub(super) fn rename(&mut self, path: PathBuf) -> Result<(), Error> {
-        fs::rename(&self.path, &path)
-            .map_err(|source| self.failed("rename staging file", source))?;
-        self.path = path;
+    pub(super) fn rename(&mut self, place: PrivateFile) -> Result<(), Error> {
+        let renamed = self.place.rename(&place);
+        renamed.map_err(|source| self.failed("rename staging file", source))?;
+        self.place = place;
         Ok(())
     }
 
@@ -395,7 +398,7 @@ impl RawDisk {
     }
 
     fn failed(&self, action: &'static str, source: io::Error) -> Error {
-        Error::local(action, &self.path, source)
+        Error::local(action, &self.place.shown(), source)
     }
 }
 
@@ -413,11 +416,11 @@ fn end_of(offset: u64, data: &[u8], size: u64) -> io::Result<u64> {
         })
 }
 
-fn create_file(path: &Path) -> Result<File, Error> {
+fn create_file(file: &PrivateFile) -> Result<File, Error> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create_new(true);
-    open_file(&mut options, path)
-        .map_err(|source| Error::local("create staging file", path, source))
+    let opened = file.open(&mut options);
+    opened.map_err(|source| Error::local("create staging file", &file.shown(), source))
 }
 
 #[cfg(test)]
@@ -487,7 +490,8 @@ mod tests {
     #[test]
     fn a_raw_disk_grows_and_is_cleared_within_its_bounds() {
         let folder = tempfile::tempdir().unwrap();
-        let mut disk = RawDisk::create(folder.path().join("a"), 1 << 20).unwrap();
+        let place = PrivateFolder::open(folder.path()).unwrap();
+        let mut disk = RawDisk::create(place.file("a"), 1 << 20).unwrap();
         disk.write(0, &[1; 1 << 20]).unwrap();
         disk.grow(512).unwrap();
         assert_eq!(disk.size(), 1 << 20, "never cut");
@@ -496,7 +500,7 @@ mod tests {
         disk.clear(range(512, (2 << 20) - 512)).unwrap();
         assert!(disk.clear(range(512, (2 << 20) + 1)).is_err());
         assert!(disk.write(2 << 20, &[1]).is_err());
-        disk.rename(folder.path().join("b")).unwrap();
+        disk.rename(place.file("b")).unwrap();
         let mut expected = vec![0; 2 << 20];
         expected[..512].fill(1);
         assert!(fs::read(folder.path().join("b")).unwrap() == expected);
@@ -525,9 +529,9 @@ mod tests {
         assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
     }
 
-    /// Whoever exchanges the folder of restores in the midst of one does not choose what is removed.
+    /// Whoever exchanges the folder of restores in the midst of one does not choose what is written and removed.
     #[test]
-    fn nothing_of_others_is_removed() {
+    fn nothing_is_written_or_removed_elsewhere() {
         let folder = tempfile::tempdir().unwrap();
         let (ours, away) = (folder.path().join("ours"), folder.path().join("away"));
         let mut staging = staging(&ours.join("7"), false);
@@ -536,6 +540,9 @@ mod tests {
         fs::create_dir_all(victim.join("7")).unwrap();
         fs::rename(&ours, &away).unwrap();
         symlink(&victim, &ours).unwrap();
+        staging.begin("2_osdisk", 512, Form::Disk).unwrap();
+        assert!(away.join("7/2_osdisk").exists());
+        assert_eq!(fs::read_dir(victim.join("7")).unwrap().count(), 0);
         drop(staging);
         assert!(victim.join("7").exists() && !away.join("7").exists());
     }
