@@ -258,34 +258,29 @@ impl ExportedImage {
     }
 
     /// Whether a list of changes can be one. A service that does not heed the base (the header came with version 2019-07-07)
-    /// lists all that is allocated, and what was cleared since would stay as it was in the base. So a list without any
-    /// cleared range must leave out something that is allocated, or else cover all that the base held: then it is right
-    /// whatever it is. One small request tells the first, mostly.
+    /// lists all that is allocated, and what was cleared since would stay as it was in the base. So where a list without any
+    /// cleared range leaves something out, it must be allocated, as it is in the base; a list that covers all that the base
+    /// held is right whatever it is. One small request tells, mostly.
     async fn is_difference(&self, base: &Self, listed: &PageRanges) -> Result<bool, azure::Error> {
         let PageRanges { written, cleared } = listed;
         let Some(gap) = first_gap(written, base.size).filter(|_| cleared.is_empty()) else {
             return Ok(true);
         };
-        if written.is_empty() {
-            return Ok(true);
-        }
         let end = gap.end().min(gap.start() + PROBE);
-        if let Some(probe) = ByteRange::new(gap.start(), end)
-            && !self
-                .blob
-                .page_list_within(probe)
-                .collect()
-                .await?
-                .written
-                .is_empty()
-        {
-            return Ok(true);
-        }
-        if self.blob.page_list().collect().await?.written != *written {
+        let probe = ByteRange::new(gap.start(), end).unwrap_or(gap);
+        if self.is_allocated(probe).await? {
             return Ok(true);
         }
         let before = base.blob.page_list().collect().await?;
-        Ok(covers(written, &before.written))
+        match first_outside(written, &before.written) {
+            None => Ok(true),
+            Some(unchanged) => self.is_allocated(unchanged).await,
+        }
+    }
+
+    async fn is_allocated(&self, range: ByteRange) -> Result<bool, azure::Error> {
+        let listed = self.blob.page_list_within(range).collect().await?;
+        Ok(!listed.written.is_empty())
     }
 
     /// In a gap stands what the disk holds there, so it may be read as well: for a full image zeros, for changes what the
@@ -330,19 +325,20 @@ fn first_gap(ranges: &RangeList, size: u64) -> Option<ByteRange> {
     ByteRange::new(start, size)
 }
 
-/// Whether everything in `inner` is in `outer`, too.
-fn covers(outer: &RangeList, inner: &RangeList) -> bool {
+/// The first place in `inner` that is not in `outer`.
+fn first_outside(outer: &RangeList, inner: &RangeList) -> Option<ByteRange> {
     let mut outer = outer.iter().peekable();
-    inner.iter().all(|range| {
+    inner.iter().find_map(|range| {
         let mut position = range.start();
         while position < range.end() {
             while outer.next_if(|next| next.end() <= position).is_some() {}
             match outer.peek() {
                 Some(next) if next.start() <= position => position = next.end(),
-                Some(_) | None => return false,
+                Some(next) => return ByteRange::new(position, range.end().min(next.start())),
+                None => return ByteRange::new(position, range.end()),
             }
         }
-        true
+        None
     })
 }
 

@@ -1,15 +1,18 @@
 //! What restores left that died: local images, and what they had made in Azure up to then.
 //!
-//! A virtual machine that was made belongs to whoever finds it, and so do its disks; all else is of no use to anybody.
+//! Once a virtual machine was asked for, it may have been made, and whatever became of it since is its owner's business: then
+//! nothing is touched. What there is before that is of no use to anybody.
 
 use std::io;
 use std::path::Path;
+
+use futures_util::future::join_all;
 
 use super::stale::{DeadFolder, dead_folders};
 use super::undo::delete_disk;
 use crate::azure::{Azure, Error as AzureError, ResourceId};
 use crate::json;
-use crate::notice::{Notices, with_causes};
+use crate::notice::{Notices, some_of, with_causes};
 
 const DISKS: &str = "Microsoft.Compute/disks";
 const INTERFACES: &str = "Microsoft.Network/networkInterfaces";
@@ -18,6 +21,8 @@ const MACHINES: &str = "Microsoft.Compute/virtualMachines";
 /// Clears what is left of restores whose folders are below `parent`. What is in another subscription waits for a job that works
 /// there. What cannot be removed is a warning, and is tried again by the next job: it does not keep this one from going on.
 pub async fn clear_debris(azure: &Azure, parent: &Path, notices: &Notices) {
+    // With the patience of a clean-up: a deletion that does not end shall not keep a job from its work for long.
+    let hasty = azure.for_cleanup();
     for folder in dead_folders(parent) {
         let shown = folder.path.display().to_string();
         let failed = |error: &io::Error| {
@@ -34,7 +39,9 @@ pub async fn clear_debris(azure: &Azure, parent: &Path, notices: &Notices) {
             Ok(false) => {}
             Err(error) => failed(&error),
         }
-        if clear_azure(azure, &folder, notices).await
+        let clearing = clear_azure(&hasty, &folder, notices);
+        let cleared = azure.cancellation().run_until_cancelled(clearing).await;
+        if cleared == Some(true)
             && let Err(error) = folder.remove()
         {
             failed(&error);
@@ -42,7 +49,7 @@ pub async fn clear_debris(azure: &Azure, parent: &Path, notices: &Notices) {
     }
 }
 
-/// Whether nothing of the dead restore is left in Azure that is of no use.
+/// Whether nothing of the dead restore is left in Azure that is of no use, or all that is left was named for the last time.
 async fn clear_azure(azure: &Azure, folder: &DeadFolder, notices: &Notices) -> bool {
     let of = |kind: &'static str| folder.made.iter().filter(move |id| id.is_type(kind));
     let subscription = azure.subscription_id();
@@ -50,62 +57,47 @@ async fn clear_azure(azure: &Azure, folder: &DeadFolder, notices: &Notices) -> b
     if !folder.made.iter().all(is_here) {
         return false;
     }
-    let machine = of(MACHINES).next();
-    if let Some(id) = machine {
-        match is_made(azure, id, of(DISKS).next()).await {
-            Ok(false) => {}
-            Ok(true) => {
-                notices.warning(format!(
-                    "virtual machine {} in resource group {}, made by a restore that ended without a clean-up, stays: see \
-                     whether it is good, or delete it",
-                    id.name(),
-                    id.resource_group()
-                ));
-                return true;
-            }
-            Err(error) => return report("look for virtual machine", id, &error, notices),
-        }
+    if let Some(machine) = of(MACHINES).next() {
+        let parts = folder.made.iter().filter(|id| *id != machine);
+        let parts: Vec<_> = parts.map(|id| id.name().to_owned()).collect();
+        notices.warning(format!(
+            "a restore ended without a clean-up when it made virtual machine {} in resource group {}: the machine, if it was \
+             made, and its parts stay ({}); see whether it is good, or delete them",
+            machine.name(),
+            machine.resource_group(),
+            some_of(parts.into_iter())
+        ));
+        return true;
     }
-    let mut is_clear = true;
-    for id in of(INTERFACES) {
-        if let Err(error) = clear_interface(azure, id).await {
-            is_clear = report("remove network interface", id, &error, notices);
-        }
-    }
-    for id in of(DISKS) {
-        if let Err(error) = clear_disk(azure, id, machine.is_some(), notices).await {
-            is_clear = report("remove disk", id, &error, notices);
-        }
-    }
-    is_clear
+    let interfaces = of(INTERFACES).map(|id| async move {
+        let cleared = clear_interface(azure, id).await;
+        is_clear("remove network interface", id, cleared, notices)
+    });
+    let disks = of(DISKS).map(|id| async move {
+        let cleared = clear_disk(azure, id, notices).await;
+        is_clear("remove disk", id, cleared, notices)
+    });
+    let (interfaces, disks) = tokio::join!(join_all(interfaces), join_all(disks));
+    interfaces.into_iter().chain(disks).all(|clear| clear)
 }
 
-/// Says what could not be done; not clear.
-fn report(action: &str, id: &ResourceId, error: &AzureError, notices: &Notices) -> bool {
+/// Says what could not be done.
+fn is_clear(
+    action: &str,
+    id: &ResourceId,
+    cleared: Result<(), AzureError>,
+    notices: &Notices,
+) -> bool {
+    let Err(error) = cleared else { return true };
     if !error.is_cancelled() {
         notices.warning(format!(
             "{action} {} in resource group {}, left by a restore that ended without a clean-up: {}; the next job tries again",
             id.name(),
             id.resource_group(),
-            with_causes(error)
+            with_causes(&error)
         ));
     }
     false
-}
-
-/// Whether this machine has the OS disk of the dead restore.
-async fn is_made(
-    azure: &Azure,
-    machine: &ResourceId,
-    os_disk: Option<&ResourceId>,
-) -> Result<bool, AzureError> {
-    let (group, name) = (machine.resource_group(), machine.name());
-    let found = azure.find_virtual_machine(group, name).await?;
-    let disk = found.as_ref().and_then(|found| {
-        let pointer = "/properties/storageProfile/osDisk/managedDisk/id";
-        json::text(found, pointer)
-    });
-    Ok(disk.is_some_and(|disk| os_disk.is_some_and(|own| disk.eq_ignore_ascii_case(own.as_str()))))
 }
 
 async fn clear_interface(azure: &Azure, id: &ResourceId) -> Result<(), AzureError> {
@@ -117,22 +109,19 @@ async fn clear_interface(azure: &Azure, id: &ResourceId) -> Result<(), AzureErro
     }
 }
 
-/// Deletes the disk unless it belongs to a machine, or did. `tried`: a machine may have been made of it, and be gone by now,
-/// while its owner keeps the disk.
-async fn clear_disk(
-    azure: &Azure,
-    id: &ResourceId,
-    tried: bool,
-    notices: &Notices,
-) -> Result<(), AzureError> {
+/// Deletes the disk unless it belongs to a machine, or did: then somebody found a use for it.
+async fn clear_disk(azure: &Azure, id: &ResourceId, notices: &Notices) -> Result<(), AzureError> {
     let disk = match azure.disk(id).await {
         Ok(disk) => disk,
         Err(error) if error.is_not_found() => return Ok(()),
         Err(error) => return Err(error),
     };
-    let is_used = json::text(&disk, "/managedBy").is_some();
-    let was_used = tried && json::text(&disk, "/properties/lastOwnershipUpdateTime").is_some();
-    if is_used || was_used {
+    let text = |pointer| json::text(&disk, pointer);
+    let is_used = text("/managedBy").is_some() || disk.pointer("/managedByExtended/0").is_some();
+    // Not there before the disk is attached for the first time ("Disks - Get").
+    let was_used = text("/properties/LastOwnershipUpdateTime").is_some();
+    let is_upload = text("/properties/creationData/createOption") == Some("Upload");
+    if is_used || was_used || !is_upload {
         return Ok(());
     }
     delete_disk(azure, id).await?;

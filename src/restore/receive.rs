@@ -415,7 +415,7 @@ impl Restore {
                     path: path.to_owned(),
                     reason: format!(
                         "it came from job {} and, with another content, from job {}: two File Daemons saved this virtual \
-                         machine in the same second; restore one of the jobs at a time",
+                         machine in the same second, or it is damaged in one of the copies; restore one of them at a time",
                         known.job, run.job
                     ),
                 });

@@ -44,13 +44,15 @@ impl Mark {
         Ok(Self { path, file })
     }
 
-    /// Notes a resource that is about to be made; on disk when this returns.
+    /// Notes a resource that is about to be made; on disk when this returns. A line that was cut off, or grew together with
+    /// the next one, must not be read as another name: so it is a JSON string.
     ///
     /// # Errors
     ///
     /// The file system refuses.
     pub(super) fn note(&self, id: &ResourceId) -> io::Result<()> {
-        (&self.file).write_all(format!("{}\n", id.as_str()).as_bytes())?;
+        let line = serde_json::to_string(id.as_str())? + "\n";
+        (&self.file).write_all(line.as_bytes())?;
         self.file.sync_data()
     }
 
@@ -81,11 +83,14 @@ impl DeadFolder {
         let folder = parent.open_child(&name).ok()?;
         let mut mark = open_file(OpenOptions::new().read(true), &folder.at(NAME)).ok()?;
         mark.try_lock().ok()?;
-        let mut text = String::new();
-        mark.read_to_string(&mut text).ok()?;
+        let mut text = Vec::new();
+        mark.read_to_end(&mut text).ok()?;
+        let lines = text.split(|&byte| byte == b'\n');
+        // What was about to be made when a line was cut off was not asked for yet.
+        let ids = lines.filter_map(|line| serde_json::from_slice::<String>(line).ok());
         Some(Self {
             path: folder.path().to_owned(),
-            made: text.lines().filter_map(ResourceId::parse).collect(),
+            made: ids.filter_map(|id| ResourceId::parse(&id)).collect(),
             parent: parent.clone(),
             name,
             folder,
@@ -156,8 +161,11 @@ mod tests {
         for id in &made {
             died.note(id).unwrap();
         }
-        // Cut off in the middle of a line.
-        (&died.file).write_all(b"/subscriptions/s/resou").unwrap();
+        // Cut off in the middle of a name; then another one was noted.
+        let cut = "\"/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/disks/web";
+        (&died.file).write_all(cut.as_bytes()).unwrap();
+        died.note(&made[0]).unwrap();
+        (&died.file).write_all(cut.as_bytes()).unwrap();
         drop(died);
         Mark::set(&kept).unwrap().remove();
 

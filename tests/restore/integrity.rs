@@ -254,24 +254,23 @@ async fn data_that_a_disk_has_lost_is_named_and_all_is_removed() {
     world.assert_settled();
 }
 
-/// Somebody writes to the disk between its upload and its reading.
+/// Somebody writes to the disk between its upload and its reading; what is read is the disk as it was when it was opened.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_byte_that_changed_in_azure_is_named_and_all_is_removed() {
     let (world, files) = saved(scenario().vm(small("ledger01"))).await;
     let before = inventory(&world);
     world.emulator.fault(Fault::new(
-        "Blob_GetPageRanges",
+        "Disks_RevokeAccess",
         Action::Delay { milliseconds: 1000 },
     ));
     world.emulator.reset_counters();
     let (result, ()) = tokio::join!(verified(&world, &files), async {
-        while world.emulator.counters().requests("Blob_GetPageRanges") == 0 {
+        while world.emulator.counters().requests("Disks_RevokeAccess") == 0 {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
         let state = world.state();
         let mut disks = state.disks.iter().map(|disk| &disk.name);
         let made = disks.find(|name| name.starts_with("copy-os-")).unwrap();
-        // Where it holds data: what is listed was decided before.
         let bytes = world.emulator.disk_read(made, 2 * MIB, 1).unwrap();
         world
             .emulator

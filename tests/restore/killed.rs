@@ -27,7 +27,8 @@ fn dead_folder(world: &World, ids: &[String]) -> PathBuf {
     let folder = world.staging_dir().with_file_name("16");
     fs::create_dir_all(&folder).unwrap();
     fs::write(folder.join("1_osdisk"), "bytes").unwrap();
-    fs::write(folder.join("in-use"), ids.join("\n") + "\n").unwrap();
+    let lines = ids.iter().map(|id| format!("{id:?}\n"));
+    fs::write(folder.join("in-use"), lines.collect::<String>()).unwrap();
     folder
 }
 
@@ -54,7 +55,8 @@ async fn what_a_killed_restore_made_is_cleared_and_a_machine_stays() {
     let folder = dead_folder(&world, &ids);
     let warnings = clear(&world).await;
     assert_eq!(warnings.len(), 1, "{warnings:?}");
-    assert!(warnings[0].contains("virtual machine copy in resource group"));
+    let text = "when it made virtual machine copy in resource group";
+    assert!(warnings[0].contains(text), "{warnings:?}");
     assert_eq!(inventory(&world), before);
     assert!(!folder.exists());
 
@@ -64,23 +66,46 @@ async fn what_a_killed_restore_made_is_cleared_and_a_machine_stays() {
     assert_eq!(clear(&world).await, Vec::<String>::new());
     assert_eq!(inventory(&world), before);
 
-    // The machine was there, and its owner has kept the disks.
+    // The machine was there, and its owner has kept disks and interfaces.
     delete_vm(&world);
-    let kept = inventory(&world).1;
-    dead_folder(&world, &ids);
+    let kept = inventory(&world);
+    let folder = dead_folder(&world, &ids);
+    assert_eq!(clear(&world).await.len(), 1);
+    assert_eq!(inventory(&world), kept);
+    assert!(!folder.exists());
+
+    // Disks that were attached once are kept even if no machine is noted.
+    dead_folder(&world, without_vm);
     assert_eq!(clear(&world).await, Vec::<String>::new());
-    assert_eq!(inventory(&world).1, kept);
+    assert_eq!(inventory(&world).1, kept.1);
     world.assert_settled();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_cleared_is_named_and_tried_again() {
-    let (world, ids) = made().await;
-    delete_vm(&world);
-    let without_vm = &ids[..ids.len() - 1];
-    let folder = dead_folder(&world, without_vm);
-    let refusal = Action::error(403, "AuthorizationFailed");
-    world.emulator.fault(Fault::new("Disks_Delete", refusal));
+    let (world, files) = saved(scenario().vm(small("web"))).await;
+    let refusal = || Action::error(403, "AuthorizationFailed");
+    for operation in [
+        "VirtualMachines_CreateOrUpdate",
+        "NetworkInterfaces_Delete",
+        "Disks_Delete",
+    ] {
+        world.emulator.fault(Fault::new(operation, refusal()));
+    }
+    world.restore(&files, "copy").await.unwrap_err();
+    world.take_notices();
+    world.emulator.clear_faults();
+    let state = world.state();
+    let disks = state.disks.iter().filter(|disk| disk.managed_by.is_none());
+    let interfaces = state.network_interfaces.iter();
+    let interfaces = interfaces.filter(|nic| nic.virtual_machine.is_none());
+    let ids: Vec<_> = disks
+        .map(|disk| disk.id.clone())
+        .chain(interfaces.map(|nic| nic.id.clone()))
+        .collect();
+    assert!(ids.len() > 1, "{ids:?}");
+    let folder = dead_folder(&world, &ids);
+    world.emulator.fault(Fault::new("Disks_Delete", refusal()));
     let warnings = clear(&world).await;
     assert!(!warnings.is_empty());
     for warning in warnings {

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// When a disk was last attached or detached; one that never was has no such member.
-const OWNERSHIP: &str = "lastOwnershipUpdateTime";
+const OWNERSHIP: &str = "LastOwnershipUpdateTime";
 
 /// A virtual machine.
 #[derive(Debug)]
