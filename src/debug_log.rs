@@ -7,13 +7,11 @@
 //! subscriber of its own, set on the job's threads, so that jobs side by side do not mix and nothing process-wide is
 //! touched. Standard error is for the command line, which has the process to itself.
 
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{LazyLock, Mutex, Once};
+use std::sync::{Mutex, Once};
 
-use regex::bytes::Regex;
 use tracing::Dispatch;
 use tracing::level_filters::LevelFilter;
 use tracing_log::LogTracer;
@@ -22,6 +20,9 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::registry;
+
+use crate::private_folder::{PrivateFolder, open_file};
+use crate::secret::mask;
 
 /// The first level at which libraries are heard.
 const LIBRARIES: u8 = 3;
@@ -46,14 +47,13 @@ pub(crate) fn open(
     job_id: i32,
     level: u8,
 ) -> Result<Dispatch, (PathBuf, io::Error)> {
-    make_private_dir(state_dir).map_err(|error| (state_dir.to_owned(), error))?;
-    let path = state_dir.join(format!("azure-vm_{job_id}_{}.log", std::process::id()));
-    let file = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(&path)
-        .map_err(|error| (path, error))?;
+    let folder = PrivateFolder::make(state_dir).map_err(|error| (state_dir.to_owned(), error))?;
+    let name = format!("azure-vm_{job_id}_{}.log", std::process::id());
+    let file = open_file(
+        OpenOptions::new().create(true).append(true),
+        &folder.at(&name),
+    )
+    .map_err(|error| (state_dir.join(&name), error))?;
     Ok(dispatch(file, MAX_FILE_BYTES, level))
 }
 
@@ -89,11 +89,6 @@ fn hear_log() {
     });
 }
 
-/// Makes `dir` and its parents; `dir` itself for its owner alone.
-fn make_private_dir(dir: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(dir)
-}
-
 /// `1`: debug messages; `2`: also trace messages; from `3` on what the libraries report, too. Of those never the trace
 /// level: HTTP libraries show heads and bodies there.
 fn filter(level: u8) -> Targets {
@@ -112,16 +107,6 @@ fn filter(level: u8) -> Targets {
         .with_target(OWN_TARGET, own)
 }
 
-/// Secrets that may stand in a text as it goes over the wire: the value after each of these names.
-static SECRET: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(concat!(
-        r#"(?i)(\bsig=|\bbearer\s+|client_secret=|application_secret\s*=\s*|accountkey=|"#,
-        r#"sharedkey(?:lite)?\s+[a-z0-9]+:|(?:access_token|client_secret|accesssas)\\?"\s*:\s*\\?")"#,
-        r#"[^\s&;"\\]+"#
-    ))
-    .expect("a constant expression")
-});
-
 /// A second guard behind types that cannot be printed: masks what looks like a secret. Also keeps count.
 #[derive(Debug)]
 struct Redacting<W> {
@@ -134,7 +119,7 @@ impl<W: Write> Write for Redacting<W> {
     /// One call is one event, so nothing to be masked is split.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         if self.left > 0 {
-            let masked = SECRET.replace_all(event, &b"${1}***"[..]);
+            let masked = mask(event);
             let left = self.left.checked_sub(masked.len() as u64);
             self.left = left.unwrap_or(0);
             match left {
@@ -153,7 +138,7 @@ impl<W: Write> Write for Redacting<W> {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     use super::*;
 
@@ -207,6 +192,25 @@ mod tests {
         for secret in ["AbC", "eyJ", "https://x"] {
             assert!(!text.contains(secret), "{text}");
         }
+    }
+
+    #[test]
+    fn nothing_is_written_through_a_link() {
+        let dir = tempfile::tempdir().expect("folder");
+        let at = |name: &str| dir.path().join(name);
+        let own = format!("azure-vm_12_{}.log", std::process::id());
+        fs::create_dir(at("elsewhere")).expect("make");
+        symlink(at("elsewhere"), at("linked")).expect("link");
+        let (path, error) = open(&at("linked"), 12, 9).expect_err("refused");
+        assert_eq!(path, at("linked"));
+        assert!(error.to_string().contains("symbolic link"), "{error}");
+
+        PrivateFolder::make(&at("azure-vm")).expect("make");
+        symlink(at("elsewhere/x"), at("azure-vm").join(&own)).expect("link");
+        let (path, error) = open(&at("azure-vm"), 12, 9).expect_err("refused");
+        assert_eq!(path, at("azure-vm").join(&own));
+        assert!(error.to_string().contains("symbolic link"), "{error}");
+        assert_eq!(fs::read_dir(at("elsewhere")).expect("list").count(), 0);
     }
 
     #[test]

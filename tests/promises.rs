@@ -1,4 +1,5 @@
-//! The table of promises, `docs/PROMISES.md`: every test that it names exists, and its numbers are complete.
+//! The table of promises, `docs/PROMISES.md`: every test that it names exists, and its numbers are complete. So do the tests
+//! of `docs/SEMANTICS.md`, and each of its sentences names one.
 
 #![allow(
     clippy::unwrap_used,
@@ -28,7 +29,7 @@ fn every_promise_names_tests_that_exist() {
     let numbers: Vec<_> = rows.iter().map(|row| row.number).collect();
     assert_eq!(numbers, (1..=rows.len()).collect::<Vec<_>>());
 
-    let mut files: HashMap<String, HashSet<String>> = HashMap::new();
+    let mut sources = Sources::default();
     for Row {
         number,
         tests,
@@ -36,16 +37,7 @@ fn every_promise_names_tests_that_exist() {
     } in &rows
     {
         for test in tests {
-            let (file, name) = test
-                .split_once("::")
-                .unwrap_or_else(|| panic!("row {number}: {test} is no file::name"));
-            let known = files
-                .entry(file.to_owned())
-                .or_insert_with(|| tests_of(&read(file)));
-            assert!(
-                known.contains(name),
-                "row {number}: {file} has no test {name}"
-            );
+            sources.assert_has(test, &format!("row {number}"));
         }
         let with_daemons: Vec<_> = tests
             .iter()
@@ -71,6 +63,28 @@ fn every_promise_names_tests_that_exist() {
         without,
         "the introduction says why a row has no daemons"
     );
+}
+
+#[test]
+fn every_sentence_on_faults_names_tests_that_exist() {
+    let text = read("docs/SEMANTICS.md");
+    let mut sources = Sources::default();
+    let (_, sections) = text.split_once("\n## ").unwrap();
+    let mut count = 0;
+    for section in sections.split("\n## ") {
+        let (title, items) = section.split_once("\n\n").unwrap();
+        let (before, items) = items.split_once("- ").unwrap();
+        assert_eq!(before, "", "{title}: a sentence that is no list item");
+        for item in items.split("\n- ") {
+            let tests: Vec<_> = quoted(item).filter(|word| word.contains("::")).collect();
+            assert!(!tests.is_empty(), "{title}: no test for: {item}");
+            for test in tests {
+                sources.assert_has(test, title);
+            }
+            count += 1;
+        }
+    }
+    assert!(count > 30, "{count} sentences");
 }
 
 /// A test that only seems to be one is not found.
@@ -104,12 +118,7 @@ fn rows() -> Vec<Row> {
                 panic!("row {number} has not four cells: {line}");
             };
             assert!(!promise.is_empty(), "row {number}");
-            let names: Vec<_> = tests
-                .split('`')
-                .skip(1)
-                .step_by(2)
-                .map(str::to_owned)
-                .collect();
+            let names: Vec<_> = quoted(tests).map(str::to_owned).collect();
             assert!(!names.is_empty(), "row {number} names no test");
             Row {
                 number,
@@ -136,6 +145,27 @@ fn excused() -> Vec<usize> {
         .collect();
     numbers.sort_unstable();
     numbers
+}
+
+/// The tests of files, read once.
+#[derive(Default)]
+struct Sources(HashMap<String, HashSet<String>>);
+
+impl Sources {
+    /// `test` is `file::name`.
+    fn assert_has(&mut self, test: &str, place: &str) {
+        let (file, name) = test
+            .split_once("::")
+            .unwrap_or_else(|| panic!("{place}: {test} is no file::name"));
+        let known = self.0.entry(file.to_owned());
+        let known = known.or_insert_with(|| tests_of(&read(file)));
+        assert!(known.contains(name), "{place}: {file} has no test {name}");
+    }
+}
+
+/// What stands between backticks.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
 }
 
 fn read(file: &str) -> String {

@@ -1,7 +1,7 @@
 //! The running emulator and what its owner can do to it.
 use crate::{
     Change, Config, Counters, DEFAULT_STORAGE_KEY, Error, Fault, Link, OperationPolicy, Scenario,
-    StateView, front::Front, service::Service,
+    SecretKind, Sighting, StateView, front::Front, service::Service,
 };
 use std::{net::IpAddr, ops::Range, sync::Arc, time::Duration};
 use tokio::runtime::Runtime;
@@ -187,6 +187,23 @@ impl Emulator {
     #[must_use]
     pub fn unmodelled(&self) -> Vec<String> {
         self.service.observer.unmodelled_requests()
+    }
+
+    /// From now on requests are searched for secrets.
+    pub fn watch_secrets(&self) {
+        self.service.secrets.begin();
+    }
+
+    /// Every secret that exists or existed since the watch began.
+    #[must_use]
+    pub fn secrets(&self) -> Vec<(SecretKind, String)> {
+        self.service.secrets.secrets(&self.service.world())
+    }
+
+    /// Where secrets came since the watch began.
+    #[must_use]
+    pub fn sightings(&self) -> Vec<Sighting> {
+        self.service.secrets.sightings()
     }
 
     /// Lets the emulator's clock jump ahead: tokens and access run out, timed operations end.

@@ -34,6 +34,7 @@ mod observer;
 mod outage;
 pub mod pattern;
 mod scenario;
+mod secrets;
 mod service;
 mod size;
 mod state;
@@ -55,6 +56,7 @@ pub use scenario::{
     PublicIpAddress, ResourceGroup, Scenario, Snapshot, StorageAccount, Subnet, Subscription,
     Tenant, VirtualNetwork, Vm,
 };
+pub use secrets::{SecretKind, Sighting};
 pub use size::{ByteSize, GIB, KIB, MIB, TIB};
 pub use view::{
     AttachedDiskView, BlobView, ContainerView, DiskView, GrantView, NicView, OperationView,

@@ -9,6 +9,7 @@ use crate::{
     message::{Body, Request, Response},
     observer::{Flight, Observer},
     outage::Outage,
+    secrets::Watch,
     state::{Settings, World, content::Spool},
     sync::lock,
     token,
@@ -66,6 +67,7 @@ pub(crate) struct Service {
     pub(crate) clock: Clock,
     pub(crate) faults: Faults,
     pub(crate) observer: Observer,
+    pub(crate) secrets: Watch,
     link: Mutex<Link>,
     pub(crate) outage: Outage,
     pub(crate) spool: Spool,
@@ -92,6 +94,7 @@ impl Service {
             clock,
             faults: Faults::default(),
             observer: Observer::default(),
+            secrets: Watch::default(),
             link: Mutex::new(config.link),
             outage: Outage::default(),
             spool,
@@ -174,6 +177,7 @@ impl Service {
         };
         let request = heeded.as_ref().unwrap_or(request);
         let mut world = self.world();
+        self.secrets.look(&world, operation, request);
         world.skew = 0;
         match &fault {
             Some(Action::Refuse { seconds }) => self.outage.refuse(world.now, *seconds),
@@ -193,7 +197,11 @@ impl Service {
             reply.response = response;
         } else {
             reply.response = match (area, route) {
-                (Area::Token, _) => token::respond(&world, request, operation),
+                (Area::Token, _) => {
+                    let response = token::respond(&world, request, operation);
+                    self.secrets.note(&response);
+                    response
+                }
                 (Area::Blob, _) => {
                     let operation = blob::operation(request).unwrap_or(operation);
                     blob::respond(&mut world, &self.spool, request, operation)

@@ -553,15 +553,36 @@ mod tests {
             "http://management.azure.com/x",
             "https://management.azure.com:8443/x",
             "https://management.azure.com.evil.example/x",
+            "https://management.azure.com@evil.example/x",
+            "https://evil.example\\@management.azure.com/x",
+            "https:management.azure.com/x",
         ] {
-            let script = scripted(vec![answer(202, &[("Azure-AsyncOperation", address)], "")]);
-            let error = azure(&script)
-                .delete_disk(&disk())
-                .await
-                .expect_err("refused");
-            assert_eq!(error.kind(), ErrorKind::InvalidAnswer);
-            assert!(!error.to_string().contains("secret"), "{error}");
-            assert_eq!(uris(&script).len(), 1);
+            for header in ["Azure-AsyncOperation", "Location"] {
+                let script = scripted(vec![answer(202, &[(header, address)], "")]);
+                let error = azure(&script)
+                    .delete_disk(&disk())
+                    .await
+                    .expect_err("refused");
+                assert_eq!(error.kind(), ErrorKind::InvalidAnswer, "{address}");
+                assert!(!error.to_string().contains("secret"), "{error}");
+                assert_eq!(script.seen().len(), 2, "the token, and the deletion");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn redirects_are_errors_and_get_no_token() {
+        for status in [301, 302, 303, 307, 308] {
+            let elsewhere = [("Location", "https://evil.example/x")];
+            let script = scripted(vec![answer(status, &elsewhere, "")]);
+            let azure = azure(&script);
+            for error in [
+                azure.snapshots().await.expect_err("refused"),
+                azure.delete_disk(&disk()).await.expect_err("refused"),
+            ] {
+                assert_eq!(error.status(), Some(status), "{error}");
+            }
+            assert_eq!(script.seen().len(), 3, "the token, and these two");
         }
     }
 

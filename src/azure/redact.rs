@@ -1,13 +1,17 @@
 //! Texts of others, made fit for logs and messages.
 //!
 //! Services and proxies quote requests in their error texts. A quoted URL may carry a SAS or the signature of a polling
-//! address in its query, so no query survives.
+//! address in its query, so no query survives; nor does what looks like a token or a key.
+
+use crate::secret::mask;
 
 /// Longest text of a service that is passed on, in characters; the host's message buffer holds 2000 bytes.
 const MAX_CHARS: usize = 600;
 
 /// One line, bounded, without control characters, without the query of any URL and without a `sig=` value.
 pub(super) fn clean(text: &str) -> String {
+    let text = mask(text.as_bytes());
+    let text = String::from_utf8_lossy(&text);
     let mut out = String::with_capacity(text.len().min(MAX_CHARS));
     for word in text.split(|c: char| c.is_whitespace() || c.is_control()) {
         if word.is_empty() {
@@ -48,6 +52,18 @@ mod tests {
         assert_eq!(
             clean(text),
             "The request to GET 'https://host/path… failed; sv=2018-03-28&… is used up"
+        );
+    }
+
+    #[test]
+    fn no_token_and_no_key_survives() {
+        assert_eq!(
+            clean(
+                "header Authorization: Bearer eyJ0.eyJ1.x-_ was refused; Authorization: SharedKey acc:q+w/e=, \
+                 body client_secret=p~x&scope=y, {\"access_token\": \"eyJ2\"}, AccountKey=abc=;"
+            ),
+            "header Authorization: Bearer *** was refused; Authorization: SharedKey acc:*** body client_secret=***&scope=y, \
+             {\"access_token\": \"***\"}, AccountKey=***;"
         );
     }
 

@@ -426,16 +426,22 @@ fn range_of(request: &Request<Payload>) -> Option<(u64, u64)> {
 
 fn blob(request: &Request<Payload>) -> Outcome {
     let total = DISK + vhd::FOOTER_LEN;
-    let Some((first, last)) = range_of(request) else {
+    let range = range_of(request);
+    let is_list = |query: &str| query.contains("comp=pagelist");
+    if request.uri().query().is_some_and(is_list) {
+        // All is allocated, so of a part all is listed.
+        let (first, last) = range.unwrap_or((0, CHANGED - 1));
         let list = format!(
-            "<PageList><PageRange><Start>0</Start><End>{}</End></PageRange></PageList>",
-            CHANGED - 1
+            "<PageList><PageRange><Start>{first}</Start><End>{last}</End></PageRange></PageList>"
         );
         return answer(
             200,
             &[("x-ms-blob-content-length", &total.to_string())],
             list,
         );
+    }
+    let Some((first, last)) = range else {
+        return answer(400, &[], "");
     };
     let body = match first == DISK {
         true => vhd::fixed_footer(DISK, Uuid::nil(), SystemTime::UNIX_EPOCH).to_vec(),

@@ -83,7 +83,51 @@ fn add_ca_file(roots: &mut RootCertStore, path: &Path) -> Result<(), Error> {
 mod tests {
     use std::io::Write as _;
 
+    use rustls::{ClientConnection, PeerIncompatible};
+
     use super::*;
+
+    /// A connection that has said its first word, and the record that says it.
+    fn hello() -> (ClientConnection, Vec<u8>) {
+        let config = Arc::new(client_config(None).unwrap());
+        let name = "management.azure.com".try_into().unwrap();
+        let mut connection = ClientConnection::new(config, name).unwrap();
+        let mut record = Vec::new();
+        connection.write_tls(&mut record).unwrap();
+        (connection, record)
+    }
+
+    #[test]
+    fn only_tls_1_2_and_1_3_are_offered() {
+        let (_, record) = hello();
+        // RFC 8446, 4.2.1: extension 43, length 5, list of 4 bytes.
+        let offered = [0, 43, 0, 5, 4, 3, 4, 3, 3];
+        assert!(record.windows(9).any(|window| window == offered));
+    }
+
+    #[test]
+    fn servers_of_older_versions_are_refused() {
+        for (minor, suite) in [(1, [0, 0x2f]), (2, [0, 0x2f]), (0, [0, 0x05])] {
+            let (mut connection, _) = hello();
+            // ServerHello: version, random, no session, suite, no compression.
+            let mut body = vec![3, minor];
+            body.extend([7; 32]);
+            body.extend([0, suite[0], suite[1], 0]);
+            let mut record = vec![22, 3, minor, 0, 42, 2, 0, 0, 38];
+            record.extend(&body);
+            connection.read_tls(&mut &*record).unwrap();
+            let error = connection.process_new_packets().unwrap_err();
+            assert!(
+                matches!(
+                    error,
+                    rustls::Error::PeerIncompatible(
+                        PeerIncompatible::ServerDoesNotSupportTls12Or13
+                    )
+                ),
+                "3.{minor}: {error:?}"
+            );
+        }
+    }
 
     #[test]
     fn unusable_ca_files_are_named() {

@@ -375,6 +375,7 @@ mod tests {
     use std::io::Write as _;
     use std::net::SocketAddr;
 
+    use futures_util::FutureExt as _;
     use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
     use tokio::net::TcpListener;
     use tokio_rustls::TlsAcceptor;
@@ -465,10 +466,16 @@ mod tests {
     async fn what_is_no_http_is_an_error_and_redirects_are_answers() {
         let garbage = get_plain("220 smtp ready\r\n\r\n").await.unwrap_err();
         assert_eq!(garbage.kind, TransportErrorKind::Protocol);
-        let redirect = get_plain(
-            "HTTP/1.1 302 Found\r\nLocation: https://elsewhere/\r\nContent-Length: 0\r\n\r\n",
-        );
-        assert_eq!(redirect.await.unwrap().status, 302);
+        let elsewhere = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let location = format!("http://{}/", elsewhere.local_addr().unwrap());
+        for status in ["301 Moved", "302 Found", "307 Temporary", "308 Permanent"] {
+            let redirect = get_plain(format!(
+                "HTTP/1.1 {status}\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"
+            ));
+            assert!(redirect.await.unwrap().status.is_redirection());
+        }
+        let nobody = elsewhere.accept().now_or_never();
+        assert!(nobody.is_none(), "a redirect was followed");
     }
 
     /// Bytes in pieces, up to a place where they cannot be read.
@@ -656,34 +663,61 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn private_authorities_are_trusted_by_their_file_only() {
-        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-        let key =
-            rustls_pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    /// A server with a certificate that `change` is made to; a file with it, and the port.
+    async fn certified(
+        change: impl FnOnce(&mut rcgen::CertificateParams),
+    ) -> (tempfile::NamedTempFile, u16) {
+        let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        change(&mut params);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let made = params.self_signed(&key).unwrap();
+        let key = rustls_pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
-            .with_single_cert(vec![made.cert.der().clone()], key)
+            .with_single_cert(vec![made.der().clone()], key)
             .unwrap();
         let reply = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
         let address = listen(reply.into(), Some(Arc::new(config).into())).await;
-        let url = format!("https://localhost:{}/", address.port());
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(made.pem().as_bytes()).unwrap();
+        (file, address.port())
+    }
 
+    #[tokio::test]
+    async fn private_authorities_are_trusted_by_their_file_only() {
+        let (file, port) = certified(|_| {}).await;
+        let url = format!("https://localhost:{port}/");
         let stranger = Transport::new(None, false, 4).unwrap();
         let error = get(&stranger, &url).await.unwrap_err();
         assert_eq!(error.kind, TransportErrorKind::Certificate);
         assert!(error.text.contains("ca_file"), "{}", error.text);
 
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        file.write_all(made.cert.pem().as_bytes()).unwrap();
         let friend = Transport::new(Some(file.path()), false, 4).unwrap();
         assert_eq!(get(&friend, &url).await.unwrap().contiguous(), "ok");
         // The name counts, not only the signature.
-        let by_number = format!("https://127.0.0.1:{}/", address.port());
+        let by_number = format!("https://127.0.0.1:{port}/");
         let error = get(&friend, &by_number).await.unwrap_err();
         assert_eq!(error.kind, TransportErrorKind::Certificate);
+    }
+
+    #[tokio::test]
+    async fn certificates_hold_for_their_time_and_purpose_only() {
+        let (past, future) = (
+            rcgen::date_time_ymd(2000, 1, 1),
+            rcgen::date_time_ymd(4000, 1, 1),
+        );
+        let expired = certified(|params| params.not_after = past).await;
+        let early = certified(|params| params.not_before = future).await;
+        let client = rcgen::ExtendedKeyUsagePurpose::ClientAuth;
+        let other = certified(|params| params.extended_key_usages = vec![client]).await;
+        for (name, (file, port)) in [("expired", expired), ("early", early), ("other", other)] {
+            let friend = Transport::new(Some(file.path()), false, 4).unwrap();
+            let url = format!("https://localhost:{port}/");
+            let error = get(&friend, &url).await.unwrap_err();
+            assert_eq!(error.kind, TransportErrorKind::Certificate, "{name}");
+        }
     }
 }

@@ -11,9 +11,9 @@
 //! daemon, and the tags of the snapshots decide. Folder and files are private to the daemon's user.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,8 +25,13 @@ use super::tags::{chain_name, short_hash};
 use super::{Error, Level, Run};
 use crate::document::END_OF_DATES;
 use crate::notice::Notices;
+use crate::private_folder::{PrivateFolder, open_file};
 
 const VERSION: u32 = 1;
+const FILE: &str = "tracker.json";
+const LOCK: &str = "tracker.lock";
+/// What a file that cannot be understood is renamed to.
+const DAMAGED: &str = "tracker.damaged.json";
 /// The lock is held for the time of one small file's replacement; another holder that takes longer is stuck.
 const LOCK_PATIENCE: Duration = Duration::from_secs(30);
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
@@ -34,7 +39,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// The tracker of one state folder.
 #[derive(Clone, Debug)]
 pub(super) struct Tracker {
-    dir: PathBuf,
+    folder: PrivateFolder,
 }
 
 /// What the tracker file holds.
@@ -92,9 +97,9 @@ impl State {
     ///
     /// A file that cannot be read, is damaged, or was written by a newer release.
     pub(super) fn peek(dir: &Path) -> Result<Self, Error> {
-        let path = tracker_file(dir);
+        let path = dir.join(FILE);
         let failed = |source| Error::tracker("read tracker file", &path, source);
-        match fs::read(&path) {
+        match read_file(&path) {
             Ok(text) => Self::parse(&text).map_err(|reason| failed(io::Error::other(reason))),
             Err(missing) if missing.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
             Err(source) => Err(failed(source)),
@@ -148,14 +153,9 @@ impl State {
 impl Tracker {
     /// Makes the folder, mode 0700, if there is none.
     pub(super) fn open(dir: &Path) -> Result<Self, Error> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
-            .map_err(|source| Error::tracker("create state folder", dir, source))?;
-        Ok(Self {
-            dir: dir.to_owned(),
-        })
+        let folder = PrivateFolder::make(dir)
+            .map_err(|source| Error::tracker("open state folder", dir, source))?;
+        Ok(Self { folder })
     }
 
     /// The present state.
@@ -178,9 +178,8 @@ impl Tracker {
     }
 
     async fn lock(&self) -> Result<File, Error> {
-        let path = self.dir.join("tracker.lock");
-        let failed = |source| Error::tracker("lock tracker file", &path, source);
-        let file = private_file().open(&path).map_err(failed)?;
+        let failed = |source| self.failed("lock tracker file", LOCK, source);
+        let file = self.open_or_make(LOCK).map_err(failed)?;
         let give_up = Instant::now() + LOCK_PATIENCE;
         loop {
             match file.try_lock() {
@@ -202,58 +201,65 @@ impl Tracker {
     /// A file that cannot be understood is set aside: the tags of the snapshots tell the same. One of a newer version
     /// is left alone.
     fn load(&self, notices: &Notices) -> Result<State, Error> {
-        let path = self.path();
-        let text = match fs::read(&path) {
+        let failed = |source| self.failed("read tracker file", FILE, source);
+        let text = match read_file(&self.folder.at(FILE)) {
             Ok(text) => text,
             Err(missing) if missing.kind() == io::ErrorKind::NotFound => {
                 return Ok(State::default());
             }
-            Err(source) => return Err(Error::tracker("read tracker file", &path, source)),
+            Err(source) => return Err(failed(source)),
         };
         match State::parse(&text) {
             Ok(state) => return Ok(state),
-            Err(newer @ Unreadable::Newer(_)) => {
-                let newer = io::Error::other(newer);
-                return Err(Error::tracker("read tracker file", &path, newer));
-            }
+            Err(newer @ Unreadable::Newer(_)) => return Err(failed(io::Error::other(newer))),
             Err(Unreadable::Damaged) => {}
         }
-        let aside = self.dir.join("tracker.damaged.json");
-        fs::rename(&path, &aside)
-            .map_err(|source| Error::tracker("set aside tracker file", &path, source))?;
+        fs::rename(self.folder.at(FILE), self.folder.at(DAMAGED))
+            .map_err(|source| self.failed("set aside tracker file", FILE, source))?;
         notices.warning(format!(
             "tracker file {} is damaged and was moved to {}; it is rebuilt from the tags of the snapshots",
-            path.display(),
-            aside.display()
+            self.shown(FILE).display(),
+            self.shown(DAMAGED).display()
         ));
         Ok(State::default())
     }
 
     fn store(&self, state: &State) -> Result<(), Error> {
-        let path = self.path();
         let write = || {
             // Mode 0600 is what this crate gives its files.
-            let mut file = tempfile::NamedTempFile::new_in(&self.dir)?;
+            let mut file = tempfile::NamedTempFile::new_in(self.folder.at(""))?;
             // In one piece: the serializer writes token by token.
             file.write_all(&serde_json::to_vec_pretty(state)?)?;
             file.as_file().sync_all()?;
-            file.persist(&path).map_err(|failure| failure.error)?;
-            File::open(&self.dir)?.sync_all()
+            file.persist(self.folder.at(FILE))
+                .map_err(|failure| failure.error)?;
+            self.folder.sync()
         };
-        write().map_err(|source| Error::tracker("replace tracker file", &path, source))
+        write().map_err(|source| self.failed("replace tracker file", FILE, source))
     }
 
-    fn path(&self) -> PathBuf {
-        tracker_file(&self.dir)
+    /// A file of the folder as people know it.
+    fn shown(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn failed(&self, action: &'static str, name: &str, source: io::Error) -> Error {
+        Error::tracker(action, &self.shown(name), source)
+    }
+
+    fn open_or_make(&self, name: &str) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        open_file(&mut options, &self.folder.at(name))
     }
 
     /// Marks `run` as running.
     pub(super) async fn mark(&self, run: &Run) -> Result<RunMark, Error> {
         // Whoever looks for dead runs locks their marks for a moment; this one must not meet that.
         let _lock = self.lock().await?;
-        let path = self.mark_path(run);
-        let failed = |source| Error::tracker("mark run as running in", &path, source);
-        let mut file = private_file().open(&path).map_err(failed)?;
+        let name = mark_name(run);
+        let failed = |source| self.failed("mark run as running in", &name, source);
+        let mut file = self.open_or_make(&name).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -275,30 +281,28 @@ impl Tracker {
             .map_err(failed)?;
         Ok(RunMark {
             job: run.job.clone(),
-            path,
+            folder: self.folder.clone(),
+            name: name.into(),
             _file: file,
         })
-    }
-
-    fn mark_path(&self, run: &Run) -> PathBuf {
-        let identity = [&*run.client, &run.job, &run.line.to_string()].join("\n");
-        self.dir.join(format!("{}.run", short_hash(&identity)))
     }
 
     /// The marks of other runs of the same chain as `run`; other Plugin lines of the same job are among them.
     pub(super) async fn other_runs(&self, run: &Run) -> Result<OtherRuns, Error> {
         let _lock = self.lock().await?;
-        let own = self.mark_path(run);
-        let failed = |source| Error::tracker("list state folder", &self.dir, source);
+        let own = mark_name(run);
+        let failed = |source| self.failed("list state folder", "", source);
         let mut runs = OtherRuns::default();
-        for entry in fs::read_dir(&self.dir).map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
-            if path == own || path.extension().is_none_or(|extension| extension != "run") {
+        for entry in fs::read_dir(self.folder.at("")).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            let is_mark = Path::new(&name).extension() == Some(OsStr::new("run"));
+            if !is_mark || name == *own {
                 continue;
             }
             // A mark that vanishes meanwhile belonged to a run that ended; one that is not readable or written only
             // half belongs to a run that created nothing yet.
-            let Ok(mut file) = File::open(&path) else {
+            let path = self.folder.at(&name);
+            let Ok(mut file) = open_file(OpenOptions::new().read(true), &path) else {
                 continue;
             };
             let is_dead = file.try_lock().is_ok();
@@ -315,7 +319,8 @@ impl Tracker {
             if is_dead {
                 let mark = RunMark {
                     job,
-                    path,
+                    folder: self.folder.clone(),
+                    name,
                     _file: file,
                 };
                 runs.dead.push(mark);
@@ -368,41 +373,39 @@ struct MarkText {
 pub(super) struct RunMark {
     /// The run's unique name.
     pub(super) job: String,
-    path: PathBuf,
+    folder: PrivateFolder,
+    name: OsString,
     _file: File,
 }
 
 impl RunMark {
     /// Nothing of the run is left to be cleared.
     pub(super) fn remove(self) -> Result<(), Error> {
-        match fs::remove_file(&self.path) {
+        match fs::remove_file(self.folder.at(&self.name)) {
             // Its own run came to its end meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => {
-                other.map_err(|source| Error::tracker("remove mark of run", &self.path, source))
-            }
+            other => other.map_err(|source| {
+                let shown = self.folder.path().join(&self.name);
+                Error::tracker("remove mark of run", &shown, source)
+            }),
         }
     }
 }
 
-fn tracker_file(dir: &Path) -> PathBuf {
-    dir.join("tracker.json")
+fn mark_name(run: &Run) -> String {
+    let identity = [&*run.client, &run.job, &run.line.to_string()].join("\n");
+    format!("{}.run", short_hash(&identity))
 }
 
-fn private_file() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600);
-    options
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    open_file(OpenOptions::new().read(true), path)?.read_to_end(&mut text)?;
+    Ok(text)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
 
@@ -467,18 +470,47 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let tracker = Tracker::open(folder.path()).unwrap();
         let notices = Notices::default();
-        fs::write(tracker.path(), "{ half").unwrap();
+        fs::write(tracker.shown(FILE), "{ half").unwrap();
         assert_eq!(tracker.read(&notices).await.unwrap(), State::default());
         assert!(notices.pop().is_some());
         assert!(folder.path().join("tracker.damaged.json").exists());
 
         let edited = r#"{"version":1,"epochs":{"vm":18446744073709551615},"chains":[]}"#;
-        fs::write(tracker.path(), edited).unwrap();
+        fs::write(tracker.shown(FILE), edited).unwrap();
         assert_eq!(tracker.read(&notices).await.unwrap(), State::default());
 
-        fs::write(tracker.path(), r#"{"version":2,"runs":[]}"#).unwrap();
+        fs::write(tracker.shown(FILE), r#"{"version":2,"runs":[]}"#).unwrap();
         assert!(tracker.read(&notices).await.is_err());
-        assert!(tracker.path().exists());
+        assert!(tracker.shown(FILE).exists());
+    }
+
+    #[tokio::test]
+    async fn nothing_is_read_or_written_through_a_link() {
+        let place = tempfile::tempdir().unwrap();
+        let at = |name: &str| place.path().join(name);
+        fs::create_dir(at("elsewhere")).unwrap();
+        let refused = |error: Error| {
+            let text = crate::notice::with_causes(&error);
+            assert!(text.contains("symbolic link"), "{text}");
+        };
+        symlink(at("elsewhere"), at("linked")).unwrap();
+        refused(Tracker::open(&at("linked")).unwrap_err());
+
+        let notices = Notices::default();
+        let run = run("job");
+        for name in [FILE, LOCK, &mark_name(&run)] {
+            let tracker = Tracker::open(&at(&format!("of {name}"))).unwrap();
+            symlink(at("elsewhere/x"), tracker.shown(name)).unwrap();
+            if name == FILE {
+                refused(State::peek(tracker.folder.path()).unwrap_err());
+                let update = tracker.update(&notices, |state| state.reserve_epoch("vm", 1));
+                refused(update.await.unwrap_err());
+            } else {
+                refused(tracker.mark(&run).await.unwrap_err());
+            }
+            assert!(tracker.shown(name).is_symlink(), "{name}");
+        }
+        assert_eq!(fs::read_dir(at("elsewhere")).unwrap().count(), 0);
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::io;
+use std::path::PathBuf;
 
 use crate::{azure, backup, config, restore};
 
@@ -48,6 +49,15 @@ pub(crate) enum Error {
     /// The options that the user entered.
     #[error("read the restore options: {0}")]
     Options(String),
+
+    /// Our folder in the working directory.
+    #[error("open state folder {}", path.display())]
+    StateFolder {
+        /// Where it is, or should be.
+        path: PathBuf,
+        /// Why it cannot be used.
+        source: io::Error,
+    },
 
     /// The host does not tell something that every daemon knows.
     #[error("ask the File Daemon for {0}: no answer")]

@@ -34,6 +34,7 @@ impl Outcome {
             Error::Azure(_)
             | Error::Backup(_)
             | Error::Restore(_)
+            | Error::StateFolder { .. }
             | Error::HostValue(_)
             | Error::Sequence(_)
             | Error::Runtime(_)

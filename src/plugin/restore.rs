@@ -5,8 +5,9 @@ use super::host::{
     CreateStatus, DataStream, Host, Io, IoDone, PluginLine, RestoreFile, TextVariable,
 };
 use super::options::RestoreOptions;
-use super::session::{Session, job_id, job_status, restores_dir};
+use super::session::{Session, job_id, job_status, restores_dir, state_dir};
 use crate::catalog::CatalogName;
+use crate::private_folder::PrivateFolder;
 use crate::restore::{Disposition, Options, Restore};
 
 /// `debug` from which local images are kept.
@@ -146,6 +147,9 @@ fn begin(
             "where={place} is ignored: a virtual machine is restored to Azure"
         ));
     }
+    let path = state_dir(host)?;
+    // Checked here, since images go to a folder further below.
+    PrivateFolder::make(&path).map_err(|source| Error::StateFolder { path, source })?;
     let staging_dir = restores_dir(host)?.join(job_id(host)?.to_string());
     let restore_options = Options {
         new_hostname: settings.new_hostname.clone(),

@@ -3,10 +3,9 @@
 //! Done for all disks before anything is created in Azure, so that a full file system or a damaged file costs nothing
 //! there.
 
+use std::io;
 use std::panic::resume_unwind;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::{fs, io};
 
 use futures_util::{StreamExt, stream};
 use tokio::task::spawn_blocking;
@@ -18,6 +17,7 @@ use super::chain::Chain;
 use super::saved::{SavedContent, SavedImage};
 use super::staging::{Data, RawDisk, StagedImage, Staging};
 use crate::notice::Notices;
+use crate::private_folder::PrivateFile;
 use crate::quantity::ByteSize;
 
 /// Disks that are put together at the same time: local storage is the limit, not the processor.
@@ -29,10 +29,6 @@ pub(super) struct Parts {
     full: (Arc<SavedImage>, StagedImage),
     /// In the order in which they are applied.
     changes: Vec<(Arc<SavedImage>, StagedImage)>,
-    /// Where a disk is made if the full image is none yet.
-    first: PathBuf,
-    /// Where it is in the end.
-    last: PathBuf,
 }
 
 /// Takes the images of `chains` out of `staging`.
@@ -44,8 +40,6 @@ pub(super) fn take(staging: &mut Staging, chains: Vec<Chain>) -> Result<Vec<Part
     let mut faults = Vec::new();
     let mut all = Vec::new();
     for chain in chains {
-        let first = staging.disk_path(&chain.full.file);
-        let last = staging.disk_path(&chain.newest().file);
         let full = take_image(staging, chain.full, &mut faults);
         let changes: Vec<_> = chain
             .changes
@@ -53,12 +47,7 @@ pub(super) fn take(staging: &mut Staging, chains: Vec<Chain>) -> Result<Vec<Part
             .filter_map(|image| take_image(staging, image, &mut faults))
             .collect();
         // Without one of them there is a fault.
-        all.extend(full.map(|full| Parts {
-            full,
-            changes,
-            first,
-            last,
-        }));
+        all.extend(full.map(|full| Parts { full, changes }));
     }
     if faults.is_empty() {
         Ok(all)
@@ -150,20 +139,16 @@ pub(super) async fn disks(
 
 /// The raw disk, and its line for the job log.
 fn disk(parts: Parts, stop: &CancellationToken) -> Result<(RawDisk, String), Error> {
-    let Parts {
-        full,
-        changes,
-        first,
-        last,
-    } = parts;
+    let Parts { full, changes } = parts;
     let mut account = Account::default();
     let (image, staged) = full;
     let (name, full) = (image.disk.clone(), image.file.clone());
-    let mut disk = match staged.into_parts() {
-        (_, Data::Disk(disk)) => disk,
-        (path, Data::Blocks(blocks)) => {
-            let mut disk = RawDisk::create(first, image.size)?;
-            apply(&mut disk, &image, blocks, &path, stop, &mut account)?;
+    let (file, data) = staged.into_parts();
+    let mut disk = match data {
+        Data::Disk(disk) => disk,
+        Data::Blocks(blocks) => {
+            let mut disk = RawDisk::create(file.sibling(&image.file), image.size)?;
+            apply(&mut disk, &image, blocks, &file, stop, &mut account)?;
             disk
         }
     };
@@ -173,21 +158,21 @@ fn disk(parts: Parts, stop: &CancellationToken) -> Result<(RawDisk, String), Err
     let (name, newest, count) = (newest.disk.clone(), newest.file.clone(), changes.len());
     for (image, staged) in changes {
         match staged.into_parts() {
-            (path, Data::Blocks(blocks)) => {
-                apply(&mut disk, &image, blocks, &path, stop, &mut account)?;
+            (file, Data::Blocks(blocks)) => {
+                apply(&mut disk, &image, blocks, &file, stop, &mut account)?;
             }
             // Its document said so before, and was replaced by another.
-            (path, Data::Disk(_)) => {
+            (file, Data::Disk(_)) => {
                 let reason = "it was taken for a full image";
                 return Err(Error::local(
                     "read staging file",
-                    &path,
+                    &file.shown(),
                     io::Error::other(reason),
                 ));
             }
         }
     }
-    disk.rename(last)?;
+    disk.rename(file.sibling(&newest))?;
     let plural = if count == 1 { "" } else { "s" };
     let account = format!(
         "{name}: full image {full} and {count} image{plural} of changes, the last {newest}; cleared {}, written {}",
@@ -209,7 +194,7 @@ fn apply(
     disk: &mut RawDisk,
     image: &SavedImage,
     blocks: BlockWriter,
-    path: &Path,
+    file: &PrivateFile,
     stop: &CancellationToken,
     account: &mut Account,
 ) -> Result<(), Error> {
@@ -228,7 +213,7 @@ fn apply(
             account.cleared += range.len();
         }
     }
-    let failed = |source| Error::local("read staging file", path, source);
+    let failed = |source| Error::local("read staging file", &file.shown(), source);
     let mut blocks = blocks.into_reader().map_err(failed)?;
     while let Some((offset, data)) = blocks.next().map_err(failed)? {
         check()?;
@@ -236,11 +221,14 @@ fn apply(
         account.written += data.len() as u64;
     }
     // Not needed any more, and the next image may need the space.
-    fs::remove_file(path).map_err(|source| Error::local("remove staging file", path, source))
+    let removed = file.remove();
+    removed.map_err(|source| Error::local("remove staging file", &file.shown(), source))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use proptest::collection::vec;
     use proptest::prelude::*;
 
@@ -336,7 +324,8 @@ mod tests {
             }
             let changes = images.split_off(1);
             let chain = Chain { full: images.remove(0), changes };
-            let last = staging.disk_path(&chain.newest().file);
+            let last = chain.images().last().unwrap();
+            let last = folder.path().join("7").join(&last.file);
             let parts = take(&mut staging, vec![chain]).unwrap();
             let stop = CancellationToken::new();
             let made = parts.into_iter().map(|parts| disk(parts, &stop));

@@ -45,11 +45,6 @@ impl Chain {
         })
     }
 
-    /// The image that gives the disk its last state.
-    pub(super) fn newest(&self) -> &SavedImage {
-        self.changes.last().unwrap_or(&self.full)
-    }
-
     /// All images, oldest first.
     pub(super) fn images(&self) -> impl Iterator<Item = &SavedImage> {
         [&self.full]
@@ -152,7 +147,7 @@ mod tests {
         let epoch_of =
             |image: &SavedImage| -> u64 { image.file.split_once('_').unwrap().0.parse().unwrap() };
         let chain = Chain::new(runs, newest)?;
-        assert_eq!(epoch_of(chain.newest()), epoch);
+        assert_eq!(epoch_of(chain.images().last().unwrap()), epoch);
         Ok(chain.images().map(epoch_of).collect())
     }
 

@@ -6,10 +6,9 @@
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 
-use nix::libc::O_NOFOLLOW;
 use nix::sys::statvfs::statvfs;
 
 use super::Error;
@@ -19,6 +18,7 @@ use super::stale::Mark;
 use crate::digests::{ImageHasher, Segments};
 use crate::notice::Notices;
 use crate::pipeline::ZeroBlocks;
+use crate::private_folder::{PrivateFile, PrivateFolder};
 use crate::range::ByteRange;
 
 /// The staged images. Dropping it removes them.
@@ -27,10 +27,19 @@ pub(super) struct Staging {
     dir: PathBuf,
     keep: bool,
     notices: Notices,
-    /// Says that the folder is in use; there once the folder was made.
-    mark: Option<Mark>,
+    /// There once the folder was made.
+    made: Option<Made>,
     /// By the last component of the catalog name, which begins with the epoch.
     images: BTreeMap<String, StagedImage>,
+}
+
+#[derive(Debug)]
+struct Made {
+    /// The folder that holds those of all restores.
+    parent: PrivateFolder,
+    folder: PrivateFolder,
+    /// Says that the folder is in use.
+    mark: Mark,
 }
 
 /// How an image is kept.
@@ -45,7 +54,7 @@ pub(super) enum Form {
 /// An image on local disk.
 #[derive(Debug)]
 pub(super) struct StagedImage {
-    path: PathBuf,
+    file: PrivateFile,
     data: Data,
     /// Bytes of the disk.
     size: u64,
@@ -74,7 +83,7 @@ enum State {
 /// A sparse local file with the bytes of a disk.
 #[derive(Debug)]
 pub(super) struct RawDisk {
-    path: PathBuf,
+    place: PrivateFile,
     file: File,
     size: u64,
 }
@@ -86,19 +95,14 @@ impl Staging {
             dir,
             keep,
             notices,
-            mark: None,
+            made: None,
             images: BTreeMap::new(),
         }
     }
 
-    /// Where the raw disk of an image is, or will be.
-    pub(super) fn disk_path(&self, name: &str) -> PathBuf {
-        self.dir.join(name)
-    }
-
     /// Says that the folder is in use, if there is one.
     pub(super) fn mark(&self) -> Option<&Mark> {
-        self.mark.as_ref()
+        self.made.as_ref().map(|made| &made.mark)
     }
 
     /// The folder that holds those of all restores.
@@ -137,21 +141,22 @@ impl Staging {
     ///
     /// A file or folder that cannot be made, or that is there already.
     pub(super) fn begin(&mut self, name: &str, size: u64, form: Form) -> Result<(), Error> {
-        self.make_dir()?;
+        let folder = self.make_dir()?;
         self.discard(name);
-        let (path, data) = match form {
+        let (file, data) = match form {
             Form::Disk => {
-                let disk = RawDisk::create(self.disk_path(name), size)?;
-                (disk.path.clone(), Data::Disk(disk))
+                let file = folder.file(name);
+                let disk = RawDisk::create(file.clone(), size)?;
+                (file, Data::Disk(disk))
             }
             Form::Blocks => {
-                let path = self.dir.join(format!("{name}.blocks"));
-                let file = create_file(&path)?;
-                (path, Data::Blocks(BlockWriter::new(file)))
+                let file = folder.file(format!("{name}.blocks"));
+                let blocks = BlockWriter::new(create_file(&file)?);
+                (file, Data::Blocks(blocks))
             }
         };
         let image = StagedImage {
-            path,
+            file,
             data,
             size,
             end: 0,
@@ -182,57 +187,61 @@ impl Staging {
     /// Removes an image and its file.
     pub(super) fn discard(&mut self, name: &str) {
         if let Some(image) = self.images.remove(name)
-            && let Err(error) = fs::remove_file(&image.path)
+            && let Err(error) = image.file.remove()
         {
             self.notices.error(format!(
                 "remove staging file {}: {error}",
-                image.path.display()
+                image.file.shown().display()
             ));
         }
     }
 
-    fn make_dir(&mut self) -> Result<(), Error> {
-        if self.mark.is_some() {
-            return Ok(());
+    fn make_dir(&mut self) -> Result<PrivateFolder, Error> {
+        if let Some(made) = &self.made {
+            return Ok(made.folder.clone());
         }
+        let (Some(parent), Some(name)) = (self.dir.parent(), self.dir.file_name()) else {
+            let source = io::Error::from(io::ErrorKind::InvalidFilename);
+            return Err(Error::local("create staging folder", &self.dir, source));
+        };
+        let parent = PrivateFolder::make(parent)
+            .map_err(|source| Error::local("open folder of restores", parent, source))?;
         let failed = |source| Error::local("create staging folder", &self.dir, source);
-        if let Some(parent) = self.dir.parent() {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(parent)
-                .map_err(failed)?;
-        }
+        let dir = parent.at(name);
         // Not recursive: the folder of another restore, or one that somebody else made, is not used.
-        DirBuilder::new()
-            .mode(0o700)
-            .create(&self.dir)
-            .map_err(failed)?;
-        match Mark::set(&self.dir) {
-            Ok(mark) => self.mark = Some(mark),
+        DirBuilder::new().mode(0o700).create(&dir).map_err(failed)?;
+        let opened = parent.open_child(name);
+        match opened.and_then(|folder| Ok((Mark::set(&dir)?, folder))) {
+            Ok((mark, folder)) => {
+                self.made = Some(Made {
+                    parent,
+                    folder: folder.clone(),
+                    mark,
+                });
+                Ok(folder)
+            }
             Err(error) => {
                 // Empty, or it fails and says so with the error below.
-                drop(fs::remove_dir(&self.dir));
-                return Err(failed(error));
+                drop(fs::remove_dir(&dir));
+                Err(failed(error))
             }
         }
-        Ok(())
     }
 }
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        let Some(mark) = self.mark.take() else {
+        let (Some(made), Some(name)) = (self.made.take(), self.dir.file_name()) else {
             return;
         };
         if self.keep {
-            mark.remove();
+            made.mark.remove();
             self.notices
                 .info(format!("staged images are kept in {}", self.dir.display()));
             return;
         }
         // The folder was made here, for nobody else.
-        if let Err(error) = fs::remove_dir_all(&self.dir) {
+        if let Err(error) = fs::remove_dir_all(made.parent.at(name)) {
             self.notices.error(format!(
                 "remove staging folder {}: {error}",
                 self.dir.display()
@@ -271,7 +280,7 @@ impl StagedImage {
     ///
     /// Data beyond the end, a full disk.
     pub(super) fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), Error> {
-        let failed = |source| Error::local("write staging file", &self.path, source);
+        let failed = |source| Error::local("write staging file", &self.file.shown(), source);
         let end = end_of(offset, data, self.size).map_err(failed)?;
         match &mut self.data {
             Data::Disk(disk) => disk.write(offset, data)?,
@@ -291,7 +300,7 @@ impl StagedImage {
         if let Data::Blocks(blocks) = &mut self.data {
             blocks
                 .flush()
-                .map_err(|source| Error::local("write staging file", &self.path, source))?;
+                .map_err(|source| Error::local("write staging file", &self.file.shown(), source))?;
         }
         // The last block of a disk is always sent.
         self.state = if self.end == self.size {
@@ -306,8 +315,8 @@ impl StagedImage {
     }
 
     /// The file and the bytes in it.
-    pub(super) fn into_parts(self) -> (PathBuf, Data) {
-        (self.path, self.data)
+    pub(super) fn into_parts(self) -> (PrivateFile, Data) {
+        (self.file, self.data)
     }
 }
 
@@ -317,10 +326,10 @@ impl RawDisk {
     /// # Errors
     ///
     /// A file that cannot be made, or that is there already.
-    pub(super) fn create(path: PathBuf, size: u64) -> Result<Self, Error> {
-        let file = create_file(&path)?;
+    pub(super) fn create(place: PrivateFile, size: u64) -> Result<Self, Error> {
+        let file = create_file(&place)?;
         let mut disk = Self {
-            path,
+            place,
             file,
             size: 0,
         };
@@ -371,10 +380,10 @@ impl RawDisk {
     /// # Errors
     ///
     /// A folder that cannot be written.
-    pub(super) fn rename(&mut self, path: PathBuf) -> Result<(), Error> {
-        fs::rename(&self.path, &path)
-            .map_err(|source| self.failed("rename staging file", source))?;
-        self.path = path;
+    pub(super) fn rename(&mut self, place: PrivateFile) -> Result<(), Error> {
+        let renamed = self.place.rename(&place);
+        renamed.map_err(|source| self.failed("rename staging file", source))?;
+        self.place = place;
         Ok(())
     }
 
@@ -389,7 +398,7 @@ impl RawDisk {
     }
 
     fn failed(&self, action: &'static str, source: io::Error) -> Error {
-        Error::local(action, &self.path, source)
+        Error::local(action, &self.place.shown(), source)
     }
 }
 
@@ -407,15 +416,11 @@ fn end_of(offset: u64, data: &[u8], size: u64) -> io::Result<u64> {
         })
 }
 
-fn create_file(path: &Path) -> Result<File, Error> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .custom_flags(O_NOFOLLOW)
-        .open(path)
-        .map_err(|source| Error::local("create staging file", path, source))
+fn create_file(file: &PrivateFile) -> Result<File, Error> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true);
+    let opened = file.open(&mut options);
+    opened.map_err(|source| Error::local("create staging file", &file.shown(), source))
 }
 
 #[cfg(test)]
@@ -485,7 +490,8 @@ mod tests {
     #[test]
     fn a_raw_disk_grows_and_is_cleared_within_its_bounds() {
         let folder = tempfile::tempdir().unwrap();
-        let mut disk = RawDisk::create(folder.path().join("a"), 1 << 20).unwrap();
+        let place = PrivateFolder::open(folder.path()).unwrap();
+        let mut disk = RawDisk::create(place.file("a"), 1 << 20).unwrap();
         disk.write(0, &[1; 1 << 20]).unwrap();
         disk.grow(512).unwrap();
         assert_eq!(disk.size(), 1 << 20, "never cut");
@@ -494,7 +500,7 @@ mod tests {
         disk.clear(range(512, (2 << 20) - 512)).unwrap();
         assert!(disk.clear(range(512, (2 << 20) + 1)).is_err());
         assert!(disk.write(2 << 20, &[1]).is_err());
-        disk.rename(folder.path().join("b")).unwrap();
+        disk.rename(place.file("b")).unwrap();
         let mut expected = vec![0; 2 << 20];
         expected[..512].fill(1);
         assert!(fs::read(folder.path().join("b")).unwrap() == expected);
@@ -512,6 +518,33 @@ mod tests {
         let link = folder.path().join("8");
         symlink("/nonexistent", &link).unwrap();
         assert!(begin(&link).is_err());
+
+        let elsewhere = folder.path().join("elsewhere");
+        fs::create_dir(&elsewhere).unwrap();
+        let link = folder.path().join("restore");
+        symlink(&elsewhere, &link).unwrap();
+        let error = begin(&link.join("9")).unwrap_err();
+        let text = crate::notice::with_causes(&error);
+        assert!(text.contains("symbolic link"), "{text}");
+        assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
+    }
+
+    /// Whoever exchanges the folder of restores in the midst of one does not choose what is written and removed.
+    #[test]
+    fn nothing_is_written_or_removed_elsewhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let (ours, away) = (folder.path().join("ours"), folder.path().join("away"));
+        let mut staging = staging(&ours.join("7"), false);
+        staging.begin("1_osdisk", 512, Form::Disk).unwrap();
+        let victim = folder.path().join("victim");
+        fs::create_dir_all(victim.join("7")).unwrap();
+        fs::rename(&ours, &away).unwrap();
+        symlink(&victim, &ours).unwrap();
+        staging.begin("2_osdisk", 512, Form::Disk).unwrap();
+        assert!(away.join("7/2_osdisk").exists());
+        assert_eq!(fs::read_dir(victim.join("7")).unwrap().count(), 0);
+        drop(staging);
+        assert!(victim.join("7").exists() && !away.join("7").exists());
     }
 
     #[test]

@@ -4,14 +4,13 @@
 //! the restore makes in Azure, noted before it is made: nothing there tells it from what others make. A folder without a
 //! mark is not ours to remove: its images were kept on purpose, or somebody else made it.
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use nix::libc::O_NOFOLLOW;
-
 use crate::azure::ResourceId;
+use crate::private_folder::{PrivateFolder, open_file};
 
 const NAME: &str = "in-use";
 
@@ -33,12 +32,7 @@ impl Mark {
         let path = folder.join(NAME);
         // Appears locked, so that nobody takes it for a dead one in between.
         let hidden = folder.join(format!(".{NAME}"));
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .custom_flags(O_NOFOLLOW)
-            .open(&hidden)?;
+        let file = open_file(OpenOptions::new().write(true).create_new(true), &hidden)?;
         let marked = file
             .try_lock()
             .map_err(io::Error::from)
@@ -76,18 +70,18 @@ pub(super) struct DeadFolder {
     pub(super) path: PathBuf,
     /// What the restore made, or was about to make, in this order.
     pub(super) made: Vec<ResourceId>,
+    parent: PrivateFolder,
+    name: OsString,
+    folder: PrivateFolder,
     /// Locked, so that nobody else clears up, too.
     _mark: File,
 }
 
 impl DeadFolder {
-    /// `None` if there is no mark, or somebody holds it.
-    fn take(path: PathBuf) -> Option<Self> {
-        let mut mark = OpenOptions::new()
-            .read(true)
-            .custom_flags(O_NOFOLLOW)
-            .open(path.join(NAME))
-            .ok()?;
+    /// `None` if it is not a folder of ours, there is no mark, or somebody holds it.
+    fn take(parent: &PrivateFolder, name: OsString) -> Option<Self> {
+        let folder = parent.open_child(&name).ok()?;
+        let mut mark = open_file(OpenOptions::new().read(true), &folder.at(NAME)).ok()?;
         mark.try_lock().ok()?;
         let mut text = Vec::new();
         mark.read_to_end(&mut text).ok()?;
@@ -95,8 +89,11 @@ impl DeadFolder {
         // What was about to be made when a line was cut off was not asked for yet.
         let ids = lines.filter_map(|line| serde_json::from_slice::<String>(line).ok());
         Some(Self {
-            path,
+            path: folder.path().to_owned(),
             made: ids.filter_map(|id| ResourceId::parse(&id)).collect(),
+            parent: parent.clone(),
+            name,
+            folder,
             _mark: mark,
         })
     }
@@ -108,10 +105,10 @@ impl DeadFolder {
     /// The file system refuses.
     pub(super) fn remove_images(&self) -> io::Result<bool> {
         let mut found = false;
-        for entry in fs::read_dir(&self.path)? {
-            let path = entry?.path();
-            if path.file_name().is_some_and(|name| name != NAME) {
-                fs::remove_file(path)?;
+        for entry in fs::read_dir(self.folder.at(""))? {
+            let name = entry?.file_name();
+            if name != NAME {
+                fs::remove_file(self.folder.at(name))?;
                 found = true;
             }
         }
@@ -124,19 +121,26 @@ impl DeadFolder {
     ///
     /// The file system refuses.
     pub(super) fn remove(self) -> io::Result<()> {
-        fs::remove_dir_all(&self.path)
+        fs::remove_dir_all(self.parent.at(&self.name))
     }
 }
 
-/// The folders below `parent` whose restore died.
+/// The folders below `parent` whose restore died; none below one that is not ours.
 pub(super) fn dead_folders(parent: &Path) -> Vec<DeadFolder> {
-    let entries = fs::read_dir(parent).into_iter().flatten().flatten();
-    let folders = entries.map(|entry| entry.path());
-    folders.filter_map(DeadFolder::take).collect()
+    let Ok(parent) = PrivateFolder::open(parent) else {
+        return Vec::new();
+    };
+    let entries = fs::read_dir(parent.at("")).into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name());
+    names
+        .filter_map(|name| DeadFolder::take(&parent, name))
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::*;
 
     #[test]
@@ -144,7 +148,7 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let folder = |name: &str| {
             let folder = parent.path().join(name);
-            fs::create_dir(&folder).unwrap();
+            PrivateFolder::make(&folder).unwrap();
             fs::write(folder.join("1_osdisk"), "bytes").unwrap();
             folder
         };
@@ -175,5 +179,27 @@ mod tests {
         assert!(!dead.exists() && alive.join("1_osdisk").exists());
         drop(held);
         assert_eq!(dead_folders(parent.path()).len(), 1);
+    }
+
+    /// Neither the images of others are removed, nor what a link leads to.
+    #[test]
+    fn folders_that_are_not_ours_are_left_alone() {
+        let place = tempfile::tempdir().unwrap();
+        let at = |name: &str| place.path().join(name);
+        PrivateFolder::make(&at("victim/7")).unwrap();
+        fs::write(at("victim/7").join(NAME), "").unwrap();
+        PrivateFolder::make(&at("restore")).unwrap();
+        symlink(at("victim/7"), at("restore/7")).unwrap();
+        symlink(at("victim"), at("linked")).unwrap();
+        assert!(dead_folders(&at("restore")).is_empty());
+        assert!(dead_folders(&at("linked")).is_empty());
+
+        let dead = dead_folders(&at("victim")).pop().unwrap();
+        fs::rename(at("victim"), at("away")).unwrap();
+        PrivateFolder::make(&at("victim/7")).unwrap();
+        fs::write(at("victim/7/1_osdisk"), "bytes").unwrap();
+        assert!(!dead.remove_images().unwrap());
+        dead.remove().unwrap();
+        assert!(at("victim/7/1_osdisk").exists() && !at("away/7").exists());
     }
 }

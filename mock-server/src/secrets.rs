@@ -1,0 +1,128 @@
+//! What a client must keep to itself: which secrets exist, and in what part of its requests they came.
+use crate::{
+    message::{Body, Request, Response, percent_decode},
+    state::World,
+    sync::lock,
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde::Serialize;
+use serde_json::Value;
+use std::{collections::BTreeSet, sync::Mutex};
+
+/// Longest body that is searched; larger ones are pages of a disk.
+const LARGEST_TEXT: usize = 64 * 1024;
+
+/// Kinds of secrets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum SecretKind {
+    /// Of an application.
+    ClientSecret,
+    /// Of a storage account, base64.
+    AccountKey,
+    /// Access to Resource Manager.
+    Token,
+    /// Of a SAS of a disk or snapshot, base64.
+    Signature,
+}
+
+/// Where a secret came.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Sighting {
+    /// What was asked for, as the counters name it.
+    pub operation: String,
+    /// What came.
+    pub kind: SecretKind,
+    /// `path`, `query <name>`, `header <name>` or `body`.
+    pub place: String,
+}
+
+/// Tokens are kept, and requests searched, once somebody watches.
+#[derive(Debug, Default)]
+pub(crate) struct Watch(Mutex<Option<Seen>>);
+
+#[derive(Debug, Default)]
+struct Seen {
+    tokens: Vec<String>,
+    sightings: BTreeSet<Sighting>,
+}
+
+impl Watch {
+    pub(crate) fn begin(&self) {
+        lock(&self.0).get_or_insert_default();
+    }
+
+    /// Every secret that exists or existed since the watch began.
+    pub(crate) fn secrets(&self, world: &World) -> Vec<(SecretKind, String)> {
+        let seen = lock(&self.0);
+        let tokens = seen.iter().flat_map(|seen| &seen.tokens);
+        all(tokens, world)
+    }
+
+    pub(crate) fn sightings(&self) -> Vec<Sighting> {
+        let seen = lock(&self.0);
+        let sightings = seen.iter().flat_map(|seen| &seen.sightings);
+        sightings.cloned().collect()
+    }
+
+    /// Looks for secrets in a request.
+    pub(crate) fn look(&self, world: &World, operation: &str, request: &Request) {
+        let mut seen = lock(&self.0);
+        let Some(seen) = seen.as_mut() else { return };
+        let parts = parts(request);
+        for (kind, secret) in all(seen.tokens.iter(), world) {
+            for (place, text) in &parts {
+                if text.contains(&secret) || percent_decode(text).contains(&secret) {
+                    seen.sightings.insert(Sighting {
+                        operation: operation.to_owned(),
+                        kind,
+                        place: place.clone(),
+                    });
+                }
+            }
+        }
+    }
+
+    /// Keeps the token of an answer of the token endpoint.
+    pub(crate) fn note(&self, response: &Response) {
+        let mut seen = lock(&self.0);
+        if let (Some(seen), Body::Bytes(body)) = (seen.as_mut(), &response.body)
+            && let Ok(answer) = serde_json::from_slice::<Value>(body)
+            && let Some(token) = answer["access_token"].as_str()
+        {
+            seen.tokens.push(token.to_owned());
+        }
+    }
+}
+
+fn all<'a>(tokens: impl Iterator<Item = &'a String>, world: &World) -> Vec<(SecretKind, String)> {
+    let principals = world.tenants.iter().flat_map(|tenant| &tenant.principals);
+    let clients = principals.map(|p| (SecretKind::ClientSecret, p.client_secret.clone()));
+    let keys = world.accounts.values().flat_map(|account| &account.keys);
+    let keys = keys.map(|key| (SecretKind::AccountKey, STANDARD.encode(key)));
+    let tokens = tokens.map(|token| (SecretKind::Token, token.clone()));
+    let grants = world.grants.values();
+    let signatures = grants.map(|grant| (SecretKind::Signature, grant.signature.clone()));
+    clients
+        .chain(keys)
+        .chain(tokens)
+        .chain(signatures)
+        .collect()
+}
+
+/// The parts of a request with their names.
+fn parts(request: &Request) -> Vec<(String, String)> {
+    let mut parts = vec![("path".to_owned(), request.path.clone())];
+    let query = request.query.iter();
+    parts.extend(query.map(|(name, value)| (format!("query {name}"), value.clone())));
+    parts.extend(request.headers.iter().map(|(name, value)| {
+        let text = String::from_utf8_lossy(value.as_bytes());
+        (format!("header {name}"), text.into_owned())
+    }));
+    if request.body.len() <= LARGEST_TEXT {
+        let text = String::from_utf8_lossy(&request.body);
+        parts.push(("body".to_owned(), text.into_owned()));
+    }
+    parts
+}
