@@ -270,7 +270,7 @@ def connection_strings(checks, peer, rng):
         "no credential": ("AccountName=abc", "AccountKey is missing"),
         "a name that no account can have": ("AccountName=Abc;AccountKey=AA==", "AccountName must have"),
         "a protocol that is none": (good + ";EndpointSuffix=x.y;DefaultEndpointsProtocol=ftp", "https or http"),
-        "an endpoint with a query": (good + ";BlobEndpoint=https://a.b/?x=1", "without a query"),
+        "an endpoint with a query": (good + ";BlobEndpoint=https://a.b/?x=1", "of host and path alone"),
         "UseDevelopmentStorage=false": (good + ";UseDevelopmentStorage=false", "can only be true"),
     }
     for name, (text, ours) in stricter.items():
