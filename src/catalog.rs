@@ -97,10 +97,15 @@ impl CatalogName {
 /// too long for a file is left out, though no such name comes from Azure.
 #[must_use]
 pub fn label(vm_uuid: &str, vm_name: &str) -> String {
-    let one = |c: char| if c.is_control() || c == '/' { '_' } else { c };
-    let name: String = vm_name.chars().map(one).collect();
+    let name = component(vm_name);
     let name = &name[..name.floor_char_boundary(LONGEST_NAME)];
     format!("{ROOT}{vm_uuid}_{name}.name")
+}
+
+/// `name` with what would lead out of a folder or end a line replaced.
+pub(crate) fn component(name: &str) -> String {
+    let one = |c: char| if c.is_control() || c == '/' { '_' } else { c };
+    name.chars().map(one).collect()
 }
 
 /// The name of a configuration document.

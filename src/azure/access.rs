@@ -7,7 +7,6 @@
 //! What Azure does when access is granted twice is not documented. So a target that may be open is closed first, and
 //! renewal is closing and opening again. Write access is never renewed: closing it ends the upload for good.
 
-use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,15 +15,9 @@ use tokio::runtime::Handle;
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 
-use super::arm::Subject;
 use super::blob_credential::BlobCredential;
-use super::disk::disk_state;
-use super::generated::disks::{self, AccessLevel, AccessUri, DiskState, GrantAccessData};
-use super::operation::Finished;
-use super::{Azure, Error, ErrorKind, PageBlob, ResourceId, SasUrl};
-use crate::notice::with_causes;
-
-const SNAPSHOTS: &str = "Microsoft.Compute/snapshots";
+use super::door::{Door, NotOpened, may_be_open};
+use super::{Azure, Error, PageBlob, ResourceId, SasUrl};
 
 /// Longest access that Azure grants (since February 2025: 60 days).
 pub(crate) const MAX_DURATION: Duration = Duration::from_secs(60 * 24 * 3600);
@@ -114,75 +107,6 @@ impl Azure {
                 Err(error)
             }
         }
-    }
-
-    /// `endGetAccess`, waited for; succeeds if nothing is open, or the target does not exist.
-    ///
-    /// # Errors
-    ///
-    /// Azure's refusal.
-    pub async fn revoke(&self, target: &ResourceId) -> Result<(), Error> {
-        let build = if target.is_type(SNAPSHOTS) {
-            disks::snapshots_revoke_access
-        } else {
-            disks::disks_revoke_access
-        };
-        let call = build(
-            self.endpoint(),
-            &self.versions,
-            target.subscription(),
-            target.resource_group(),
-            target.name(),
-        );
-        self.delete(Subject::new("revoke access to", target), call)
-            .await
-    }
-}
-
-/// Access was not obtained.
-struct NotOpened {
-    error: Error,
-    /// Azure had accepted the request: whatever went wrong then, it may be open by now, or soon.
-    accepted: bool,
-}
-
-impl From<Error> for NotOpened {
-    fn from(error: Error) -> Self {
-        Self {
-            error,
-            accepted: false,
-        }
-    }
-}
-
-impl NotOpened {
-    fn accepted(error: Error) -> Self {
-        Self {
-            error,
-            accepted: true,
-        }
-    }
-}
-
-/// Whether a failed request may still have opened access.
-fn may_be_open(error: &Error) -> bool {
-    match error.kind() {
-        ErrorKind::NotFound
-        | ErrorKind::Unauthorized
-        | ErrorKind::Forbidden
-        | ErrorKind::Conflict
-        | ErrorKind::Throttled
-        | ErrorKind::Refused
-        | ErrorKind::Certificate
-        | ErrorKind::Configuration
-        | ErrorKind::Unreadable => error.is_repeated(),
-        ErrorKind::Cancelled
-        | ErrorKind::Timeout
-        | ErrorKind::Network
-        | ErrorKind::InvalidAnswer
-        | ErrorKind::OperationFailed
-        | ErrorKind::Service
-        | ErrorKind::DiffUnavailable => true,
     }
 }
 
@@ -321,145 +245,6 @@ impl GrantCell {
     }
 }
 
-/// What can be opened and closed.
-struct Door {
-    azure: Azure,
-    target: ResourceId,
-    access: Access,
-    duration: Duration,
-    /// Held during a renewal: there is never more than one, and none beside giving back.
-    renewal: AsyncMutex<()>,
-}
-
-impl Door {
-    async fn close_if_open(&self) -> Result<(), Error> {
-        let resource = if self.target.is_type(SNAPSHOTS) {
-            self.azure.snapshot(&self.target).await?
-        } else {
-            self.azure.disk(&self.target).await?
-        };
-        match disk_state(&resource) {
-            Some(DiskState::ActiveSas | DiskState::ActiveSasFrozen) => {
-                tracing::debug!(target_id = %self.target, "closes access that is open");
-                self.azure.revoke(&self.target).await
-            }
-            None
-            | Some(
-                DiskState::Unattached
-                | DiskState::Attached
-                | DiskState::Reserved
-                | DiskState::Frozen
-                | DiskState::ReadyToUpload
-                | DiskState::ActiveUpload
-                | DiskState::Other(_),
-            ) => Ok(()),
-        }
-    }
-
-    async fn open(&self) -> Result<(SasUrl, Instant), NotOpened> {
-        let asked = Instant::now();
-        let subject = Subject::new("grant access to", &self.target);
-        let finished = match self.begin(subject).await {
-            // The answer to an earlier attempt was lost, and what it opened is now in the way.
-            Err(NotOpened {
-                error,
-                accepted: false,
-            }) if error.kind() == ErrorKind::Conflict
-                && error.is_repeated()
-                && self.access == Access::Read =>
-            {
-                self.azure.revoke(&self.target).await?;
-                self.begin(subject).await?
-            }
-            other => other?,
-        };
-        let url = self
-            .result(subject, finished)
-            .await
-            .map_err(NotOpened::accepted)?;
-        // The service counts from later than this, so this end is on the safe side.
-        Ok((url, asked + self.duration))
-    }
-
-    async fn begin(&self, subject: Subject<'_>) -> Result<Finished, NotOpened> {
-        let seconds = u32::try_from(self.duration.as_secs()).unwrap_or(u32::MAX);
-        let body = GrantAccessData {
-            access: Some(match self.access {
-                Access::Read => AccessLevel::Read,
-                Access::Write => AccessLevel::Write,
-            }),
-            duration_in_seconds: Some(seconds),
-            ..GrantAccessData::default()
-        };
-        let build = if self.target.is_type(SNAPSHOTS) {
-            disks::snapshots_grant_access
-        } else {
-            disks::disks_grant_access
-        };
-        let call = build(
-            self.azure.endpoint(),
-            &self.azure.versions,
-            self.target.subscription(),
-            self.target.resource_group(),
-            self.target.name(),
-            &body,
-        );
-        let accepted = self.azure.begin(subject, call).await?;
-        let finished = self.azure.finish(subject, accepted).await;
-        finished.map_err(NotOpened::accepted)
-    }
-
-    /// The SAS is in the status (`properties.output`), in the answer at once, or at the `Location`.
-    async fn result(&self, subject: Subject<'_>, finished: Finished) -> Result<SasUrl, Error> {
-        if let Some(url) = access_sas(subject, finished.output)? {
-            return Ok(url);
-        }
-        if let Some(location) = finished.location {
-            let answer = self.azure.follow(subject, &location, &[200], true).await?;
-            if let Some(url) = access_sas(subject, subject.json(&answer)?)? {
-                return Ok(url);
-            }
-        }
-        Err(subject.invalid("access was granted, but no accessSAS came with it"))
-    }
-
-    /// Closes access when no caller is left to be told.
-    async fn give_back(&self) {
-        let _no_renewal = self.renewal.lock().await;
-        if let Err(error) = self.azure.for_cleanup().revoke(&self.target).await {
-            self.azure.notices.error(format!(
-                "revoke access to {}: {}; access stays open until it expires",
-                self.target,
-                with_causes(&error)
-            ));
-        }
-    }
-}
-
-impl fmt::Debug for Door {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Door")
-            .field("target", &self.target)
-            .field("access", &self.access)
-            .finish_non_exhaustive()
-    }
-}
-
-fn access_sas(subject: Subject<'_>, value: serde_json::Value) -> Result<Option<SasUrl>, Error> {
-    if value.is_null() {
-        return Ok(None);
-    }
-    let result: AccessUri = subject.decode(value)?;
-    result
-        .access_sas
-        .map(|secret| {
-            SasUrl::parse(secret.expose()).map_err(|error| {
-                subject.invalid(format!("the accessSAS is none: {}", error.message()))
-            })
-        })
-        .transpose()
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -468,6 +253,7 @@ mod tests {
     use serde_json::{Value, json};
     use tokio_util::sync::CancellationToken;
 
+    use super::super::ErrorKind;
     use super::super::testing::{Outcome, Script, answer, asks_for_token, json, token_answer};
     use super::*;
     use crate::notice::{Notices, Severity};
@@ -556,7 +342,7 @@ mod tests {
     }
 
     fn snapshot() -> ResourceId {
-        ResourceId::new("s", "g", SNAPSHOTS, "n")
+        ResourceId::new("s", "g", "Microsoft.Compute/snapshots", "n")
     }
 
     fn first_page() -> ByteRange {

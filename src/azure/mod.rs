@@ -22,6 +22,7 @@ pub mod connection_string;
 mod connector;
 pub mod container;
 pub mod disk;
+mod door;
 pub mod endpoints;
 mod error;
 mod error_body;

@@ -6,8 +6,8 @@ use serde_json::Value;
 use super::Error;
 use crate::azure::ResourceId;
 use crate::config::{NamePattern, Selection};
-use crate::json;
 use crate::notice::Notices;
+use crate::{catalog, json};
 
 /// A VM that may be saved.
 #[derive(Clone, Debug)]
@@ -39,9 +39,8 @@ impl Listed {
         let name = json::text(vm, "/name").or(id.as_ref().map(ResourceId::name));
         let name = name.unwrap_or("without a name");
         // Names are matched, shown, and stand in the catalog.
-        let shown: String = name
+        let shown: String = catalog::component(name)
             .chars()
-            .map(|c| if c.is_control() || c == '/' { '_' } else { c })
             .take(LONGEST_NAME)
             .collect();
         let usable = shown == name;

@@ -162,14 +162,10 @@ fn unsealed(text: &[u8]) -> Option<&[u8]> {
     (tail == format!("{SEAL}{}{END}", sha256(sealed)).as_bytes()).then_some(sealed)
 }
 
-/// Hexadecimal digits.
+/// As hexadecimal digits.
 pub(crate) fn sha256(bytes: &[u8]) -> String {
-    hexadecimal(&Sha256::digest(bytes))
-}
-
-/// Two digits a byte.
-pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digest = Sha256::digest(bytes);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::chain::{Chain, Runs};
 use super::saved::{SavedContent, SavedImage, SavedRun};
 use super::staging::{StagedImage, Staging};
-use crate::digests::{Digests, hexadecimal};
+use crate::digests::Digests;
 use crate::notice::{Notices, some_of};
 use crate::pipeline::ZeroBlocks;
 
@@ -82,7 +82,7 @@ fn check_run(epoch: u64, run: &SavedRun, digests: &Digests) -> Result<(), String
             run.job, digests.job
         ));
     }
-    if digests.conf_sha256 != hexadecimal(&run.digest) {
+    if digests.conf_sha256 != run.digest {
         return Err(format!(
             "the configuration document {epoch}_conf is not the one that job {} saved; {ADVICE}",
             run.job

@@ -399,13 +399,10 @@ impl Restore {
         size: u64,
         text: &[u8],
     ) -> Result<(), Error> {
-        let vm = self.vm.map(|vm| vm.hyphenated().to_string());
-        let parsed = if text.len() as u64 == size {
-            parse(text, &vm.unwrap_or_default(), epoch)
-        } else {
-            Err(format!("{} of {size} bytes came", text.len()))
-        };
-        let parsed = parsed.and_then(|document| Ok((SavedRun::new(&document, text)?, document)));
+        let parsed = self.vm_of_whole(text, size).and_then(|vm| {
+            let document = parse(text, &vm, epoch)?;
+            Ok((SavedRun::new(&document, text)?, document))
+        });
         let (run, document) = match (self.runs.get(&epoch), parsed) {
             // The good one that came before counts.
             (Some(Ok(_)), Err(_)) => return Ok(()),
@@ -469,6 +466,15 @@ impl Restore {
         Disposition::Receive
     }
 
+    /// The UUID of the VM whose document `text` is, if all `size` bytes of it came.
+    fn vm_of_whole(&self, text: &[u8], size: u64) -> Result<String, String> {
+        if text.len() as u64 != size {
+            return Err(format!("{} of {size} bytes came", text.len()));
+        }
+        let vm = self.vm.map(|vm| vm.hyphenated().to_string());
+        Ok(vm.unwrap_or_default())
+    }
+
     /// Digests that cannot be used may turn out not to be needed, or come again.
     fn take_digests(
         &mut self,
@@ -477,12 +483,9 @@ impl Restore {
         size: u64,
         text: &[u8],
     ) -> Result<(), Error> {
-        let parsed = if text.len() as u64 == size {
-            let vm = self.vm.map(|vm| vm.hyphenated().to_string());
-            Digests::parse(text, &vm.unwrap_or_default(), epoch)
-        } else {
-            Err(format!("{} of {size} bytes came", text.len()))
-        };
+        let parsed = self
+            .vm_of_whole(text, size)
+            .and_then(|vm| Digests::parse(text, &vm, epoch));
         match (self.digests.get(&epoch), parsed) {
             // The good ones that came before count.
             (Some(Ok(_)), Err(_)) => {}

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 
+use crate::digests::sha256;
 use crate::document::{Document, END_OF_DATES, FORMAT, ImageContent, ImageRecord, Slot};
 use crate::json;
 use crate::notice::brief;
@@ -20,8 +20,8 @@ const LARGEST_DISK: u64 = 64 << 40;
 pub(super) struct SavedRun {
     /// Unique name of the Bacula job.
     pub(super) job: String,
-    /// SHA-256 of the document: a copy of it has the same, another run never.
-    pub(super) digest: [u8; 32],
+    /// SHA-256 of the document, as hexadecimal digits: a copy of it has the same, another run never.
+    pub(super) digest: String,
     /// In the document's order: OS disk first.
     pub(super) images: Vec<Arc<SavedImage>>,
 }
@@ -94,7 +94,7 @@ impl SavedRun {
         }
         Ok(Self {
             job: document.job.clone(),
-            digest: Sha256::digest(text).into(),
+            digest: sha256(text),
             images,
         })
     }

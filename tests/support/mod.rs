@@ -142,11 +142,20 @@ impl World {
     }
 
     pub(crate) fn azure_with_secret(&self, secret: &str) -> Azure {
-        let url: url::Url = self.emulator.http_url().parse().unwrap();
         let config = AzureConfig {
+            application_secret: Secret::new(secret.into()),
+            ..Self::config(self.emulator.http_url())
+        };
+        Azure::new(config, self.cancel.clone()).unwrap()
+    }
+
+    /// What a client of the emulator at `base` is told.
+    pub(crate) fn config(base: &str) -> AzureConfig {
+        let url: url::Url = base.parse().unwrap();
+        AzureConfig {
             tenant_id: DEFAULT_TENANT.into(),
             application_id: DEFAULT_CLIENT_ID.into(),
-            application_secret: Secret::new(secret.into()),
+            application_secret: Secret::new(DEFAULT_CLIENT_SECRET.into()),
             subscription_id: DEFAULT_SUBSCRIPTION.into(),
             endpoints: Endpoints {
                 authority: url.clone(),
@@ -157,8 +166,7 @@ impl World {
             ca_file: None,
             allow_http: true,
             concurrency: 4,
-        };
-        Azure::new(config, self.cancel.clone()).unwrap()
+        }
     }
 
     pub(crate) fn options(&self) -> backup::Options {

@@ -6,18 +6,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use azure_vm_fd::azure::connection_string::ConnectionString;
-use azure_vm_fd::azure::{Azure, AzureConfig, Endpoints};
+use azure_vm_fd::azure::{Azure, AzureConfig};
 use azure_vm_fd::backup::{Backup, Level, Options, Outcome, Run};
 use azure_vm_fd::config::Transfer;
 use azure_vm_fd::document::{Document, ImageContent};
 use azure_vm_fd::notice::{Severity, with_causes};
 use azure_vm_fd::pipeline::Limits;
 use azure_vm_fd::restore::{self, Restore};
-use azure_vm_fd::secret::Secret;
 use mock_server::{
     Action, Change, Config, Counters, DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET,
-    DEFAULT_STORAGE_KEY, DEFAULT_SUBSCRIPTION, DEFAULT_TENANT, Disk, Emulator, Fault, KIB, MIB,
-    NetworkInterface, OperationPolicy, Scenario, Vm,
+    DEFAULT_STORAGE_KEY, DEFAULT_SUBSCRIPTION, Disk, Emulator, Fault, KIB, MIB, NetworkInterface,
+    OperationPolicy, Scenario, Vm,
 };
 
 use crate::hours::hasten;
@@ -146,21 +145,10 @@ impl Try {
         } else {
             emulator.http_url()
         };
-        let url: url::Url = base.parse().expect("a URL");
         let config = AzureConfig {
-            tenant_id: DEFAULT_TENANT.into(),
-            application_id: DEFAULT_CLIENT_ID.into(),
-            application_secret: Secret::new(DEFAULT_CLIENT_SECRET.into()),
-            subscription_id: DEFAULT_SUBSCRIPTION.into(),
-            endpoints: Endpoints {
-                authority: url.clone(),
-                arm: url,
-                audience: "https://management.azure.com/".into(),
-                storage_suffix: "core.windows.net".into(),
-            },
             ca_file: Some(self.world.folder.path().join("ca.pem")),
-            allow_http: true,
             concurrency: 2,
+            ..World::config(base)
         };
         Azure::new(config, self.world.cancel.clone()).expect("a client")
     }
