@@ -70,7 +70,7 @@ torture-daemons:
 	@tests/bacula/install-deps tests
 	$(CARGO) build --locked -p azure-vm-fd --lib
 	DEATHS=25 CANCELS=25 PANICS=8 LEAK_ROUNDS=25 LOAD_MIB=64 RUST_TEST_THREADS=4 \
-		$(CARGO) test --locked -p bacula-bench --test torture -- --include-ignored --nocapture
+		$(CARGO) test --locked -p bacula-bench --test daemons -- torture:: --include-ignored --nocapture
 
 # Fuzz targets of src/fuzzing.rs, one after the other, FUZZ_SECONDS each; needs the nightly toolchain, and cargo-fuzz, which is
 # built below target/. What is found on the way is kept below target/fuzz. A finding ends it: put its file into fuzz/corpus.
@@ -111,7 +111,7 @@ advisories:
 
 # No Azure SDK, reqwest or OpenSSL; `unsafe` in src/ffi only; two exported symbols.
 check-tree:
-	$(CARGO) test --locked -p bacula-bench --test source_tree
+	$(CARGO) test --locked -p bacula-bench --test daemons source_tree::
 
 # Rewrites src/azure/generated from arm-specs/specs.
 generate:

@@ -1,7 +1,6 @@
 //! Random runs of a job on real daemons while its VM changes; some of the points in time come back, byte by byte.
 //!
 //! `CHAIN_SEED=<n>` repeats a run. Many more rounds go through the C entry points alone, in `tests/host_abi/chain.rs`.
-#![allow(clippy::print_stdout, reason = "tests show what they did")]
 
 #[path = "../../support/life.rs"]
 #[allow(dead_code, reason = "the other test uses the rest")]

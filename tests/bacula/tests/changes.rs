@@ -1,5 +1,4 @@
 //! What changes cost, and that long lists of them count in full.
-#![allow(clippy::print_stdout, reason = "tests show what they measured")]
 
 use anyhow::{Context, Result, ensure};
 use bacula_bench::{Bench, Generation, JOB, on_both_generations};

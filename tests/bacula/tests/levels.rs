@@ -1,5 +1,4 @@
 //! Levels and chains as the Director drives them.
-#![allow(clippy::print_stdout, reason = "tests show what they measured")]
 
 use std::time::{Duration, Instant};
 

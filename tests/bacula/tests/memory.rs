@@ -1,5 +1,4 @@
 //! Cost follows what is allocated: bytes read from Azure, and the File Daemon's memory.
-#![allow(clippy::print_stdout, reason = "tests show what they measured")]
 
 use anyhow::{Result, ensure};
 use bacula_bench::{Bench, Generation, mebibytes};

@@ -1,5 +1,4 @@
 //! The saved image needs no plugin: what `bextract` writes is the guest's disk.
-#![allow(clippy::print_stdout, reason = "tests show what they measured")]
 
 use anyhow::{Context, Result, ensure};
 use bacula_bench::{

@@ -1,5 +1,4 @@
 //! Full backup, loss of the VM, restore: every byte and every property is back, and nothing else.
-#![allow(clippy::print_stdout, reason = "tests show what they measured")]
 
 use anyhow::{Context, Result, ensure};
 use bacula_bench::{

@@ -92,6 +92,24 @@ fn the_plugin_exports_two_symbols() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn every_file_of_tests_is_part_of_the_program() -> Result<()> {
+    let tests = workspace().join("tests/bacula/tests");
+    let main = fs::read_to_string(tests.join("main.rs"))?;
+    for file in fs::read_dir(&tests)? {
+        let path = file?.path();
+        let name = path
+            .file_stem()
+            .and_then(|name| name.to_str())
+            .context("a name")?;
+        ensure!(
+            name == "main" || main.contains(&format!("\nmod {name};\n")),
+            "main.rs does not have {name}"
+        );
+    }
+    Ok(())
+}
+
 fn rust_files(directory: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(directory)? {

@@ -2,7 +2,6 @@
 //! jobs, many jobs at once.
 //!
 //! Short forms here, long ones with `make torture-daemons`. What is random comes of a seed, which a failure names.
-#![allow(clippy::print_stdout, reason = "tests show what they did and measured")]
 
 mod cancel;
 mod death;
