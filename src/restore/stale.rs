@@ -70,6 +70,8 @@ pub(super) struct DeadFolder {
     pub(super) path: PathBuf,
     /// What the restore made, or was about to make, in this order.
     pub(super) made: Vec<ResourceId>,
+    /// Lines of the mark that tell nothing: the file is damaged.
+    pub(super) unreadable: usize,
     parent: PrivateFolder,
     name: OsString,
     folder: PrivateFolder,
@@ -85,17 +87,29 @@ impl DeadFolder {
         mark.try_lock().ok()?;
         let mut text = Vec::new();
         mark.read_to_end(&mut text).ok()?;
-        let lines = text.split(|&byte| byte == b'\n');
-        // What was about to be made when a line was cut off was not asked for yet.
-        let ids = lines.filter_map(|line| serde_json::from_slice::<String>(line).ok());
+        let (mut made, mut unreadable) = (Vec::new(), 0);
+        for line in text.split(|&byte| byte == b'\n') {
+            let id = serde_json::from_slice::<String>(line).ok();
+            match id.and_then(|id| ResourceId::parse(&id)) {
+                Some(id) => made.push(id),
+                None if line.is_empty() => {}
+                None => unreadable += 1,
+            }
+        }
         Some(Self {
             path: folder.path().to_owned(),
-            made: ids.filter_map(|id| ResourceId::parse(&id)).collect(),
+            made,
+            unreadable,
             parent: parent.clone(),
             name,
             folder,
             _mark: mark,
         })
+    }
+
+    /// The file that names what the restore made, as people know it.
+    pub(super) fn mark(&self) -> PathBuf {
+        self.path.join(NAME)
     }
 
     /// Removes the images, and leaves the mark; says whether there were any.
@@ -172,6 +186,7 @@ mod tests {
         let mut found = dead_folders(parent.path());
         let found = found.pop().filter(|_| found.is_empty()).unwrap();
         assert_eq!((&found.path, &*found.made), (&dead, &made[..]));
+        assert_eq!(found.unreadable, 2);
         assert!(dead_folders(parent.path()).is_empty(), "it is held");
         assert!(found.remove_images().unwrap());
         assert!(!found.remove_images().unwrap() && dead.join(NAME).exists());
