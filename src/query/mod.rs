@@ -290,10 +290,7 @@ fn slot(slot: Slot) -> String {
 
 fn connect(sources: &Sources) -> Result<Azure, Reason> {
     let settings = sources.settings.as_ref().map_err(Clone::clone)?;
-    Ok(Azure::new(
-        settings.azure.clone(),
-        sources.cancel.clone(),
-    )?)
+    Ok(Azure::new(settings.azure.clone(), sources.cancel.clone())?)
 }
 
 /// Waits for Azure, but not for ever.
@@ -306,9 +303,7 @@ fn within<T>(
     async move {
         match timeout(limit, work).await {
             Ok(result) => result.map_err(Reason::from),
-            Err(_elapsed) => {
-                Err(format!("no answer from Azure in {} s", limit.as_secs()).into())
-            }
+            Err(_elapsed) => Err(format!("no answer from Azure in {} s", limit.as_secs()).into()),
         }
     }
 }
