@@ -40,18 +40,17 @@ pub async fn clear_debris(azure: &Azure, parent: &Path, notices: &Notices) {
             Ok(false) => {}
             Err(error) => failed(&error),
         }
-        if folder.unreadable > 0 {
+        if let Some(damage) = &folder.damage {
             notices.warning_once(format!(
-                "read {}, in which a restore that ended without a clean-up noted what it made: lines that cannot be read: {}; see \
+                "read {}, in which a restore that ended without a clean-up noted what it made: {damage}; see \
                  whether disks or network interfaces of it are left in Azure, then remove the folder",
-                folder.mark().display(),
-                folder.unreadable
+                folder.mark().display()
             ));
         }
         let clearing = clear_azure(&hasty, &folder, notices);
         let cleared = azure.cancellation().run_until_cancelled(clearing).await;
         if cleared == Some(true)
-            && folder.unreadable == 0
+            && folder.damage.is_none()
             && let Err(error) = folder.remove()
         {
             failed(&error);

@@ -6,13 +6,16 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::azure::ResourceId;
-use crate::private_folder::{PrivateFolder, open_file};
+use crate::private_folder::{PrivateFolder, open_file, read_at_most};
 
 const NAME: &str = "in-use";
+
+/// Most bytes of a mark. A machine has at most 65 disks and 8 interfaces, whose ids have fewer than 1000 bytes each.
+const LARGEST: u64 = 1 << 20;
 
 /// Says that a folder is in use, and what its restore makes.
 #[derive(Debug)]
@@ -70,8 +73,8 @@ pub(super) struct DeadFolder {
     pub(super) path: PathBuf,
     /// What the restore made, or was about to make, in this order.
     pub(super) made: Vec<ResourceId>,
-    /// Lines of the mark that tell nothing: the file is damaged.
-    pub(super) unreadable: usize,
+    /// What of the mark cannot be read: the file is damaged.
+    pub(super) damage: Option<String>,
     parent: PrivateFolder,
     name: OsString,
     folder: PrivateFolder,
@@ -83,23 +86,19 @@ impl DeadFolder {
     /// `None` if it is not a folder of ours, there is no mark, or somebody holds it.
     fn take(parent: &PrivateFolder, name: OsString) -> Option<Self> {
         let folder = parent.open_child(&name).ok()?;
-        let mut mark = open_file(OpenOptions::new().read(true), &folder.at(NAME)).ok()?;
+        let mark = open_file(OpenOptions::new().read(true), &folder.at(NAME)).ok()?;
         mark.try_lock().ok()?;
-        let mut text = Vec::new();
-        mark.read_to_end(&mut text).ok()?;
-        let (mut made, mut unreadable) = (Vec::new(), 0);
-        for line in text.split(|&byte| byte == b'\n') {
-            let id = serde_json::from_slice::<String>(line).ok();
-            match id.and_then(|id| ResourceId::parse(&id)) {
-                Some(id) => made.push(id),
-                None if line.is_empty() => {}
-                None => unreadable += 1,
-            }
-        }
+        let (made, damage) = match read_at_most(&mark, LARGEST).ok()? {
+            Some(text) => read(&text),
+            None => (
+                Vec::new(),
+                Some(format!("it is larger than {LARGEST} bytes")),
+            ),
+        };
         Some(Self {
             path: folder.path().to_owned(),
             made,
-            unreadable,
+            damage,
             parent: parent.clone(),
             name,
             folder,
@@ -137,6 +136,21 @@ impl DeadFolder {
     pub(super) fn remove(self) -> io::Result<()> {
         fs::remove_dir_all(self.parent.at(&self.name))
     }
+}
+
+/// What a mark names, and what of it cannot be read.
+fn read(text: &[u8]) -> (Vec<ResourceId>, Option<String>) {
+    let (mut made, mut unreadable) = (Vec::new(), 0);
+    for line in text.split(|&byte| byte == b'\n') {
+        let id = serde_json::from_slice::<String>(line).ok();
+        match id.and_then(|id| ResourceId::parse(&id)) {
+            Some(id) => made.push(id),
+            None if line.is_empty() => {}
+            None => unreadable += 1,
+        }
+    }
+    let damage = (unreadable > 0).then(|| format!("lines that cannot be read: {unreadable}"));
+    (made, damage)
 }
 
 /// The folders below `parent` whose restore died; none below one that is not ours.
@@ -186,7 +200,8 @@ mod tests {
         let mut found = dead_folders(parent.path());
         let found = found.pop().filter(|_| found.is_empty()).unwrap();
         assert_eq!((&found.path, &*found.made), (&dead, &made[..]));
-        assert_eq!(found.unreadable, 2);
+        let damage = found.damage.as_deref();
+        assert_eq!(damage, Some("lines that cannot be read: 2"));
         assert!(dead_folders(parent.path()).is_empty(), "it is held");
         assert!(found.remove_images().unwrap());
         assert!(!found.remove_images().unwrap() && dead.join(NAME).exists());

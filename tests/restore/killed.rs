@@ -186,4 +186,9 @@ async fn lines_that_cannot_be_read_are_counted_and_the_others_heeded() {
         "{interfaces:?}"
     );
     assert!(folder.join("in-use").exists(), "somebody wants to look");
+
+    fs::write(folder.join("in-use"), " ".repeat(2 << 20)).unwrap();
+    let warnings = clear(&world).await;
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains("it is larger than"), "{warnings:?}");
 }
