@@ -6,6 +6,14 @@
 use std::collections::{HashSet, VecDeque};
 use std::error::Error as StdError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// For how long something lasts before a line tells of it.
+const FIRST_PAUSE: Duration = Duration::from_secs(60);
+/// Longest time between two such lines.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
 /// How a notice counts for the job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,6 +44,8 @@ struct Queue {
     waiting: VecDeque<Notice>,
     /// What is said once in a job only.
     told: HashSet<String>,
+    /// When the last line about something that lasts was left, and how long none follows.
+    lasting: Option<(Instant, Duration)>,
 }
 
 impl Notices {
@@ -62,6 +72,25 @@ impl Notices {
         self.push(Severity::Error, text.into());
     }
 
+    /// When a line about something that began at `since` and lasts may be left: after a minute, and after other such lines of the
+    /// job not before a pause that grows.
+    pub(crate) fn due(&self, since: Instant) -> Instant {
+        self.queue().due(since)
+    }
+
+    /// Leaves an informational line about something that began at `since` and lasts, if it is due.
+    pub(crate) fn lasting(&self, since: Instant, text: impl FnOnce() -> String) {
+        let now = Instant::now();
+        let mut queue = self.queue();
+        if queue.due(since) > now {
+            return;
+        }
+        let pause = queue.lasting.map_or(FIRST_PAUSE, |(_, pause)| pause);
+        queue.lasting = Some((now, (pause * 2).min(LONGEST_PAUSE)));
+        drop(queue);
+        self.info(text());
+    }
+
     /// Takes the oldest notice.
     #[must_use]
     pub fn pop(&self) -> Option<Notice> {
@@ -84,6 +113,14 @@ impl Notices {
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queue {
+    fn due(&self, since: Instant) -> Instant {
+        let first = since + FIRST_PAUSE;
+        self.lasting
+            .map_or(first, |(last, pause)| first.max(last + pause))
     }
 }
 
