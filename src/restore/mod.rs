@@ -16,6 +16,7 @@ mod build;
 mod chain;
 mod debris;
 mod disk;
+mod documents;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;

@@ -136,6 +136,7 @@ impl From<restore::Error> for Failure {
             | restore::Error::Incomplete { .. }
             | restore::Error::Damaged { .. }
             | restore::Error::Unsupported { .. }
+            | restore::Error::Elsewhere { .. }
             | restore::Error::Space { .. }
             | restore::Error::NameTaken { .. }
             | restore::Error::Local { .. }
