@@ -92,7 +92,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn short_throttling_and_other_failures_are_not_told() {
         let throttled = answer(429, &[("Retry-After", "5")], "");
-        assert_eq!(told(20, Duration::from_secs(50), throttled).await, []);
+        assert_eq!(told(20, Duration::from_secs(20), throttled).await, []);
         let broken = answer(500, &[], "");
         assert_eq!(told(1, Duration::from_secs(120), broken).await, []);
         let busy = told(1, Duration::from_secs(120), answer(503, &[], "")).await;
