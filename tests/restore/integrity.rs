@@ -235,6 +235,7 @@ async fn a_good_copy_takes_the_place_of_a_damaged_document() {
             .chain(&others)
             .cloned()
             .collect();
+        world.emulator.reset_counters();
         refused(&world, &files, &[name(good), "is not the one"]).await;
     }
 }
