@@ -217,6 +217,63 @@ mod tests {
         }
     }
 
+    /// Numbers of Azure's API are integers of at most 64 bits and doubles ("format" in its `OpenAPI` documents).
+    #[test]
+    fn numbers_come_back_with_all_their_digits() {
+        let integers = [
+            "0",
+            "9007199254740993",
+            "18446744073709551615",
+            "-9223372036854775808",
+        ];
+        let mut decimals: Vec<_> = [
+            "0.1",
+            "1e-7",
+            "1.0",
+            "0.30000000000000004",
+            "5e-324",
+            "1.7976931348623157e308",
+        ]
+        .map(str::to_owned)
+        .into();
+        // Of 17 digits, as many as a double can need.
+        let mut random = fastrand::Rng::with_seed(17);
+        decimals.extend((0..1000).map(|_| {
+            let (digit, digits) = (random.u64(1..10), random.u64(0..10_u64.pow(16)));
+            format!("{digit}.{digits:016}e{}", random.i32(-30..30))
+        }));
+        let vm = format!(
+            "{{\"integers\":[{}],\"decimals\":[{}]}}",
+            integers.join(","),
+            decimals.join(",")
+        );
+        let document = Document {
+            format: FORMAT,
+            creator: "c".into(),
+            job: "j".into(),
+            level: "Full".into(),
+            epoch: 7,
+            vm_uuid: "u".into(),
+            vm_name: "n".into(),
+            virtual_machine: serde_json::from_str(&vm).unwrap(),
+            network_interfaces: Vec::new(),
+            images: Vec::new(),
+        };
+        let stored = document.to_bytes().unwrap();
+        let restored: Document = serde_json::from_slice(&stored).unwrap();
+        let sent = |member: &str| -> Vec<String> {
+            let numbers = restored.virtual_machine[member].as_array().unwrap();
+            numbers.iter().map(Value::to_string).collect()
+        };
+        assert_eq!(sent("integers"), integers);
+        let value = |text: &String| text.parse::<f64>().unwrap();
+        let (given, came): (Vec<_>, Vec<_>) = (
+            decimals.iter().map(value).collect(),
+            sent("decimals").iter().map(value).collect(),
+        );
+        assert_eq!(came, given);
+    }
+
     #[test]
     fn the_most_cleared_ranges_of_a_run_fit_into_half_of_what_a_restore_accepts() {
         let disk_end = 32 << 40;

@@ -3,9 +3,17 @@
 //! The core never talks to the host: it leaves notices in a queue, and whoever drives the job (the plugin on the job's
 //! own thread, the command line) drains it. Calls into the File Daemon from a second thread have killed jobs on 9.6.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::error::Error as StdError;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// For how long something lasts before a line tells of it.
+const FIRST_PAUSE: Duration = Duration::from_secs(60);
+/// Longest time between two such lines.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
 /// How a notice counts for the job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,7 +37,16 @@ pub struct Notice {
 
 /// A queue of notices, shared by everything that works for one job.
 #[derive(Clone, Debug, Default)]
-pub struct Notices(Arc<Mutex<VecDeque<Notice>>>);
+pub struct Notices(Arc<Mutex<Queue>>);
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: VecDeque<Notice>,
+    /// What is said once in a job only.
+    told: HashSet<String>,
+    /// When the last line about something that lasts was left, and how long none follows.
+    lasting: Option<(Instant, Duration)>,
+}
 
 impl Notices {
     /// Leaves an informational line.
@@ -42,26 +59,47 @@ impl Notices {
         self.push(Severity::Warning, text.into());
     }
 
+    /// Leaves a warning, unless the same one was left before: what holds for a job is found by each of its parts.
+    pub fn warning_once(&self, text: impl Into<String>) {
+        let text = text.into();
+        if self.queue().told.insert(text.clone()) {
+            self.warning(text);
+        }
+    }
+
     /// Leaves an error.
     pub fn error(&self, text: impl Into<String>) {
         self.push(Severity::Error, text.into());
     }
 
+    /// When a line about something that began at `since` and lasts may be left: after a minute, and after other such lines of the
+    /// job not before a pause that grows.
+    pub(crate) fn due(&self, since: Instant) -> Instant {
+        self.queue().due(since)
+    }
+
+    /// Leaves an informational line about something that began at `since` and lasts, if it is due.
+    pub(crate) fn lasting(&self, since: Instant, text: impl FnOnce() -> String) {
+        let now = Instant::now();
+        let mut queue = self.queue();
+        if queue.due(since) > now {
+            return;
+        }
+        let pause = queue.lasting.map_or(FIRST_PAUSE, |(_, pause)| pause);
+        queue.lasting = Some((now, (pause * 2).min(LONGEST_PAUSE)));
+        drop(queue);
+        self.info(text());
+    }
+
     /// Takes the oldest notice.
     #[must_use]
     pub fn pop(&self) -> Option<Notice> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop_front()
+        self.queue().waiting.pop_front()
     }
 
     /// Forgets all that nobody took. It was traced.
     pub fn clear(&self) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        self.queue().waiting.clear();
     }
 
     fn push(&self, severity: Severity, text: String) {
@@ -70,10 +108,19 @@ impl Notices {
             Severity::Warning => tracing::warn!("{text}"),
             Severity::Error => tracing::error!("{text}"),
         }
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push_back(Notice { severity, text });
+        self.queue().waiting.push_back(Notice { severity, text });
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queue {
+    fn due(&self, since: Instant) -> Instant {
+        let first = since + FIRST_PAUSE;
+        self.lasting
+            .map_or(first, |(last, pause)| first.max(last + pause))
     }
 }
 
@@ -127,6 +174,17 @@ mod tests {
         assert_eq!(notices.pop().map(|n| n.text), Some("one".into()));
         assert_eq!(notices.pop().map(|n| n.severity), Some(Severity::Error));
         assert_eq!(notices.pop(), None);
+    }
+
+    #[test]
+    fn what_holds_for_a_job_is_said_once() {
+        let notices = Notices::default();
+        for text in ["one", "two", "one"] {
+            notices.warning_once(text);
+        }
+        let texts: Vec<_> = std::iter::from_fn(|| notices.pop()).collect();
+        let texts: Vec<_> = texts.iter().map(|notice| &*notice.text).collect();
+        assert_eq!(texts, ["one", "two"]);
     }
 
     #[test]

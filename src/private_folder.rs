@@ -7,7 +7,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -173,6 +173,21 @@ pub(crate) fn open_file(options: &mut OpenOptions, path: &Path) -> io::Result<Fi
     })
 }
 
+/// Reads a file of at most `largest` bytes; `None` if it is larger.
+///
+/// # Errors
+///
+/// The system refuses.
+pub(crate) fn read_at_most(file: &File, largest: u64) -> io::Result<Option<Vec<u8>>> {
+    if file.metadata()?.len() > largest {
+        return Ok(None);
+    }
+    // It may grow meanwhile.
+    let mut bytes = Vec::new();
+    file.take(largest + 1).read_to_end(&mut bytes)?;
+    Ok((bytes.len() as u64 <= largest).then_some(bytes))
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs::Permissions;
@@ -239,6 +254,18 @@ mod tests {
         let written = away.join("file");
         assert_eq!(fs::read(&written).unwrap(), b"text");
         assert_eq!(written.metadata().unwrap().mode() & 0o7777, 0o600);
+    }
+
+    #[test]
+    fn of_what_is_too_large_nothing_is_read() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(7).unwrap();
+        let read = |largest| read_at_most(&file, largest).unwrap();
+        assert_eq!(read(6), None);
+        assert_eq!(read(7), Some(vec![0; 7]));
+        // It has no length that could be asked for.
+        let endless = File::open("/dev/zero").unwrap();
+        assert_eq!(read_at_most(&endless, 1000).unwrap(), None);
     }
 
     #[test]

@@ -177,7 +177,7 @@ impl Drop for Held {
             Ok(runtime) => {
                 runtime.spawn(async move { door.give_back().await });
             }
-            Err(_outside) => door.azure.notices.error(format!(
+            Err(_outside) => door.azure.sender.notices().error(format!(
                 "revoke access to {}: dropped outside the runtime; it stays open until it expires",
                 door.target
             )),

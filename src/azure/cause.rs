@@ -83,6 +83,11 @@ impl Cause {
         }
     }
 
+    /// Whether the service answered that it has more requests than it can bear.
+    pub(super) fn is_refused_for_load(&self) -> bool {
+        self.status().is_some() && self.is_overload()
+    }
+
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Status { retry_after, .. } => *retry_after,

@@ -122,7 +122,7 @@ impl Door {
     pub(super) async fn give_back(&self) {
         let _no_renewal = self.renewal.lock().await;
         if let Err(error) = self.azure.for_cleanup().revoke(&self.target).await {
-            self.azure.notices.error(format!(
+            self.azure.sender.notices().error(format!(
                 "revoke access to {}: {}; access stays open until it expires",
                 self.target,
                 with_causes(&error)

@@ -32,6 +32,7 @@ mod frames;
 pub mod fuzzing;
 #[rustfmt::skip] // formatted by its generator
 pub mod generated;
+mod long_wait;
 pub mod network;
 mod operation;
 mod outgoing;
@@ -114,8 +115,6 @@ pub struct Azure {
     versions: Arc<ApiVersions>,
     /// Longest wait for a long-running operation.
     patience: Duration,
-    /// Where it is told what fails when no caller is left to be told.
-    notices: Notices,
 }
 
 #[derive(Debug)]
@@ -155,7 +154,6 @@ impl Azure {
             sender,
             versions: Arc::default(),
             patience: JOB_PATIENCE,
-            notices: Notices::default(),
         })
     }
 
@@ -167,7 +165,6 @@ impl Azure {
             sender: self.sender.detached(RetryPolicy::CLEANUP),
             versions: Arc::clone(&self.versions),
             patience: CLEANUP_PATIENCE,
-            notices: self.notices.clone(),
         }
     }
 
@@ -189,10 +186,14 @@ impl Azure {
         }
     }
 
-    /// The same client, which leaves in `notices` what fails when no caller is left to be told.
+    /// The same client, which leaves in `notices` what fails when no caller is left to be told, and that Azure has been refusing
+    /// requests for minutes because there are too many.
     #[must_use]
     pub fn with_notices(self, notices: Notices) -> Self {
-        Self { notices, ..self }
+        Self {
+            sender: self.sender.with_notices(notices),
+            ..self
+        }
     }
 
     /// Obtains a token, to learn early and soon whether the credentials are good.

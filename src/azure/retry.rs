@@ -18,7 +18,9 @@ use super::Error;
 use super::cause::{Cause, retry_after};
 use super::error_body::ErrorBody;
 use super::exchange::{Answer, Exchange};
+use super::long_wait::wait;
 use super::outgoing::{Outgoing, Received};
+use crate::notice::Notices;
 use crate::payload::Payload;
 
 /// How often and how long a request is repeated.
@@ -43,7 +45,9 @@ pub(super) struct RetryPolicy {
 struct Tally {
     started: Instant,
     attempts: u32,
-    /// Of these, those that were throttled.
+    /// Since when the service, or the way to it, has refused it for having too many.
+    refused: Option<Instant>,
+    /// Of the attempts, those that were throttled.
     throttled: u32,
     /// The waits after them.
     waited: Duration,
@@ -147,9 +151,12 @@ pub(super) struct Sender {
     exchange: Arc<dyn Exchange>,
     policy: RetryPolicy,
     cancel: CancellationToken,
+    /// Where it is told what lasts, and what fails when no caller is left to be told.
+    notices: Notices,
 }
 
 impl Sender {
+    /// What it has to tell nobody hears, but for [`Sender::with_notices`].
     pub(super) fn new(
         exchange: Arc<dyn Exchange>,
         policy: RetryPolicy,
@@ -159,7 +166,20 @@ impl Sender {
             exchange,
             policy,
             cancel,
+            notices: Notices::default(),
         }
+    }
+
+    /// The same, which tells `notices`.
+    pub(super) fn with_notices(&self, notices: Notices) -> Self {
+        Self {
+            notices,
+            ..self.clone()
+        }
+    }
+
+    pub(super) fn notices(&self) -> &Notices {
+        &self.notices
     }
 
     /// The same connections under another policy.
@@ -180,7 +200,11 @@ impl Sender {
 
     /// The same connections under another policy and cancellation.
     pub(super) fn detached(&self, policy: RetryPolicy) -> Self {
-        Self::new(Arc::clone(&self.exchange), policy, CancellationToken::new())
+        Self {
+            policy,
+            cancel: CancellationToken::new(),
+            ..self.clone()
+        }
     }
 
     pub(super) fn cancel(&self) -> &CancellationToken {
@@ -210,6 +234,7 @@ impl Sender {
         let mut tally = Tally {
             started: Instant::now(),
             attempts: 0,
+            refused: None,
             throttled: 0,
             waited: Duration::ZERO,
             authorizing: Duration::ZERO,
@@ -273,8 +298,13 @@ impl Sender {
                 delay_ms = delay.as_millis(),
                 "repeats after a failed attempt"
             );
-            self.pause(delay, outgoing.operation, outgoing.resource)
-                .await?;
+            if cause.is_refused_for_load() {
+                tally.refused.get_or_insert_with(Instant::now);
+            }
+            self.cancel
+                .run_until_cancelled(wait(delay, &outgoing, tally.refused, &self.notices))
+                .await
+                .ok_or_else(cancelled)?;
         }
     }
 

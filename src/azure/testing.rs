@@ -16,7 +16,6 @@ use super::retry::{RetryPolicy, Sender};
 use super::token::{ServicePrincipal, TokenCache};
 use super::{Azure, AzureConfig, Endpoints, Shared, Transport};
 use crate::intake::Intake;
-use crate::notice::Notices;
 use crate::payload::Payload;
 use crate::secret::Secret;
 
@@ -97,7 +96,6 @@ impl Script {
             sender: self.cancellable(RetryPolicy::JOB, cancel),
             versions: Arc::default(),
             patience: Duration::from_secs(3600),
-            notices: Notices::default(),
         }
     }
 

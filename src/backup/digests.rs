@@ -51,7 +51,6 @@ impl PendingDigests {
             document.images.push(ImageDigests {
                 file,
                 size_bytes: delivered.size,
-                delivered_bytes: delivered.bytes,
                 segment_bytes: segment_bytes(delivered.size),
                 segments: delivered.segments.clone(),
             });

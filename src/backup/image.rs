@@ -43,8 +43,6 @@ pub(super) struct HeldDisk {
 pub(super) struct Delivered {
     /// Bytes of the disk.
     pub(super) size: u64,
-    /// Bytes of its blocks.
-    pub(super) bytes: u64,
     pub(super) segments: Segments,
 }
 
@@ -322,7 +320,6 @@ impl DiskImage {
         }
         self.held.delivered.get_or_init(|| Delivered {
             size: self.account.size,
-            bytes: self.hasher.taken(),
             segments: self.hasher.segments(self.zeros),
         });
         self.held.begin_giving_back(&self.notices);

@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,13 +25,18 @@ use super::tags::{chain_name, short_hash};
 use super::{Error, Level, Run};
 use crate::document::END_OF_DATES;
 use crate::notice::Notices;
-use crate::private_folder::{PrivateFolder, open_file};
+use crate::private_folder::{PrivateFolder, open_file, read_at_most};
 
 const VERSION: u32 = 1;
 const FILE: &str = "tracker.json";
 const LOCK: &str = "tracker.lock";
 /// What a file that cannot be understood is renamed to.
 const DAMAGED: &str = "tracker.damaged.json";
+/// Most bytes of the file; a larger one is damaged. The four snapshots of a disk take about 2 KiB, so this is the size of a hundred
+/// thousand disks.
+const LARGEST: u64 = 256 << 20;
+/// Most bytes of a mark: names of jobs and clients have 127 characters (`MAX_NAME_LENGTH` of Bacula).
+const LARGEST_MARK: u64 = 64 << 10;
 /// The lock is held for the time of one small file's replacement; another holder that takes longer is stuck.
 const LOCK_PATIENCE: Duration = Duration::from_secs(30);
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
@@ -99,8 +104,8 @@ impl State {
     pub(super) fn peek(dir: &Path) -> Result<Self, Error> {
         let path = dir.join(FILE);
         let failed = |source| Error::tracker("read tracker file", &path, source);
-        match read_file(&path) {
-            Ok(text) => Self::parse(&text).map_err(|reason| failed(io::Error::other(reason))),
+        match read_state(&path) {
+            Ok(state) => state.map_err(|reason| failed(io::Error::other(reason))),
             Err(missing) if missing.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
             Err(source) => Err(failed(source)),
         }
@@ -202,17 +207,14 @@ impl Tracker {
     /// is left alone.
     fn load(&self, notices: &Notices) -> Result<State, Error> {
         let failed = |source| self.failed("read tracker file", FILE, source);
-        let text = match read_file(&self.folder.at(FILE)) {
-            Ok(text) => text,
+        match read_state(&self.folder.at(FILE)) {
+            Ok(Ok(state)) => return Ok(state),
+            Ok(Err(newer @ Unreadable::Newer(_))) => return Err(failed(io::Error::other(newer))),
+            Ok(Err(Unreadable::Damaged)) => {}
             Err(missing) if missing.kind() == io::ErrorKind::NotFound => {
                 return Ok(State::default());
             }
             Err(source) => return Err(failed(source)),
-        };
-        match State::parse(&text) {
-            Ok(state) => return Ok(state),
-            Err(newer @ Unreadable::Newer(_)) => return Err(failed(io::Error::other(newer))),
-            Err(Unreadable::Damaged) => {}
         }
         fs::rename(self.folder.at(FILE), self.folder.at(DAMAGED))
             .map_err(|source| self.failed("set aside tracker file", FILE, source))?;
@@ -239,7 +241,7 @@ impl Tracker {
     }
 
     /// A file of the folder as people know it.
-    fn shown(&self, name: &str) -> PathBuf {
+    fn shown(&self, name: impl AsRef<Path>) -> PathBuf {
         self.folder.path().join(name)
     }
 
@@ -302,15 +304,14 @@ impl Tracker {
             // A mark that vanishes meanwhile belonged to a run that ended; one that is not readable or written only
             // half belongs to a run that created nothing yet.
             let path = self.folder.at(&name);
-            let Ok(mut file) = open_file(OpenOptions::new().read(true), &path) else {
+            let Ok(file) = open_file(OpenOptions::new().read(true), &path) else {
                 continue;
             };
             let is_dead = file.try_lock().is_ok();
-            let mut text = String::new();
-            if file.read_to_string(&mut text).is_err() {
+            let Ok(Some(text)) = read_at_most(&file, LARGEST_MARK) else {
                 continue;
-            }
-            let Ok(MarkText { client, job, level }) = serde_json::from_str(&text) else {
+            };
+            let Ok(MarkText { client, job, level }) = serde_json::from_slice(&text) else {
                 continue;
             };
             if client != run.client || chain_name(&job) != chain_name(&run.job) {
@@ -397,10 +398,13 @@ fn mark_name(run: &Run) -> String {
     format!("{}.run", short_hash(&identity))
 }
 
-fn read_file(path: &Path) -> io::Result<Vec<u8>> {
-    let mut text = Vec::new();
-    open_file(OpenOptions::new().read(true), path)?.read_to_end(&mut text)?;
-    Ok(text)
+/// What the tracker file at `path` holds.
+fn read_state(path: &Path) -> io::Result<Result<State, Unreadable>> {
+    let file = open_file(OpenOptions::new().read(true), path)?;
+    let text = read_at_most(&file, LARGEST)?;
+    Ok(text
+        .ok_or(Unreadable::Damaged)
+        .and_then(|text| State::parse(&text)))
 }
 
 #[cfg(test)]
@@ -479,6 +483,13 @@ mod tests {
         fs::write(tracker.shown(FILE), edited).unwrap();
         assert_eq!(tracker.read(&notices).await.unwrap(), State::default());
 
+        // Its holes take no room, and would take all memory.
+        let large = File::create(tracker.shown(FILE)).unwrap();
+        large.set_len(1 << 40).unwrap();
+        assert!(State::peek(folder.path()).is_err());
+        assert_eq!(tracker.read(&notices).await.unwrap(), State::default());
+        assert!(!tracker.shown(FILE).exists());
+
         fs::write(tracker.shown(FILE), r#"{"version":2,"runs":[]}"#).unwrap();
         assert!(tracker.read(&notices).await.is_err());
         assert!(tracker.shown(FILE).exists());
@@ -538,6 +549,16 @@ mod tests {
             .await
             .unwrap();
         ended.remove().unwrap();
+        let padded = tracker
+            .mark(&run("job.2026-01-01_00.00.00_04"))
+            .await
+            .unwrap();
+        // Still JSON, and far larger than any mark.
+        let blanks = " ".repeat(1 << 20);
+        let mut options = OpenOptions::new();
+        let file = options.append(true).open(tracker.shown(&padded.name));
+        file.unwrap().write_all(blanks.as_bytes()).unwrap();
+        drop(padded);
 
         let present = run("job.2026-01-02_00.00.00_01");
         let _own = tracker.mark(&present).await.unwrap();

@@ -29,7 +29,7 @@ const END: &str = "\"}\n";
 /// What the document takes at most in bytes: without images (a job's name has 127 characters, `MAX_NAME_LENGTH` of Bacula),
 /// per image, and per segment.
 pub(crate) const FRAME_BYTES: u64 = 640;
-pub(crate) const IMAGE_BYTES: u64 = 176;
+pub(crate) const IMAGE_BYTES: u64 = 144;
 pub(crate) const SEGMENT_BYTES: u64 = 50;
 
 /// Hexadecimal digits of a SHA-256.
@@ -65,8 +65,6 @@ pub struct ImageDigests {
     pub file: String,
     /// Size of the disk in bytes.
     pub size_bytes: u64,
-    /// Bytes that were handed over.
-    pub delivered_bytes: u64,
     /// Length of a segment of the disk in bytes.
     pub segment_bytes: u64,
     /// Digests of the segments of which something counts.
@@ -191,7 +189,6 @@ mod tests {
             images: vec![ImageDigests {
                 file: "7_osdisk".into(),
                 size_bytes,
-                delivered_bytes: hasher.taken(),
                 segment_bytes: segment_bytes(size_bytes),
                 segments: hasher.segments(ZeroBlocks::Skip),
             }],
@@ -260,7 +257,6 @@ mod tests {
         let image = ImageDigests {
             file: "1735689600_osdisk".into(),
             size_bytes: size,
-            delivered_bytes: size,
             segment_bytes: segment_bytes(size),
             segments: serde_json::from_value(segments.into()).unwrap(),
         };

@@ -102,10 +102,11 @@ impl Session {
     pub(super) fn connect(&mut self, settings: &Settings) -> Result<Azure, Error> {
         let cancel = self.cancel.clone();
         let azure = settings.azure.clone();
-        Ok(self
+        let azure = self
             .bridge()?
             .race(async { Azure::new(azure, cancel) })
-            .ok_or(Error::Cancelled)??)
+            .ok_or(Error::Cancelled)??;
+        Ok(azure.with_notices(self.notices.clone()))
     }
 
     /// The job's runtime, started by the first who asks.

@@ -6,7 +6,6 @@
 mod tools;
 
 use std::env;
-use std::error::Error;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -15,7 +14,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::azure::Azure;
+use crate::azure::{self, Azure, ErrorKind};
 use crate::backup::known_snapshots;
 use crate::config::Settings;
 use crate::document::Slot;
@@ -65,6 +64,30 @@ pub struct Answer {
     lines: Vec<String>,
     /// Whether the question was understood and could be answered; `CONNECTION=NOK` counts as could not.
     pub is_good: bool,
+    /// How Azure, or the way to it, failed, if that is why it could not.
+    pub azure: Option<ErrorKind>,
+}
+
+/// Why a question cannot be answered.
+#[derive(Debug)]
+struct Reason {
+    text: String,
+    azure: Option<ErrorKind>,
+}
+
+impl From<String> for Reason {
+    fn from(text: String) -> Self {
+        Self { text, azure: None }
+    }
+}
+
+impl From<azure::Error> for Reason {
+    fn from(error: azure::Error) -> Self {
+        Self {
+            text: with_causes(&error),
+            azure: Some(error.kind()),
+        }
+    }
 }
 
 impl Question {
@@ -102,7 +125,7 @@ pub async fn answer(name: &str, sources: &Sources) -> Answer {
         Question::Disk => disks(sources, &mut answer).await,
     };
     if let Err(reason) = result {
-        answer.fail(question, &reason);
+        answer.fail(question, reason);
     }
     answer
 }
@@ -111,7 +134,8 @@ pub async fn answer(name: &str, sources: &Sources) -> Answer {
 #[must_use]
 pub fn failure(name: &str, reason: &str) -> Answer {
     let mut answer = Answer::default();
-    answer.fail(Question::of_name(name).unwrap_or(Question::Vm), reason);
+    let question = Question::of_name(name).unwrap_or(Question::Vm);
+    answer.fail(question, reason.to_owned().into());
     answer
 }
 
@@ -120,6 +144,7 @@ impl Default for Answer {
         Self {
             lines: vec!["info=Query".to_owned()],
             is_good: true,
+            azure: None,
         }
     }
 }
@@ -131,8 +156,8 @@ impl Answer {
         &self.lines
     }
 
-    fn fail(&mut self, question: Question, reason: &str) {
-        tracing::warn!("answer a query: {reason}");
+    fn fail(&mut self, question: Question, reason: Reason) {
+        tracing::warn!("answer a query: {}", reason.text);
         match question {
             // The reason has no place in this answer; the debug file has it, and `azure-vm check`.
             Question::Connection => self.line("CONNECTION", "NOK"),
@@ -140,9 +165,10 @@ impl Answer {
             | Question::Group
             | Question::Version
             | Question::Snapshot
-            | Question::Disk => self.line("error", reason),
+            | Question::Disk => self.line("error", &reason.text),
         }
         self.is_good = false;
+        self.azure = reason.azure;
     }
 
     fn line(&mut self, key: &str, value: &str) {
@@ -158,7 +184,7 @@ impl fmt::Display for Answer {
     }
 }
 
-async fn connection(sources: &Sources, answer: &mut Answer) -> Result<(), String> {
+async fn connection(sources: &Sources, answer: &mut Answer) -> Result<(), Reason> {
     let azure = connect(sources)?;
     within(LOGIN_LIMIT, azure.login()).await?;
     answer.line("CONNECTION", "OK");
@@ -166,7 +192,7 @@ async fn connection(sources: &Sources, answer: &mut Answer) -> Result<(), String
 }
 
 /// All VMs that Azure lists, whatever the settings select, by name.
-async fn virtual_machines(sources: &Sources, answer: &mut Answer) -> Result<(), String> {
+async fn virtual_machines(sources: &Sources, answer: &mut Answer) -> Result<(), Reason> {
     let azure = connect(sources)?;
     let listed = within(LIST_LIMIT, azure.virtual_machines()).await?;
     let mut names: Vec<_> = listed
@@ -180,20 +206,20 @@ async fn virtual_machines(sources: &Sources, answer: &mut Answer) -> Result<(), 
     Ok(())
 }
 
-fn groups(sources: &Sources, answer: &mut Answer) -> Result<(), String> {
+fn groups(sources: &Sources, answer: &mut Answer) -> Result<(), Reason> {
     for group in sources.groups.as_ref().map_err(Clone::clone)? {
         answer.line("GROUP", group);
     }
     Ok(())
 }
 
-async fn versions(sources: &Sources, answer: &mut Answer) -> Result<(), String> {
+async fn versions(sources: &Sources, answer: &mut Answer) -> Result<(), Reason> {
     let path = env::var_os("PATH").unwrap_or_default();
     let versions = sources
         .cancel
         .run_until_cancelled(tools::versions(&path))
         .await
-        .ok_or("cancelled")?;
+        .ok_or_else(|| "cancelled".to_owned())?;
     for (key, version) in versions {
         answer.line(key, &version);
     }
@@ -202,7 +228,7 @@ async fn versions(sources: &Sources, answer: &mut Answer) -> Result<(), String> 
 }
 
 /// What the tracker knows; asks nobody.
-fn snapshots(sources: &Sources, answer: &mut Answer) -> Result<(), String> {
+fn snapshots(sources: &Sources, answer: &mut Answer) -> Result<(), Reason> {
     let state_dir = sources.state_dir.as_ref().map_err(Clone::clone)?;
     let now = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
@@ -228,7 +254,7 @@ fn snapshots(sources: &Sources, answer: &mut Answer) -> Result<(), String> {
 }
 
 /// The disks of all VMs, by the names of these and then by slot.
-async fn disks(sources: &Sources, answer: &mut Answer) -> Result<(), String> {
+async fn disks(sources: &Sources, answer: &mut Answer) -> Result<(), Reason> {
     let azure = connect(sources)?;
     let lists = async { tokio::try_join!(azure.virtual_machines(), azure.disks()) };
     let (mut vms, disks) = within(LIST_LIMIT, lists).await?;
@@ -262,22 +288,22 @@ fn slot(slot: Slot) -> String {
     }
 }
 
-fn connect(sources: &Sources) -> Result<Azure, String> {
+fn connect(sources: &Sources) -> Result<Azure, Reason> {
     let settings = sources.settings.as_ref().map_err(Clone::clone)?;
-    Azure::new(settings.azure.clone(), sources.cancel.clone()).map_err(|error| with_causes(&error))
+    Ok(Azure::new(settings.azure.clone(), sources.cancel.clone())?)
 }
 
 /// Waits for Azure, but not for ever.
-fn within<T, E: Error>(
+fn within<T>(
     limit: Duration,
-    work: impl Future<Output = Result<T, E>>,
-) -> impl Future<Output = Result<T, String>> {
+    work: impl Future<Output = Result<T, azure::Error>>,
+) -> impl Future<Output = Result<T, Reason>> {
     // Out of the way: these are large.
     let work = Box::pin(work);
     async move {
         match timeout(limit, work).await {
-            Ok(result) => result.map_err(|error| with_causes(&error)),
-            Err(_elapsed) => Err(format!("no answer from Azure in {} s", limit.as_secs())),
+            Ok(result) => result.map_err(Reason::from),
+            Err(_elapsed) => Err(format!("no answer from Azure in {} s", limit.as_secs()).into()),
         }
     }
 }

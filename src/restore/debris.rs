@@ -19,7 +19,8 @@ const INTERFACES: &str = "Microsoft.Network/networkInterfaces";
 const MACHINES: &str = "Microsoft.Compute/virtualMachines";
 
 /// Clears what is left of restores whose folders are below `parent`. What is in another subscription waits for a job that works
-/// there. What cannot be removed is a warning, and is tried again by the next job: it does not keep this one from going on.
+/// there, and what cannot be read for somebody who removes the folder: a job names each once. What cannot be removed is a
+/// warning, and is tried again by the next job: it does not keep this one from going on.
 pub async fn clear_debris(azure: &Azure, parent: &Path, notices: &Notices) {
     // With the patience of a clean-up: a deletion that does not end shall not keep a job from its work for long.
     let hasty = azure.for_cleanup();
@@ -39,9 +40,17 @@ pub async fn clear_debris(azure: &Azure, parent: &Path, notices: &Notices) {
             Ok(false) => {}
             Err(error) => failed(&error),
         }
+        if let Some(damage) = &folder.damage {
+            notices.warning_once(format!(
+                "read {}, in which a restore that ended without a clean-up noted what it made: {damage}; see \
+                 whether disks or network interfaces of it are left in Azure, then remove the folder",
+                folder.mark().display()
+            ));
+        }
         let clearing = clear_azure(&hasty, &folder, notices);
         let cleared = azure.cancellation().run_until_cancelled(clearing).await;
         if cleared == Some(true)
+            && folder.damage.is_none()
             && let Err(error) = folder.remove()
         {
             failed(&error);
@@ -54,7 +63,16 @@ async fn clear_azure(azure: &Azure, folder: &DeadFolder, notices: &Notices) -> b
     let of = |kind: &'static str| folder.made.iter().filter(move |id| id.is_type(kind));
     let subscription = azure.subscription_id();
     let is_here = |id: &ResourceId| id.subscription().eq_ignore_ascii_case(subscription);
-    if !folder.made.iter().all(is_here) {
+    let elsewhere: Vec<_> = folder.made.iter().filter(|id| !is_here(id)).collect();
+    if let Some(first) = elsewhere.first() {
+        let names = elsewhere.iter().map(|id| id.name().to_owned());
+        notices.warning_once(format!(
+            "a restore that ended without a clean-up may have left something in subscription {}, in which this job does not work: \
+             {}; a job that works there removes it; if there is none, delete it yourself and remove {}",
+            first.subscription(),
+            some_of(names),
+            folder.path.display()
+        ));
         return false;
     }
     if let Some(machine) = of(MACHINES).next() {

@@ -65,6 +65,20 @@ pub enum Error {
         reason: String,
     },
 
+    /// The saved VM was in a subscription in which this restore does not work.
+    #[error(
+        "restore virtual machine {vm}: it was saved in subscription {saved}, this restore works on {subscription}; its networks are \
+         there: set subscription_id to it"
+    )]
+    Elsewhere {
+        /// The saved VM's name.
+        vm: String,
+        /// Where it was.
+        saved: String,
+        /// That of the restore.
+        subscription: String,
+    },
+
     /// The local folder is too small.
     #[error(
         "stage images in {}: {needed} bytes needed, {available} free; make room or point the File Daemon's working directory elsewhere",
@@ -203,6 +217,7 @@ impl Error {
             | Self::Incomplete { .. }
             | Self::Damaged { .. }
             | Self::Unsupported { .. }
+            | Self::Elsewhere { .. }
             | Self::Space { .. }
             | Self::NameTaken { .. }
             | Self::Local { .. }

@@ -1,16 +1,12 @@
 //! Whether the bytes that came are those that were saved, before anything is made of them.
 
-use std::collections::BTreeMap;
-
-use super::chain::{Chain, Runs};
+use super::chain::Chain;
+use super::documents::Documents;
 use super::saved::{SavedContent, SavedImage, SavedRun};
 use super::staging::{StagedImage, Staging};
 use crate::digests::Digests;
 use crate::notice::{Notices, some_of};
 use crate::pipeline::ZeroBlocks;
-
-/// The digests that came, by epoch; why some cannot be used.
-pub(super) type RunDigests = BTreeMap<u64, Result<Digests, String>>;
 
 /// What helps when bytes are not those that were saved.
 const ADVICE: &str = "nothing was created; restore from another copy of the job, or an earlier point in time, for which the \
@@ -24,23 +20,25 @@ const ADVICE: &str = "nothing was created; restore from another copy of the job,
 /// What differs, and what to do.
 pub(super) fn check(
     staging: &Staging,
-    runs: &Runs,
-    digests: &RunDigests,
+    documents: &Documents,
     chains: &[Chain],
     notices: &Notices,
 ) -> Result<(), String> {
     let mut faults = Vec::new();
     let mut unchecked = Vec::new();
-    for (epoch, run) in runs {
+    for (&epoch, run) in documents.runs() {
         let Ok(run) = run else { continue };
         let needed: Vec<_> = chains
             .iter()
             .flat_map(Chain::images)
             .filter(|image| run.images.iter().any(|known| known.file == image.file))
             .collect();
-        match digests.get(epoch) {
+        match documents.digests(epoch) {
             _ if needed.is_empty() => {}
-            None => unchecked.extend(needed.into_iter().map(SavedImage::label)),
+            None => match documents.undecided(epoch) {
+                Some(reason) => return Err(reason),
+                None => unchecked.extend(needed.into_iter().map(SavedImage::label)),
+            },
             Some(Err(reason)) => {
                 return Err(format!(
                     "the digests {epoch}_digests cannot be used: {reason}; restore from another copy of the job, or leave \
@@ -48,7 +46,7 @@ pub(super) fn check(
                 ));
             }
             Some(Ok(digests)) => {
-                check_run(*epoch, run, digests)?;
+                check_run(epoch, run, digests)?;
                 for image in needed {
                     if let Some(staged) = staging.image(&image.file)
                         && staged.fault().is_none()

@@ -16,6 +16,7 @@ mod build;
 mod chain;
 mod debris;
 mod disk;
+mod documents;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
@@ -47,7 +48,8 @@ use crate::pipeline::Limits;
 pub struct Options {
     /// Name of the new VM; the saved name without it.
     pub new_hostname: Option<String>,
-    /// Folder for local images, of this restore alone: it must not exist yet, and is removed at the end.
+    /// Folder for local images, of this restore alone, removed at the end. If something has that name, it is made beside it, with a
+    /// number added.
     pub staging_dir: PathBuf,
     /// Leave the local images (debug=9).
     pub keep_staging: bool,

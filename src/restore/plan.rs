@@ -72,11 +72,11 @@ impl Plan {
             .and_then(ResourceId::parse)
             .ok_or_else(|| refuse("its configuration has no resource id".into()))?;
         if !saved_id.subscription().eq_ignore_ascii_case(subscription) {
-            return Err(refuse(format!(
-                "it was saved in subscription {}, this restore works on {subscription}; its networks are there: set \
-                 subscription_id to it",
-                saved_id.subscription()
-            )));
+            return Err(Error::Elsewhere {
+                vm: document.vm_name.clone(),
+                saved: saved_id.subscription().to_owned(),
+                subscription: subscription.to_owned(),
+            });
         }
         if let Some(kind) = json::text(saved, "/properties/securityProfile/securityType")
             && !matches!(kind, "Standard" | "TrustedLaunch")

@@ -7,17 +7,18 @@ use std::collections::BTreeSet;
 use uuid::Uuid;
 
 use super::build::Terms;
-use super::chain::{Chain, Runs, links};
+use super::chain::{Chain, links};
 use super::debris::clear_debris;
-use super::integrity::{self, RunDigests};
+use super::documents::Documents;
 use super::plan::Plan;
 use super::saved::{SavedContent, SavedImage, SavedRun, parse, when};
 use super::staging::{Form, Staging};
-use super::{Disposition, Error, Options, RestoredVm, assemble, build};
+use super::{Disposition, Error, Options, RestoredVm, assemble, build, integrity};
 use crate::azure::Azure;
 use crate::catalog::CatalogName;
 use crate::digests::Digests;
-use crate::notice::Notices;
+use crate::document::Document;
+use crate::notice::{Notices, with_causes};
 
 /// Largest document in bytes. The configuration of a VM with 64 data disks comes to about 200 KiB; its digests, if all of
 /// them are full and large, to 13 MiB.
@@ -33,8 +34,7 @@ pub struct Restore {
     /// Whose files these are.
     vm: Option<Uuid>,
     current: Option<Current>,
-    runs: Runs,
-    digests: RunDigests,
+    documents: Documents,
     /// The newest run that came, and what it leads to.
     planned: Option<Planned>,
     /// Files that came before, complete.
@@ -67,7 +67,8 @@ enum DocumentKind {
 struct Planned {
     epoch: u64,
     vm_name: String,
-    plan: Plan,
+    /// Or why the machine cannot be made where this run saved it.
+    plan: Result<Plan, Error>,
 }
 
 impl Restore {
@@ -85,8 +86,7 @@ impl Restore {
             notices,
             vm: None,
             current: None,
-            runs: Runs::new(),
-            digests: RunDigests::new(),
+            documents: Documents::default(),
             planned: None,
             repeated: BTreeSet::new(),
         }
@@ -220,7 +220,7 @@ impl Restore {
                 text,
             }) => match kind {
                 DocumentKind::Configuration => self.take_document(&path, epoch, size, &text).await,
-                DocumentKind::Digests => self.take_digests(&path, epoch, size, &text),
+                DocumentKind::Digests => self.take_digests(&path, epoch, size, &text).await,
             },
             Some(Current::Image { path, file }) => {
                 let Some(image) = self.staging.image_mut(&file) else {
@@ -254,30 +254,26 @@ impl Restore {
             epoch,
             vm_name,
             plan,
-        }) = &self.planned
+        }) = self.planned.take()
         else {
             return Err(self.no_document());
         };
-        if let Some(Ok(run)) = self.runs.get(epoch) {
+        let plan = plan?;
+        if let Some(Ok(run)) = self.documents.runs().get(&epoch) {
             self.notices.info(format!(
                 "restoring virtual machine {vm_name} as job {} saved it ({}), under the name {}",
                 run.job,
-                when(*epoch),
+                when(epoch),
                 plan.vm.name()
             ));
         }
         self.note_unneeded(&chains);
-        integrity::check(
-            &self.staging,
-            &self.runs,
-            &self.digests,
-            &chains,
-            &self.notices,
-        )
-        .map_err(|reason| Error::Damaged {
-            vm: vm_name.clone(),
-            reason,
-        })?;
+        integrity::check(&self.staging, &self.documents, &chains, &self.notices).map_err(
+            |reason| Error::Damaged {
+                vm: vm_name.clone(),
+                reason,
+            },
+        )?;
         let parts =
             assemble::take(&mut self.staging, chains).map_err(|faults| Error::Incomplete {
                 vm: vm_name.clone(),
@@ -297,7 +293,7 @@ impl Restore {
         };
         build::vm(
             &self.azure,
-            plan,
+            &plan,
             disks,
             self.staging.mark(),
             terms,
@@ -317,7 +313,8 @@ impl Restore {
 
     /// The chains of the newest run, in the order of its images.
     fn chains(&self) -> Result<Vec<Chain>, Error> {
-        let (Some((&epoch, newest)), Some(planned)) = (self.runs.last_key_value(), &self.planned)
+        let (Some((&epoch, newest)), Some(planned)) =
+            (self.documents.runs().last_key_value(), &self.planned)
         else {
             return Err(self.no_document());
         };
@@ -343,12 +340,13 @@ impl Restore {
                 newer.join(", ")
             )));
         }
-        let chains = run.images.iter().map(|image| Chain::new(&self.runs, image));
+        let runs = self.documents.runs();
+        let chains = run.images.iter().map(|image| Chain::new(runs, image));
         chains.collect::<Result<_, _>>().map_err(incomplete)
     }
 
     fn no_document(&self) -> Error {
-        let unusable = self.runs.iter().filter_map(|(epoch, run)| {
+        let unusable = self.documents.runs().iter().filter_map(|(epoch, run)| {
             let reason = run.as_ref().err()?;
             Some(format!("{epoch}_conf cannot be used: {reason}"))
         });
@@ -403,43 +401,31 @@ impl Restore {
             let document = parse(text, &vm, epoch)?;
             Ok((SavedRun::new(&document, text)?, document))
         });
-        let (run, document) = match (self.runs.get(&epoch), parsed) {
-            // The good one that came before counts.
-            (Some(Ok(_)), Err(_)) => return Ok(()),
-            (Some(Ok(known)), Ok((run, _))) if known.digest == run.digest => return Ok(()),
-            (Some(Ok(known)), Ok((run, _))) => {
-                return Err(Error::Document {
-                    path: path.to_owned(),
-                    reason: format!(
-                        "it came from job {} and, with another content, from job {}: two File Daemons saved this virtual \
-                         machine in the same second, or it is damaged in one of the copies; restore one of them at a time",
-                        known.job, run.job
-                    ),
-                });
-            }
-            (_, Ok(parsed)) => parsed,
-            (_, Err(reason)) => {
-                self.notices
-                    .warning(format!("read configuration document {path}: {reason}"));
-                self.runs.insert(epoch, Err(reason));
-                return Ok(());
-            }
-        };
-        self.runs.insert(epoch, Ok(run));
-        if self
-            .planned
-            .as_ref()
-            .is_some_and(|planned| planned.epoch > epoch)
+        match self
+            .documents
+            .take_configuration(path, epoch, parsed, &self.notices)
         {
+            Some(document) => self.consider(epoch, document).await,
+            None => Ok(()),
+        }
+    }
+
+    /// What is to be made is what the newest run saved, of those that came so far.
+    async fn consider(&mut self, epoch: u64, document: Document) -> Result<(), Error> {
+        let planned = self.planned.as_ref();
+        if planned.is_some_and(|planned| planned.epoch > epoch) {
             return self.staging.check_space(self.missing_bytes(""));
         }
         let suffix = Uuid::new_v4().simple().to_string();
-        let plan = Plan::new(
+        let plan = match Plan::new(
             &document,
             self.options.new_hostname.as_deref(),
             self.azure.subscription_id(),
             &suffix[..8],
-        )?;
+        ) {
+            Err(elsewhere @ Error::Elsewhere { .. }) => Err(elsewhere),
+            plan => Ok(plan?),
+        };
         self.planned = Some(Planned {
             epoch,
             vm_name: document.vm_name,
@@ -476,7 +462,7 @@ impl Restore {
     }
 
     /// Digests that cannot be used may turn out not to be needed, or come again.
-    fn take_digests(
+    async fn take_digests(
         &mut self,
         path: &str,
         epoch: u64,
@@ -486,39 +472,24 @@ impl Restore {
         let parsed = self
             .vm_of_whole(text, size)
             .and_then(|vm| Digests::parse(text, &vm, epoch));
-        match (self.digests.get(&epoch), parsed) {
-            // The good ones that came before count.
-            (Some(Ok(_)), Err(_)) => {}
-            (Some(Ok(known)), Ok(digests)) if *known == digests => {}
-            (Some(Ok(known)), Ok(digests)) => {
-                return Err(Error::Document {
-                    path: path.to_owned(),
-                    reason: format!(
-                        "it came from job {} and, with another content, from job {}; restore one of the jobs at a time",
-                        known.job, digests.job
-                    ),
-                });
-            }
-            (_, Ok(digests)) => {
-                self.digests.insert(epoch, Ok(digests));
-            }
-            (_, Err(reason)) => {
-                self.notices
-                    .warning(format!("read digests {path}: {reason}"));
-                self.digests.insert(epoch, Err(reason));
-            }
+        let taken = self
+            .documents
+            .take_digests(path, epoch, parsed, &self.notices);
+        match taken {
+            Ok(Some(document)) => self.consider(epoch, document).await,
+            Ok(None) => Ok(()),
+            Err(reason) => Err(Error::Document {
+                path: path.to_owned(),
+                reason,
+            }),
         }
-        Ok(())
     }
 
     /// Whether an image is there that need not come again, as far as is known.
     fn is_good(&self, epoch: u64, file: &str) -> bool {
         self.staging.image(file).is_some_and(|staged| {
             let saved = self.saved_image(epoch, file);
-            let digests = self
-                .digests
-                .get(&epoch)
-                .and_then(|known| known.as_ref().ok());
+            let digests = self.documents.digests(epoch).and_then(Result::ok);
             let is_damaged = saved.zip(digests).is_some_and(|(saved, digests)| {
                 integrity::compare(saved, staged, digests).is_err()
             });
@@ -528,7 +499,7 @@ impl Restore {
 
     /// What the document of its run says of an image.
     fn saved_image(&self, epoch: u64, file: &str) -> Option<&SavedImage> {
-        let run = self.runs.get(&epoch)?.as_ref().ok()?;
+        let run = self.documents.runs().get(&epoch)?.as_ref().ok()?;
         run.images
             .iter()
             .find(|image| image.file == file)
@@ -537,35 +508,50 @@ impl Restore {
 
     /// Bytes that are still to be staged for the newest run that came, as far as is known; `file` not counted.
     fn missing_bytes(&self, file: &str) -> u64 {
+        let runs = self.documents.runs();
         let newest = self.planned.as_ref().and_then(|planned| {
-            let run = self.runs.get(&planned.epoch)?;
+            let run = runs.get(&planned.epoch)?;
             run.as_ref().ok()
         });
         newest
             .iter()
             .flat_map(|run| &run.images)
-            .flat_map(|image| links(&self.runs, image))
+            .flat_map(|image| links(runs, image))
             .filter(|image| image.file != file && self.staging.image(&image.file).is_none())
             .fold(0, |sum, image| sum.saturating_add(staged_bytes(image)))
     }
 
-    /// The group must be there and the name free, now rather than after hours of transfer.
-    async fn check_target(&self) -> Result<(), Error> {
-        let Some(Planned { plan, .. }) = &self.planned else {
+    /// The group must be there and the name free, now rather than after hours of transfer. That the place is gone may not
+    /// matter: a virtual machine can be moved, and a newer run may follow that was saved elsewhere.
+    async fn check_target(&mut self) -> Result<(), Error> {
+        let Some(planned) = &mut self.planned else {
             return Ok(());
         };
-        let group = plan.vm.resource_group();
-        self.azure
-            .resource_group(group)
-            .await
-            .map_err(|source| {
-                let action = format!(
-                    "read resource group {group}, in which the virtual machine was saved and must be restored (make an empty \
-                     one if it is gone)"
-                );
-                Error::azure(action, source)
-            })?;
-        build::check_name(&self.azure, plan).await
+        if let Ok(plan) = &planned.plan {
+            let group = plan.vm.resource_group();
+            match self.azure.resource_group(group).await {
+                Ok(_) => return build::check_name(&self.azure, plan).await,
+                Err(source) => {
+                    let is_gone = matches!(source.status(), Some(403 | 404));
+                    let action = format!(
+                        "read resource group {group}, in which the virtual machine was saved and must be restored (make an empty \
+                         one if it is gone)"
+                    );
+                    let error = Error::azure(action, source);
+                    if !is_gone {
+                        return Err(error);
+                    }
+                    planned.plan = Err(error);
+                }
+            }
+        }
+        if let Err(gone) = &planned.plan {
+            self.notices.warning(format!(
+                "{}; the restore will fail, unless files of a newer run follow that was saved elsewhere",
+                with_causes(gone)
+            ));
+        }
+        Ok(())
     }
 }
 

@@ -4,6 +4,7 @@
 //! [`assemble`](super::assemble) knows what they apply to.
 
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
@@ -24,6 +25,7 @@ use crate::range::ByteRange;
 /// The staged images. Dropping it removes them.
 #[derive(Debug)]
 pub(super) struct Staging {
+    /// Where the folder shall be. If something is there, it is made beside it: see [`Made`].
     dir: PathBuf,
     keep: bool,
     notices: Notices,
@@ -37,6 +39,8 @@ pub(super) struct Staging {
 struct Made {
     /// The folder that holds those of all restores.
     parent: PrivateFolder,
+    /// What the folder is called in it.
+    name: OsString,
     folder: PrivateFolder,
     /// Says that the folder is in use.
     mark: Mark,
@@ -139,7 +143,7 @@ impl Staging {
     ///
     /// # Errors
     ///
-    /// A file or folder that cannot be made, or that is there already.
+    /// A file or folder that cannot be made.
     pub(super) fn begin(&mut self, name: &str, size: u64, form: Form) -> Result<(), Error> {
         let folder = self.make_dir()?;
         self.discard(name);
@@ -207,14 +211,14 @@ impl Staging {
         let parent = PrivateFolder::make(parent)
             .map_err(|source| Error::local("open folder of restores", parent, source))?;
         let failed = |source| Error::local("create staging folder", &self.dir, source);
-        let dir = parent.at(name);
-        // Not recursive: the folder of another restore, or one that somebody else made, is not used.
-        DirBuilder::new().mode(0o700).create(&dir).map_err(failed)?;
-        let opened = parent.open_child(name);
+        let name = make_beside(&parent, name).map_err(failed)?;
+        let dir = parent.at(&name);
+        let opened = parent.open_child(&name);
         match opened.and_then(|folder| Ok((Mark::set(&dir)?, folder))) {
             Ok((mark, folder)) => {
                 self.made = Some(Made {
                     parent,
+                    name,
                     folder: folder.clone(),
                     mark,
                 });
@@ -229,23 +233,38 @@ impl Staging {
     }
 }
 
+/// Makes the folder `name`, or where something has that name `<name>-2`, and so on; says which. What is there is not used: it is
+/// another restore's, was kept, or tells what a dead one has made. Numbers of jobs come again when the catalog is lost.
+fn make_beside(parent: &PrivateFolder, name: &OsStr) -> io::Result<OsString> {
+    let mut free = name.to_owned();
+    let mut number = 1_u32;
+    loop {
+        match DirBuilder::new().mode(0o700).create(parent.at(&free)) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => return made.map(|()| free),
+        }
+        number += 1;
+        free = name.to_owned();
+        free.push(format!("-{number}"));
+    }
+}
+
 impl Drop for Staging {
     fn drop(&mut self) {
-        let (Some(made), Some(name)) = (self.made.take(), self.dir.file_name()) else {
+        let Some(made) = self.made.take() else {
             return;
         };
+        let shown = made.folder.path().display();
         if self.keep {
             made.mark.remove();
             self.notices
-                .info(format!("staged images are kept in {}", self.dir.display()));
+                .info(format!("staged images are kept in {shown}"));
             return;
         }
         // The folder was made here, for nobody else.
-        if let Err(error) = fs::remove_dir_all(made.parent.at(name)) {
-            self.notices.error(format!(
-                "remove staging folder {}: {error}",
-                self.dir.display()
-            ));
+        if let Err(error) = fs::remove_dir_all(made.parent.at(&made.name)) {
+            self.notices
+                .error(format!("remove staging folder {shown}: {error}"));
         }
     }
 }
@@ -506,18 +525,21 @@ mod tests {
         assert!(fs::read(folder.path().join("b")).unwrap() == expected);
     }
 
+    /// What has the name of the folder is left as it is, and the folder is made beside it.
     #[test]
     fn nothing_that_exists_is_used() {
         let folder = tempfile::tempdir().unwrap();
-        let dir = folder.path().join("7");
-        fs::create_dir(&dir).unwrap();
+        let at = |name: &str| folder.path().join(name);
         let begin = |dir: &Path| staging(dir, false).begin("1_osdisk", 512, Form::Disk);
-        assert!(begin(&dir).is_err());
-        assert!(dir.exists(), "it is somebody else's");
-
-        let link = folder.path().join("8");
-        symlink("/nonexistent", &link).unwrap();
-        assert!(begin(&link).is_err());
+        fs::create_dir(at("7")).unwrap();
+        fs::write(at("7-2"), "").unwrap();
+        symlink("/nonexistent", at("7-3")).unwrap();
+        let mut beside = staging(&at("7"), false);
+        beside.begin("1_osdisk", 512, Form::Disk).unwrap();
+        assert!(at("7-4/1_osdisk").exists());
+        drop(beside);
+        assert!(!at("7-4").exists() && at("7-2").exists() && at("7-3").is_symlink());
+        assert_eq!(fs::read_dir(at("7")).unwrap().count(), 0);
 
         let elsewhere = folder.path().join("elsewhere");
         fs::create_dir(&elsewhere).unwrap();

@@ -6,13 +6,16 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::azure::ResourceId;
-use crate::private_folder::{PrivateFolder, open_file};
+use crate::private_folder::{PrivateFolder, open_file, read_at_most};
 
 const NAME: &str = "in-use";
+
+/// Most bytes of a mark. A machine has at most 65 disks and 8 interfaces, whose ids have fewer than 1000 bytes each.
+const LARGEST: u64 = 1 << 20;
 
 /// Says that a folder is in use, and what its restore makes.
 #[derive(Debug)]
@@ -70,6 +73,8 @@ pub(super) struct DeadFolder {
     pub(super) path: PathBuf,
     /// What the restore made, or was about to make, in this order.
     pub(super) made: Vec<ResourceId>,
+    /// What of the mark cannot be read: the file is damaged.
+    pub(super) damage: Option<String>,
     parent: PrivateFolder,
     name: OsString,
     folder: PrivateFolder,
@@ -81,21 +86,29 @@ impl DeadFolder {
     /// `None` if it is not a folder of ours, there is no mark, or somebody holds it.
     fn take(parent: &PrivateFolder, name: OsString) -> Option<Self> {
         let folder = parent.open_child(&name).ok()?;
-        let mut mark = open_file(OpenOptions::new().read(true), &folder.at(NAME)).ok()?;
+        let mark = open_file(OpenOptions::new().read(true), &folder.at(NAME)).ok()?;
         mark.try_lock().ok()?;
-        let mut text = Vec::new();
-        mark.read_to_end(&mut text).ok()?;
-        let lines = text.split(|&byte| byte == b'\n');
-        // What was about to be made when a line was cut off was not asked for yet.
-        let ids = lines.filter_map(|line| serde_json::from_slice::<String>(line).ok());
+        let (made, damage) = match read_at_most(&mark, LARGEST).ok()? {
+            Some(text) => read(&text),
+            None => (
+                Vec::new(),
+                Some(format!("it is larger than {LARGEST} bytes")),
+            ),
+        };
         Some(Self {
             path: folder.path().to_owned(),
-            made: ids.filter_map(|id| ResourceId::parse(&id)).collect(),
+            made,
+            damage,
             parent: parent.clone(),
             name,
             folder,
             _mark: mark,
         })
+    }
+
+    /// The file that names what the restore made, as people know it.
+    pub(super) fn mark(&self) -> PathBuf {
+        self.path.join(NAME)
     }
 
     /// Removes the images, and leaves the mark; says whether there were any.
@@ -123,6 +136,21 @@ impl DeadFolder {
     pub(super) fn remove(self) -> io::Result<()> {
         fs::remove_dir_all(self.parent.at(&self.name))
     }
+}
+
+/// What a mark names, and what of it cannot be read.
+fn read(text: &[u8]) -> (Vec<ResourceId>, Option<String>) {
+    let (mut made, mut unreadable) = (Vec::new(), 0);
+    for line in text.split(|&byte| byte == b'\n') {
+        let id = serde_json::from_slice::<String>(line).ok();
+        match id.and_then(|id| ResourceId::parse(&id)) {
+            Some(id) => made.push(id),
+            None if line.is_empty() => {}
+            None => unreadable += 1,
+        }
+    }
+    let damage = (unreadable > 0).then(|| format!("lines that cannot be read: {unreadable}"));
+    (made, damage)
 }
 
 /// The folders below `parent` whose restore died; none below one that is not ours.
@@ -172,6 +200,8 @@ mod tests {
         let mut found = dead_folders(parent.path());
         let found = found.pop().filter(|_| found.is_empty()).unwrap();
         assert_eq!((&found.path, &*found.made), (&dead, &made[..]));
+        let damage = found.damage.as_deref();
+        assert_eq!(damage, Some("lines that cannot be read: 2"));
         assert!(dead_folders(parent.path()).is_empty(), "it is held");
         assert!(found.remove_images().unwrap());
         assert!(!found.remove_images().unwrap() && dead.join(NAME).exists());

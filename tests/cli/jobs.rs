@@ -88,9 +88,9 @@ async fn queries_give_the_answers_of_a_console() {
 
     cloud.configure(DEFAULT_TENANT, "wrong-secret");
     let run = cloud.run(&["query", "connection"]);
-    assert_eq!((run.code, answer(&run)), (1, vec!["CONNECTION=NOK"]));
+    assert_eq!((run.code, answer(&run)), (4, vec!["CONNECTION=NOK"]));
     let run = cloud.run(&["query", "vm"]);
-    assert_eq!(run.code, 1);
+    assert_eq!(run.code, 4);
     assert!(answer(&run)[0].starts_with("error="), "{}", run.stdout);
     cloud.assert_clean();
 }

@@ -1,5 +1,4 @@
-"""Formats by other hands: VHD and raw by `qemu-img`, configuration documents by a validator of JSON Schema, Java's regular
-expressions by a JDK."""
+"""Formats by other hands: VHD and raw by `qemu-img`, documents by a validator of JSON Schema, Java's regular expressions by a JDK."""
 
 import copy
 import json
@@ -122,13 +121,13 @@ def guest(checks, emulator, files, disks):
             checks.check(f"{file} is {name}, of the same size", compare, True)
 
 
-def configuration(checks, root, documents, delta):
-    """Documents that were saved on the way, and what is left of them after a part was broken."""
+def saved_documents(checks, root, name, documents):
+    """Checks those that were saved on the way; the schema, the last of them, and what tells the errors of another."""
     from jsonschema import Draft202012Validator
 
-    checks.begin("JSON Schema")
-    schema = json.loads((root / "docs/conf.schema.json").read_text())
-    checks.check("docs/conf.schema.json is a schema", lambda: Draft202012Validator.check_schema(schema))
+    checks.begin(f"JSON Schema of {name}")
+    schema = json.loads((root / name).read_text())
+    checks.check("it is a schema", lambda: Draft202012Validator.check_schema(schema))
     validator = Draft202012Validator(schema)
 
     def errors(document):
@@ -137,7 +136,30 @@ def configuration(checks, root, documents, delta):
     saved = [json.loads(text) for text in documents]
     checks.check("there are documents", lambda: len(saved) > 2, True)
     for number, document in enumerate(saved, 1):
-        checks.check(f"document {number} of {len(saved)}, of {document['vmName']}", lambda document=document: errors(document), [])
+        checks.check(f"document {number} of {len(saved)}, of {document['vmUuid']}", lambda document=document: errors(document), [])
+    return schema, saved[-1], errors
+
+
+def digests(checks, root, documents):
+    """The digests of the same runs."""
+    schema, document, errors = saved_documents(checks, root, "docs/digests.schema.json", documents)
+    for change, broken in without_each(schema, document):
+        checks.check(f"refused: {change}", lambda broken=broken: bool(errors(broken)), True)
+    wrong = {
+        "format": 2, "epoch": -1, "vmUuid": "web", "algorithm": "md5", "confSha256": "0", "sha256": 64 * "g", "images": {},
+    }
+    for name, value in wrong.items():
+        broken = {**document, name: value}
+        checks.check(f"refused: {name} of {json.dumps(value)}", lambda broken=broken: bool(errors(broken)), True)
+    for value in ([f"0:{31 * '0'}"], [0], {}):
+        broken = copy.deepcopy(document)
+        broken["images"][0]["segments"] = value
+        checks.check(f"refused: segments of {json.dumps(value)}", lambda broken=broken: bool(errors(broken)), True)
+
+
+def configuration(checks, root, documents, delta):
+    """Documents that were saved on the way, and what is left of them after a part was broken."""
+    schema, _, errors = saved_documents(checks, root, "docs/conf.schema.json", documents)
     checks.check("a document with changes", lambda: errors(delta), [])
     checks.check("members that a reader does not know are allowed", lambda: errors({**delta, "new": {"a": 1}}), [])
 
@@ -145,14 +167,19 @@ def configuration(checks, root, documents, delta):
         checks.check(f"refused: {change}", lambda broken=broken: bool(errors(broken)), True)
 
 
-def breaks(schema, document):
-    """Each required member left out, and values that are wrong, one at a time."""
+def without_each(schema, document):
+    """Each required member left out, one at a time."""
     for name in schema["required"]:
         yield f"without {name}", {key: value for key, value in document.items() if key != name}
     for name in schema["$defs"]["image"]["required"]:
         broken = copy.deepcopy(document)
         del broken["images"][0][name]
         yield f"an image without {name}", broken
+
+
+def breaks(schema, document):
+    """Each required member left out, and values that are wrong, one at a time."""
+    yield from without_each(schema, document)
     wrong = {
         "format": 2, "creator": "", "level": "VirtualFull", "epoch": -1, "vmUuid": "98F6AA47-7EF0-4A36-90BC-D8957C9F0033",
         "vmName": 7, "virtualMachine": "web", "networkInterfaces": {}, "images": None,

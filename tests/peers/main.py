@@ -70,6 +70,7 @@ def everything_else(checks, arguments):
         with Azurite(arguments.azurite) as azurite:
             azurite_run(checks, azurite, azure_vm, peer, contents())
         formats.configuration(checks, ROOT, azure_vm.documents, peer("document"))
+        formats.digests(checks, ROOT, azure_vm.digests)
         checks.begin("Emulator")
         checks.check("nothing was asked that it does not model", emulator.unmodelled, [])
     static_file.run(checks, ROOT, ROOT / "target/emulator/azure-emulator")

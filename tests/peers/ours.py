@@ -17,11 +17,12 @@ class Ended(RuntimeError):
 
 
 class AzureVm:
-    """`azure-vm` as the principal of the emulator. Keeps every configuration document that it has saved."""
+    """`azure-vm` as the principal of the emulator. Keeps every document that it has saved."""
 
     def __init__(self, program, emulator):
         self.program = program
         self.documents = []
+        self.digests = []
         self.ca = emulator.ca
         self.access = [
             "--tenant-id", azure.TENANT, "--subscription-id", azure.SUBSCRIPTION, "--application-id", azure.CLIENT,
@@ -36,6 +37,7 @@ class AzureVm:
         self("backup", "--to", folder, "--vm", vm, *arguments)
         files = {path.name.split("_", 1)[-1]: path for path in pathlib.Path(folder).rglob("*_*")}
         self.documents.append(files["conf"].read_bytes())
+        self.digests.append(files["digests"].read_bytes())
         return files
 
     def pull(self, sas, file, base=None, base_file=None):

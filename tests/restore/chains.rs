@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use azure_vm_fd::backup::{Level, Run};
+use azure_vm_fd::digests::Digests;
 use azure_vm_fd::notice::{Severity, with_causes};
 use azure_vm_fd::restore::Restore;
-use mock_server::{Change, Disk, KIB, MIB, NetworkInterface, Vm};
+use mock_server::{Change, DEFAULT_SUBSCRIPTION, Disk, KIB, MIB, NetworkInterface, Vm};
+use sha2::{Digest as _, Sha256};
 
 use super::support::{self, GROUP, SavedFile, World, run, scenario};
 use super::{assert_leaves_nothing, inventory};
@@ -83,6 +85,16 @@ fn files<'a>(points: impl IntoIterator<Item = &'a Point>) -> Vec<SavedFile> {
         .into_iter()
         .flat_map(|point| point.files.clone())
         .collect()
+}
+
+/// Writes something else into a document, and returns the digest of what it is then.
+fn replace(document: &mut SavedFile, from: &str, to: &str) -> String {
+    let text = String::from_utf8(document.blocks[0].1.clone()).unwrap();
+    let changed = text.replace(from, to).into_bytes();
+    document.size = changed.len() as u64;
+    let digest = Sha256::digest(&changed);
+    document.blocks[0].1 = changed;
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A chain of three, each with other changes: Full, Incremental, Incremental.
@@ -352,15 +364,62 @@ async fn a_job_and_its_copy_are_one() {
     }
     assert_restores(&world, &twice, &points[2], "mended").await;
 
-    // Not a copy, but another daemon's run of the same second.
+    // Not a copy, but another daemon's run of the same second; with its digests, or none.
     let mut other = points[0].files.clone();
-    let document = &mut other[points[0].file("conf")].blocks[0].1;
-    let text = String::from_utf8(document.clone()).unwrap();
-    *document = text.replacen(&run(1).job, &run(8).job, 1).into_bytes();
+    let conf = replace(&mut other[points[0].file("conf")], &run(1).job, &run(8).job);
+    let file = &mut other[points[0].file("digests")];
+    let vm_uuid = world.state().vm("db").unwrap().vm_id.clone();
+    let (epoch, _) = file
+        .path
+        .rsplit_once('/')
+        .unwrap()
+        .1
+        .split_once('_')
+        .unwrap();
+    let text = &mut file.blocks[0].1;
+    let mut digests = Digests::parse(text, &vm_uuid, epoch.parse().unwrap()).unwrap();
+    digests.job = run(8).job;
+    digests.conf_sha256 = conf;
+    *text = digests.to_bytes().unwrap();
     other.extend(points[0].files.clone());
-    let error = assert_leaves_nothing(&world, &other).await.to_string();
-    for job in [1, 8] {
-        assert!(error.contains(&run(job).job), "{error}");
+    let mut without = other.clone();
+    without.retain(|file| !file.path.ends_with("_digests"));
+    for files in [other, without] {
+        let error = assert_leaves_nothing(&world, &files).await.to_string();
+        for job in [1, 8] {
+            assert!(error.contains(&run(job).job), "{error}");
+        }
+    }
+}
+
+/// The machine was moved after the Full: what is gone of its old place does not matter for a newer run.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_the_place_of_the_newest_run_matters() {
+    let (world, points) = three().await;
+    let elsewhere = DEFAULT_SUBSCRIPTION.replace('5', "6");
+    for (number, (here, gone)) in [(GROUP, "rg-gone"), (DEFAULT_SUBSCRIPTION, &elsewhere)]
+        .into_iter()
+        .enumerate()
+    {
+        let mut marked = files(&points);
+        // With its digests the document would be taken for damaged.
+        marked.remove(points[0].file("digests"));
+        let full = points[0].file("conf");
+        replace(&mut marked[full], here, gone);
+        world.take_notices();
+        let name = format!("copy-{number}");
+        assert_restores(&world, &marked, &points[2], &name).await;
+        let told =
+            |text: &String| text.contains(gone) && text.contains("unless files of a newer run");
+        let warnings = &world.take_notices()[&Severity::Warning];
+        assert!(warnings.iter().any(told), "{warnings:?}");
+        marked.reverse();
+        assert_restores(&world, &marked, &points[2], &format!("{name}-reversed")).await;
+
+        marked.reverse();
+        marked.truncate(points[0].files.len() - 1);
+        let error = assert_leaves_nothing(&world, &marked).await;
+        assert!(error.to_string().contains(gone), "{error}");
     }
 }
 

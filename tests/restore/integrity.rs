@@ -1,7 +1,7 @@
 //! Bytes that are not those that were saved: found and named before anything is created.
 
 use azure_vm_fd::document::Document;
-use azure_vm_fd::notice::Severity;
+use azure_vm_fd::notice::{Notices, Severity};
 use azure_vm_fd::range::ByteRange;
 use azure_vm_fd::restore::{Error, Restore};
 use mock_server::{Action, Fault, MIB};
@@ -180,6 +180,64 @@ async fn a_good_copy_takes_the_place_of_a_damaged_image() {
         world.emulator.disk_digest(made).unwrap(),
         world.emulator.disk_digest("ledger01-os").unwrap()
     );
+}
+
+/// In whatever order they come, the configuration document counts of which the digests tell, also if it is an older one of a chain.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_good_copy_takes_the_place_of_a_damaged_document() {
+    let (mut world, full) = saved(scenario().vm(small("ledger01"))).await;
+    let mut next = run(2);
+    next.level = azure_vm_fd::backup::Level::Incremental;
+    next.previous = Some(run(1).job);
+    let changes = world.back_up(next).await;
+    let chain: Vec<_> = full.iter().chain(&changes).cloned().collect();
+    for (number, part) in [&full, &changes].into_iter().enumerate() {
+        let good = &part[at(part, "conf")];
+        let digests = &part[at(part, "digests")];
+        let mut damaged = good.clone();
+        let text = String::from_utf8(good.blocks[0].1.clone()).unwrap();
+        damaged.blocks[0].1 = text.replace("Standard_", "Standart_").into_bytes();
+        assert_ne!(damaged.blocks, good.blocks);
+        let mut others = chain.clone();
+        others.retain(|file| file.path != good.path && file.path != digests.path);
+        for (order, documents) in [
+            [&damaged, digests, good],
+            [&damaged, good, digests],
+            [good, &damaged, digests],
+            [digests, &damaged, good],
+            [digests, good, &damaged],
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let files: Vec<_> = documents.into_iter().chain(&others).cloned().collect();
+            // Another job.
+            world.notices = Notices::default();
+            let name = format!("copy-{number}-{order}");
+            world.restore(&files, &name).await.unwrap();
+            let state = world.state();
+            let [old, new] = ["ledger01", &name].map(|name| state.vm(name).unwrap());
+            assert_eq!(new.vm_size, old.vm_size, "{name}");
+            let warnings = &world.take_notices()[&Severity::Warning];
+            let told = |text: &&String| text.contains("came with different contents");
+            assert_eq!(
+                warnings.iter().filter(told).count(),
+                1,
+                "{name}: {warnings:?}"
+            );
+        }
+        // Neither of two is the one.
+        let mut worse = damaged.clone();
+        let text = String::from_utf8(damaged.blocks[0].1.clone()).unwrap();
+        worse.blocks[0].1 = text.replace("Standart_", "Standarr_").into_bytes();
+        let files: Vec<_> = [&damaged, &worse, digests]
+            .into_iter()
+            .chain(&others)
+            .cloned()
+            .collect();
+        world.emulator.reset_counters();
+        refused(&world, &files, &[name(good), "is not the one"]).await;
+    }
 }
 
 /// Of a chain, each image has the digests of its own run.

@@ -24,12 +24,21 @@ async fn made() -> (World, Vec<String>) {
 
 /// The folder of a restore that died after it had noted these.
 fn dead_folder(world: &World, ids: &[String]) -> PathBuf {
-    let folder = world.staging_dir().with_file_name("16");
+    dead_folder_of(world, "16", ids)
+}
+
+fn dead_folder_of(world: &World, job: &str, ids: &[String]) -> PathBuf {
+    let folder = world.staging_dir().with_file_name(job);
     fs::create_dir_all(&folder).unwrap();
     fs::write(folder.join("1_osdisk"), "bytes").unwrap();
     let lines = ids.iter().map(|id| format!("{id:?}\n"));
     fs::write(folder.join("in-use"), lines.collect::<String>()).unwrap();
     folder
+}
+
+/// A disk of a subscription in which no job of these tests works.
+fn elsewhere() -> String {
+    "/subscriptions/elsewhere/resourceGroups/g/providers/Microsoft.Compute/disks/lost-os".into()
 }
 
 async fn clear(world: &World) -> Vec<String> {
@@ -121,4 +130,65 @@ async fn what_cannot_be_cleared_is_named_and_tried_again() {
     let left = [machines, disks, interfaces].concat();
     assert!(left.iter().all(|name| !name.contains("copy")), "{left:?}");
     world.assert_settled();
+}
+
+/// The number of a job comes again: the Director lost its catalog.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_works_beside_the_folder_of_a_dead_one_of_its_number() {
+    let (world, files) = saved(scenario().vm(small("web"))).await;
+    let folder = dead_folder_of(&world, "17", &[elsewhere()]);
+    assert_eq!(folder, world.staging_dir());
+    let journal = fs::read(folder.join("in-use")).unwrap();
+    world.restore(&files, "copy").await.unwrap();
+    assert_eq!(fs::read(folder.join("in-use")).unwrap(), journal);
+    let folders = fs::read_dir(folder.parent().unwrap()).unwrap();
+    assert_eq!(folders.count(), 1, "its own is gone");
+    world.assert_settled();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_in_another_subscription_is_named_once_and_waits() {
+    let (world, ids) = made().await;
+    let before = inventory(&world);
+    let folder = dead_folder(&world, &[elsewhere()]);
+    let cleared = dead_folder_of(&world, "15", &ids[..1]);
+    let warnings = clear(&world).await;
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    for part in ["subscription elsewhere", "lost-os", "restore/16"] {
+        assert!(warnings[0].contains(part), "{part}: {warnings:?}");
+    }
+    assert_eq!(inventory(&world), before);
+    assert!(folder.join("in-use").exists() && !folder.join("1_osdisk").exists());
+    assert!(!cleared.exists(), "others are not kept from being cleared");
+    // Another Plugin line of the same job.
+    assert_eq!(clear(&world).await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lines_that_cannot_be_read_are_counted_and_the_others_heeded() {
+    let (world, ids) = made().await;
+    delete_vm(&world);
+    let interface = ids.iter().find(|id| id.contains("networkInterfaces"));
+    let interface = interface.unwrap();
+    let folder = dead_folder(&world, &[]);
+    let text = format!("\"/subscriptions/cut{interface:?}\n{interface:?}\n\0\0\n\"no id\"\n\n");
+    fs::write(folder.join("in-use"), text).unwrap();
+    let warnings = clear(&world).await;
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    let file = folder.join("in-use").display().to_string();
+    for part in [&*file, "cannot be read: 3"] {
+        assert!(warnings[0].contains(part), "{part}: {warnings:?}");
+    }
+    let (_, _, interfaces) = inventory(&world);
+    let name = interface.rsplit('/').next().unwrap();
+    assert!(
+        !interfaces.iter().any(|known| known == name),
+        "{interfaces:?}"
+    );
+    assert!(folder.join("in-use").exists(), "somebody wants to look");
+
+    fs::write(folder.join("in-use"), " ".repeat(2 << 20)).unwrap();
+    let warnings = clear(&world).await;
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains("it is larger than"), "{warnings:?}");
 }

@@ -170,7 +170,7 @@ pub(crate) struct RestoreArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) new_hostname: Option<String>,
 
-    /// Read each disk back after its upload and compare it with the saved image.
+    /// Read each disk back after its upload and compare it with the staged image it came from (checked against `_digests` before).
     #[arg(long)]
     pub(crate) verify: bool,
 

@@ -69,7 +69,7 @@ pub(crate) async fn run(
         Ok(()) if checks.is_anything_missing() => Status::Refused,
         Ok(()) => Status::Ok,
         Err(error) if error.is_cancelled() => return Err(Failure::cancelled()),
-        Err(error) => azure_status(&error),
+        Err(error) => azure_status(error.kind()),
     };
     Report::new(status, &checks)
 }

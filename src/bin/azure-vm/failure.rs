@@ -100,7 +100,7 @@ impl From<azure::Error> for Failure {
         if error.is_cancelled() {
             return Self::cancelled();
         }
-        Self::of(azure_status(&error), &error)
+        Self::of(azure_status(error.kind()), &error)
     }
 }
 
@@ -110,7 +110,7 @@ impl From<backup::Error> for Failure {
             return Self::cancelled();
         }
         let status = match &error {
-            backup::Error::Azure { source, .. } => azure_status(source),
+            backup::Error::Azure { source, .. } => azure_status(source.kind()),
             backup::Error::Selection(_)
             | backup::Error::Unsavable { .. }
             | backup::Error::Image { .. }
@@ -129,13 +129,14 @@ impl From<restore::Error> for Failure {
             return Self::cancelled();
         }
         let status = match &error {
-            restore::Error::Azure { source, .. } => azure_status(source),
+            restore::Error::Azure { source, .. } => azure_status(source.kind()),
             restore::Error::Entry { .. }
             | restore::Error::TwoVms { .. }
             | restore::Error::Document { .. }
             | restore::Error::Incomplete { .. }
             | restore::Error::Damaged { .. }
             | restore::Error::Unsupported { .. }
+            | restore::Error::Elsewhere { .. }
             | restore::Error::Space { .. }
             | restore::Error::NameTaken { .. }
             | restore::Error::Local { .. }
@@ -173,8 +174,8 @@ impl Failure {
 }
 
 /// Login and rights have a code of their own, and so have bad settings; the rest of what Azure says is a failure.
-pub(crate) fn azure_status(error: &azure::Error) -> Status {
-    match error.kind() {
+pub(crate) fn azure_status(kind: ErrorKind) -> Status {
+    match kind {
         ErrorKind::Unauthorized | ErrorKind::Forbidden => Status::Refused,
         ErrorKind::Configuration => Status::Usage,
         ErrorKind::Cancelled => Status::Cancelled,

@@ -5,7 +5,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{Pairs, Parameters, QueryArgs};
-use crate::failure::{Failure, Status};
+use crate::failure::{Failure, Status, azure_status};
 use crate::output::{Output, Report};
 
 /// The JSON document.
@@ -47,7 +47,7 @@ pub(crate) async fn run(
     } else if answer.is_good {
         Status::Ok
     } else {
-        Status::Failed
+        answer.azure.map_or(Status::Failed, azure_status)
     };
     Report::new(
         status,
