@@ -14,14 +14,14 @@ use nix::sys::statvfs::statvfs;
 use super::Error;
 use super::blocks::BlockWriter;
 use super::sparse::clear_range;
-use super::stale::Mark;
+use super::stale::{Mark, remove_images};
 use crate::digests::{ImageHasher, Segments};
 use crate::notice::Notices;
 use crate::pipeline::ZeroBlocks;
 use crate::private_folder::{PrivateFile, PrivateFolder};
 use crate::range::ByteRange;
 
-/// The staged images. Dropping it removes them.
+/// The staged images. Dropping it removes them; the folder with its mark stays as long as that names something in Azure.
 #[derive(Debug)]
 pub(super) struct Staging {
     dir: PathBuf,
@@ -234,14 +234,27 @@ impl Drop for Staging {
         let (Some(made), Some(name)) = (self.made.take(), self.dir.file_name()) else {
             return;
         };
+        let leaves_debris = made.mark.names_something();
         if self.keep {
-            made.mark.remove();
-            self.notices
-                .info(format!("staged images are kept in {}", self.dir.display()));
+            let until = match leaves_debris {
+                true => ", until the next job clears what this restore has left",
+                false => "",
+            };
+            if !leaves_debris {
+                made.mark.remove();
+            }
+            self.notices.info(format!(
+                "staged images are kept in {}{until}",
+                self.dir.display()
+            ));
             return;
         }
         // The folder was made here, for nobody else.
-        if let Err(error) = fs::remove_dir_all(made.parent.at(name)) {
+        let removed = match leaves_debris {
+            true => remove_images(&made.folder).map(|_| ()),
+            false => fs::remove_dir_all(made.parent.at(name)),
+        };
+        if let Err(error) = removed {
             self.notices.error(format!(
                 "remove staging folder {}: {error}",
                 self.dir.display()
