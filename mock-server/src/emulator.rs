@@ -236,7 +236,7 @@ impl Emulator {
 
     /// Lets operations and copies proceed that [`crate::Action::NeverEnding`] has kept from it.
     pub fn release_operations(&self) {
-        self.service.world().release();
+        self.service.world().release_operations();
     }
 
     /// Changes how long-running operations proceed, also those under way.

@@ -261,7 +261,10 @@ impl Try {
                 assert_eq!(self.back_up(), Ok(()));
                 self.guest_works();
                 let (_, job) = self.backup();
-                self.kill(Fault::new("StorageBlob_StartCopy", Action::NeverEnding), job);
+                self.kill(
+                    Fault::new("StorageBlob_StartCopy", Action::NeverEnding),
+                    job,
+                );
             }
             Scene::RestoreAfterDeath => {
                 let busy = Fault::new("Blob_PutPage", Action::status(503));
@@ -315,7 +318,13 @@ impl Try {
         hasten(&self.world, async move {
             let mut job = Box::pin(job);
             let is_held = async {
-                let asked = || world.emulator.counters().operations.contains_key(&operation);
+                let asked = || {
+                    world
+                        .emulator
+                        .counters()
+                        .operations
+                        .contains_key(&operation)
+                };
                 while !asked() {
                     sleep(Duration::from_millis(100)).await;
                 }
@@ -375,7 +384,12 @@ impl Try {
     }
 
     /// The name of the next run, and its work.
-    fn backup(&mut self) -> (String, impl Future<Output = Result<Vec<SavedFile>, String>> + use<>) {
+    fn backup(
+        &mut self,
+    ) -> (
+        String,
+        impl Future<Output = Result<Vec<SavedFile>, String>> + use<>,
+    ) {
         self.jobs += 1;
         let run = Run {
             level: if self.previous.is_none() {

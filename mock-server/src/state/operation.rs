@@ -113,7 +113,7 @@ impl World {
     }
 
     /// Lets everything proceed that was kept from it.
-    pub(crate) fn release(&mut self) {
+    pub(crate) fn release_operations(&mut self) {
         for operation in self.operations.values_mut() {
             operation.endless = false;
         }
