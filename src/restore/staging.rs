@@ -441,6 +441,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
+    use crate::azure::ResourceId;
 
     fn staging(dir: &Path, keep: bool) -> Staging {
         Staging::new(dir.to_owned(), keep, Notices::default())
@@ -476,6 +477,28 @@ mod tests {
             .begin("1_osdisk", 512, Form::Disk)
             .unwrap();
         assert!(dir.exists(), "what was kept is not taken for debris");
+    }
+
+    #[test]
+    fn a_folder_stays_as_long_as_its_mark_names_something() {
+        let folder = tempfile::tempdir().unwrap();
+        let id = ResourceId::new("s", "g", "Microsoft.Compute/disks", "d");
+        for (number, keep, files) in [(1, false, 1), (2, true, 2)] {
+            let dir = folder.path().join(number.to_string());
+            let mut left = staging(&dir, keep);
+            left.begin("1_osdisk", 512, Form::Disk).unwrap();
+            left.mark().unwrap().note(&id).unwrap();
+            drop(left);
+            assert_eq!(fs::read_dir(&dir).unwrap().count(), files);
+            assert_eq!(dir.join("1_osdisk").exists(), keep);
+        }
+        let dir = folder.path().join("3");
+        let mut good = staging(&dir, false);
+        good.begin("1_osdisk", 512, Form::Disk).unwrap();
+        good.mark().unwrap().note(&id).unwrap();
+        good.mark().unwrap().clear().unwrap();
+        drop(good);
+        assert!(!dir.exists());
     }
 
     #[test]
