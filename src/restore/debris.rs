@@ -108,10 +108,14 @@ fn is_clear(
 
 async fn clear_interface(azure: &Azure, id: &ResourceId) -> Result<(), AzureError> {
     match azure.network_interface(id).await {
-        Ok(found) if found.pointer("/properties/virtualMachine/id").is_some() => Ok(()),
-        Ok(_) => azure.delete_network_interface(id).await,
+        Ok(found) if found.pointer("/properties/virtualMachine/id").is_some() => return Ok(()),
+        Err(error) if !error.is_not_found() => return Err(error),
+        // That it is not found must be certain: nobody will look for it again. Its deletion is.
+        Ok(_) | Err(_) => {}
+    }
+    match azure.delete_network_interface(id).await {
         Err(error) if error.is_not_found() => Ok(()),
-        Err(error) => Err(error),
+        deleted => deleted,
     }
 }
 
@@ -124,7 +128,13 @@ async fn clear_disk(
 ) -> Result<(), AzureError> {
     let disk = match azure.disk(id).await {
         Ok(disk) => disk,
-        Err(error) if error.is_not_found() => return Ok(()),
+        // As of an interface.
+        Err(error) if error.is_not_found() => {
+            return match delete_disk(azure, id).await {
+                Err(error) if error.is_not_found() => Ok(()),
+                deleted => deleted,
+            };
+        }
         Err(error) => return Err(error),
     };
     let text = |pointer| json::text(&disk, pointer);

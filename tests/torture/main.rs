@@ -28,7 +28,7 @@ use scene::{Saved, Scene, Try};
 use verdict::Ending;
 
 /// Tries at the same time: most of the time of one goes by in waiting.
-const TRIES_AT_ONCE: usize = 4;
+const TRIES_AT_ONCE: usize = 8;
 
 /// Runs `work` on each of `items`; what it says, in the order of the items.
 fn side_by_side<I: Sync, T: Send>(items: &[I], work: impl Fn(&I) -> T + Sync) -> Vec<T> {

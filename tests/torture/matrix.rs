@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use mock_server::{Action, ByteSize, Counters, Fault, OperationCounters, RetryAfter, When};
 
-use crate::scene::{OTHER_SECRET, Scene};
+use crate::scene::{AHEAD, OTHER_SECRET, Scene};
 
 /// A kind of request in a scene.
 #[derive(Clone, Debug)]
@@ -240,12 +240,16 @@ pub(crate) fn troubles() -> Vec<Trouble> {
         },
         trouble(
             "clock 20 minutes ahead",
-            |_| Action::SkewClock { seconds: 1200 },
+            |_| Action::SkewClock {
+                seconds: AHEAD.as_secs().cast_signed(),
+            },
             is_request,
         ),
         trouble(
             "clock 20 minutes behind",
-            |_| Action::SkewClock { seconds: -1200 },
+            |_| Action::SkewClock {
+                seconds: -AHEAD.as_secs().cast_signed(),
+            },
             is_request,
         ),
         trouble("expired token", |_| Action::ExpireToken, is_arm),
