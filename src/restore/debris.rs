@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 
 use super::stale::{DeadFolder, Noted, dead_folders};
 use super::undo::delete_disk;
-use crate::azure::{Azure, Error as AzureError, ResourceId};
+use crate::azure::{Azure, Error as AzureError, ErrorKind, ResourceId};
 use crate::json;
 use crate::notice::{Notices, some_of, with_causes};
 
@@ -108,13 +108,17 @@ fn is_clear(
 
 async fn clear_interface(azure: &Azure, id: &ResourceId) -> Result<(), AzureError> {
     match azure.network_interface(id).await {
-        Ok(found) if found.pointer("/properties/virtualMachine/id").is_some() => return Ok(()),
-        Err(error) if !error.is_not_found() => return Err(error),
-        // That it is not found must be certain: nobody will look for it again. Its deletion is.
-        Ok(_) | Err(_) => {}
+        Ok(found) if found.pointer("/properties/virtualMachine/id").is_some() => Ok(()),
+        Ok(_) => azure.delete_network_interface(id).await,
+        Err(error) if error.is_not_found() => believed(azure.delete_network_interface(id).await),
+        Err(error) => Err(error),
     }
-    match azure.delete_network_interface(id).await {
-        Err(error) if error.is_not_found() => Ok(()),
+}
+
+/// What was not found is deleted nevertheless, since nobody will look for it again. Who may not delete must believe it.
+fn believed(deleted: Result<(), AzureError>) -> Result<(), AzureError> {
+    match deleted {
+        Err(error) if error.is_not_found() || error.kind() == ErrorKind::Forbidden => Ok(()),
         deleted => deleted,
     }
 }
@@ -128,13 +132,7 @@ async fn clear_disk(
 ) -> Result<(), AzureError> {
     let disk = match azure.disk(id).await {
         Ok(disk) => disk,
-        // As of an interface.
-        Err(error) if error.is_not_found() => {
-            return match delete_disk(azure, id).await {
-                Err(error) if error.is_not_found() => Ok(()),
-                deleted => deleted,
-            };
-        }
+        Err(error) if error.is_not_found() => return believed(delete_disk(azure, id).await),
         Err(error) => return Err(error),
     };
     let text = |pointer| json::text(&disk, pointer);

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use azure_vm_fd::notice::Severity;
 use azure_vm_fd::restore::clear_debris;
-use mock_server::{Action, Change, Fault};
+use mock_server::{Action, Change, DEFAULT_SUBSCRIPTION, Fault};
 
-use crate::support::{World, scenario, small};
+use crate::support::{GROUP, World, scenario, small};
 use crate::{inventory, saved};
 
 /// The ids of what a restore of `small` under the name `copy` made, in its order.
@@ -177,4 +177,37 @@ async fn a_machine_that_could_not_be_removed_stays_and_is_named() {
     assert_eq!(left(&world), before);
     assert!(!world.staging_dir().exists());
     assert_eq!(clear(&world).await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_found_is_surely_not_there() {
+    let world = fail(&["Disks_Delete", "NetworkInterfaces_Delete"]).await;
+    assert!(left(&world).len() > 1);
+    world.take_notices();
+    world.emulator.clear_faults();
+    let absent = || Action::error(404, "ResourceNotFound");
+    for operation in ["Disks_Get", "NetworkInterfaces_Get"] {
+        world.emulator.fault(Fault::new(operation, absent()));
+    }
+    assert_eq!(clear(&world).await, Vec::<String>::new());
+    assert_eq!(left(&world), Vec::<String>::new());
+    assert!(!world.staging_dir().exists());
+
+    // Also where one may not make sure of it.
+    world.emulator.clear_faults();
+    let id = |kind: &str| {
+        format!(
+            "/subscriptions/{DEFAULT_SUBSCRIPTION}/resourceGroups/{GROUP}/providers/{kind}/copy-gone"
+        )
+    };
+    let kinds = [
+        "Microsoft.Compute/disks",
+        "Microsoft.Network/networkInterfaces",
+    ];
+    let folder = dead_folder(&world, &kinds.map(id));
+    refuse(&world, "Disks_Delete");
+    refuse(&world, "NetworkInterfaces_Delete");
+    assert_eq!(clear(&world).await, Vec::<String>::new());
+    assert!(!folder.exists());
+    world.assert_settled();
 }
