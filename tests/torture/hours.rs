@@ -2,8 +2,8 @@
 //!
 //! Tokio's paused clock would jump whenever the runtime has nothing to do, also while an answer is on its way through a
 //! real socket. So it is kept from that, and moved by hand: only when the library's thread sleeps and the emulator answers
-//! nobody, for a moment, and in steps that grow as long as nothing happens; before a large one both have shown that nothing
-//! waits in their sockets. The emulator's clock goes along.
+//! nobody, for a moment, and in steps that grow as long as nothing happens; before a large one, and on a busy machine before
+//! any, both have shown that nothing waits in their sockets. The emulator's clock goes along.
 
 use std::future::Future;
 use std::io::{Read, Write};
@@ -25,7 +25,7 @@ const BUSY: Duration = Duration::from_millis(2);
 const FIRST_STEP: Duration = Duration::from_millis(20);
 /// Below every time-out of the library but that of a new connection.
 const LONGEST_STEP: Duration = Duration::from_secs(25);
-/// A longer step waits for so many quiet moments.
+/// A longer step, and any on a busy machine, waits for so many quiet moments, and makes sure.
 const LARGE_STEP: Duration = Duration::from_secs(5);
 const MOMENTS: u32 = 2;
 /// How often the library's thread looks at its sockets before a step.
@@ -129,10 +129,10 @@ fn watch(pulse: &Pulse, world: &World, steps: &mpsc::Sender<Duration>) {
         let is_quiet = || {
             pulse.asleep.load(SeqCst) && pulse.woken.load(SeqCst) == woken && !is_answering(world)
         };
-        let quiet = !busy && is_quiet();
+        let quiet = is_quiet();
         moments = if quiet { moments + 1 } else { 0 };
         let is_sure = || moments >= MOMENTS && has_answered(world) && is_quiet();
-        if quiet && (step < LARGE_STEP || is_sure()) {
+        if quiet && (step < LARGE_STEP && !busy || is_sure()) {
             moments = 0;
             if steps.blocking_send(step).is_err() {
                 return;

@@ -4,7 +4,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use std::{io, mem};
 
@@ -101,14 +101,18 @@ pub(crate) struct Try {
     restored: Vec<&'static str>,
 }
 
-/// The emulator is all that has a name.
+/// The emulator is all that has a name. It ends with its try, also if jobs were killed.
 #[derive(Debug)]
-struct Names(Arc<World>);
+struct Names(Weak<World>);
 
 impl Resolve for Names {
     fn resolve(&self, name: &str) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> {
-        let found = self.0.emulator.look_up(name);
-        Box::pin(async { Ok(vec![SocketAddr::new(found?, 0)]) })
+        let world = self.0.upgrade();
+        let found = world.map(|world| world.emulator.look_up(name));
+        Box::pin(async {
+            let found = found.ok_or(io::ErrorKind::HostUnreachable)?;
+            Ok(vec![SocketAddr::new(found?, 0)])
+        })
     }
 }
 
@@ -193,7 +197,7 @@ impl Try {
             concurrency: 2,
             ..World::config(&base)
         };
-        let names = Arc::new(Names(Arc::clone(&self.world)));
+        let names = Arc::new(Names(Arc::downgrade(&self.world)));
         Azure::resolving(config, self.world.cancel.clone(), names).expect("a client")
     }
 
