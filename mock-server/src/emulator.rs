@@ -3,7 +3,7 @@ use crate::{
     Change, Config, Counters, DEFAULT_STORAGE_KEY, Error, Fault, Link, OperationPolicy, Scenario,
     SecretKind, Sighting, StateView, front::Front, service::Service,
 };
-use std::{net::IpAddr, ops::Range, sync::Arc, time::Duration};
+use std::{io, net::IpAddr, ops::Range, sync::Arc, time::Duration};
 use tokio::runtime::Runtime;
 
 /// A running emulator. It stops when dropped.
@@ -13,6 +13,7 @@ use tokio::runtime::Runtime;
 pub struct Emulator {
     http_url: String,
     https_url: String,
+    address: IpAddr,
     service: Arc<Service>,
     runtime: Option<Runtime>,
 }
@@ -53,6 +54,7 @@ impl Emulator {
         Ok(Self {
             http_url: format!("http://{}", front.http),
             https_url: format!("https://{https_host}:{}", front.https.port()),
+            address: front.http.ip(),
             service: front.service,
             runtime: Some(runtime),
         })
@@ -219,6 +221,22 @@ impl Emulator {
     /// Resets all connections that are open; what was asked for on them may have taken effect or not. New ones are accepted.
     pub fn cut_connections(&self) {
         self.service.outage.cut.send_replace(());
+    }
+
+    /// The address of all that is served here, whatever its name: what a resolver may answer who knows this emulator only.
+    /// Counted as `LookUp`; [`crate::Action::ForgetNames`] makes it fail, of this operation or of another.
+    /// # Errors
+    /// Names are forgotten at the moment.
+    pub fn look_up(&self, name: &str) -> io::Result<IpAddr> {
+        match self.service.knows_name(name) {
+            true => Ok(self.address),
+            false => Err(io::Error::other("temporary failure in name resolution")),
+        }
+    }
+
+    /// Lets operations and copies proceed that [`crate::Action::NeverEnding`] has kept from it.
+    pub fn release_operations(&self) {
+        self.service.world().release_operations();
     }
 
     /// Changes how long-running operations proceed, also those under way.

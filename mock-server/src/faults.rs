@@ -119,6 +119,12 @@ pub enum Action {
         /// How long.
         seconds: u32,
     },
+    /// All connections are reset, and for a time on the service's clock [`crate::Emulator::look_up`] knows no name. Who asks
+    /// another resolver notices nothing but the resets.
+    ForgetNames {
+        /// How long.
+        seconds: u32,
+    },
     /// The token the request came with has run out: answers 401.
     ExpireToken,
     /// The principal the request came from has another secret from now on, and its token has run out: answers 401.

@@ -1,4 +1,5 @@
-//! Times in which nobody gets through: connections that are refused, or that meet a stranger's certificate.
+//! Times in which nobody gets through: connections that are refused, or that meet a stranger's certificate, and names that
+//! lead nowhere.
 use crate::{clock::Instant, sync::lock};
 use std::{sync::Mutex, time::Duration};
 use tokio::sync::watch;
@@ -16,6 +17,7 @@ pub(crate) struct Outage {
 struct Until {
     refused: Instant,
     distrusted: Instant,
+    unknown: Instant,
 }
 
 impl Outage {
@@ -25,6 +27,10 @@ impl Outage {
 
     pub(crate) fn distrust(&self, now: Instant, seconds: u32) {
         lock(&self.until).distrusted = now + Duration::from_secs(seconds.into());
+    }
+
+    pub(crate) fn forget_names(&self, now: Instant, seconds: u32) {
+        lock(&self.until).unknown = now + Duration::from_secs(seconds.into());
     }
 
     /// All is well again.
@@ -38,6 +44,15 @@ impl Outage {
 
     pub(crate) fn is_distrusted(&self, now: Instant) -> bool {
         now < lock(&self.until).distrusted
+    }
+
+    pub(crate) fn is_unknown(&self, now: Instant) -> bool {
+        now < lock(&self.until).unknown
+    }
+
+    /// Whether new connections fare badly, in one way or another.
+    pub(crate) fn is_on(&self, now: Instant) -> bool {
+        self.is_refused(now) || self.is_distrusted(now) || self.is_unknown(now)
     }
 
     pub(crate) fn listener_opened(&self) {

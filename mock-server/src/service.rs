@@ -59,6 +59,9 @@ pub(crate) enum Wire {
     Stall(u64),
 }
 
+/// What the counters call a question for a name.
+const LOOK_UP: &str = "LookUp";
+
 /// Everything behind the listeners.
 #[derive(Debug)]
 pub(crate) struct Service {
@@ -146,6 +149,19 @@ impl Service {
         *lock(&self.link) = link;
     }
 
+    /// Whether a name is known now. Counted, and subject to faults, like a request.
+    pub(crate) fn knows_name(&self, name: &str) -> bool {
+        let flight = self.observer.begin(LOOK_UP, 0);
+        let now = self.clock.now();
+        if let Some(Action::ForgetNames { seconds }) = self.faults.next(LOOK_UP, name) {
+            self.outage.forget_names(now, seconds);
+            self.outage.cut.send_replace(());
+        }
+        let known = !self.outage.is_unknown(now);
+        flight.answered(if known { 200 } else { 404 });
+        known
+    }
+
     /// Answers a request.
     pub(crate) fn handle(&self, area: Area, request: &Request) -> Reply {
         if area == Area::Control {
@@ -183,6 +199,9 @@ impl Service {
             Some(Action::Refuse { seconds }) => self.outage.refuse(world.now, *seconds),
             Some(Action::UntrustedCertificate { seconds }) => {
                 self.outage.distrust(world.now, *seconds);
+            }
+            Some(Action::ForgetNames { seconds }) => {
+                self.outage.forget_names(world.now, *seconds);
             }
             Some(Action::SkewClock { seconds }) => world.skew_clock(*seconds),
             _ => {}
@@ -296,9 +315,10 @@ fn before(
             };
             Some(with_retry_after(response, *retry_after, world))
         }
-        Action::Reset | Action::Refuse { .. } | Action::UntrustedCertificate { .. } => {
-            Some(Response::empty(500))
-        }
+        Action::Reset
+        | Action::Refuse { .. }
+        | Action::UntrustedCertificate { .. }
+        | Action::ForgetNames { .. } => Some(Response::empty(500)),
         Action::ExpireToken => {
             token::expire(world, request);
             None
@@ -395,7 +415,8 @@ fn after(reply: &mut Reply, fault: Option<Action>) {
             Action::Reset
             | Action::LostAnswer
             | Action::Refuse { .. }
-            | Action::UntrustedCertificate { .. },
+            | Action::UntrustedCertificate { .. }
+            | Action::ForgetNames { .. },
         ) => reply.wire = Wire::Reset,
         Some(Action::CutBody { after }) => reply.wire = Wire::Cut(after.0),
         Some(Action::Stall { after }) => reply.wire = Wire::Stall(after.0),

@@ -248,6 +248,8 @@ async fn operations_fail_or_never_end_and_answers_get_lost() {
     for _ in 0..3 {
         assert_eq!(azure.get(url).await.json()["status"], "InProgress");
     }
+    azure.emulator.release_operations();
+    assert_eq!(azure.get(url).await.json()["status"], "Succeeded");
     azure.emulator.clear_faults();
     azure
         .emulator
@@ -277,6 +279,29 @@ async fn operations_fail_or_never_end_and_answers_get_lost() {
             .iter()
             .any(|snapshot| snapshot.name == "lost")
     );
+}
+
+#[tokio::test]
+async fn names_are_forgotten_for_a_time() {
+    let (azure, sas) = start().await;
+    let known = || azure.emulator.look_up("md-1.blob.example");
+    assert!(known().unwrap().is_loopback());
+    let forget = || Action::ForgetNames { seconds: 60 };
+    azure
+        .emulator
+        .fault(Fault::new("Blob_Get", forget()).nth(1));
+    azure.emulator.fault(Fault::new("LookUp", forget()).nth(2));
+    let get = || azure.send(Method::GET, &sas, &WHOLE, "");
+    assert!(get().await.is_err());
+    assert!(known().is_err());
+    azure.emulator.advance_clock(Duration::from_secs(61));
+    assert!(known().is_err(), "the second question since");
+    azure.emulator.advance_clock(Duration::from_secs(61));
+    assert!(known().is_ok());
+    // Who has the address is served.
+    get().await.unwrap().expect(206);
+    let counted = azure.emulator.counters().of("LookUp");
+    assert_eq!(counted.requests, 4);
 }
 
 #[tokio::test]

@@ -4,8 +4,8 @@ mod common;
 use common::{Azure, COMPUTE, DISKS, NETWORK, disk_id, snapshot_body};
 use http::Method;
 use mock_server::{
-    Config, DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, DEFAULT_SUBSCRIPTION, DEFAULT_TENANT, Disk,
-    MIB, NetworkInterface, OperationPolicy, Principal, Scenario, TIB, Tenant, Vm,
+    Change, Config, DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, DEFAULT_SUBSCRIPTION, DEFAULT_TENANT,
+    Disk, MIB, NetworkInterface, OperationPolicy, Principal, Scenario, TIB, Tenant, Vm,
 };
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -211,6 +211,16 @@ async fn lists_are_paged() {
     }
     assert_eq!(pages, 3);
     assert_eq!(names, ["vm0", "vm1", "vm2", "vm3", "vm4"]);
+
+    // What goes meanwhile hides nothing.
+    let first = format!("providers/Microsoft.Compute/virtualMachines?{COMPUTE}");
+    let page = azure.get(&first).await.json();
+    let vm = "vm0".into();
+    let with_resources = true;
+    let delete = Change::DeleteVm { vm, with_resources };
+    azure.emulator.change(&delete).unwrap();
+    let page = azure.get(page["nextLink"].as_str().unwrap()).await.json();
+    assert_eq!(page["value"][0]["name"], "vm2");
 }
 
 #[tokio::test]

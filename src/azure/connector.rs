@@ -1,11 +1,10 @@
-//! Connections: the name, the way through a proxy, TCP and TLS.
+//! Connections: the way through a proxy, TCP and TLS.
 //!
 //! Everybody but this machine itself is reached through the proxy that the environment names (`HTTPS_PROXY` or
 //! `ALL_PROXY`, unless `NO_PROXY` lists the host): a tunnel, in which TLS goes to the far end, so that the proxy sees
-//! the host's name and nothing else. Errors tell which name has no address, and which proxy was in the way.
+//! the host's name and nothing else. Errors tell which proxy was in the way. Names are left to [`resolver`](super::resolver).
 
 use std::error::Error as StdError;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -15,7 +14,6 @@ use http::Uri;
 use http::uri::Scheme;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use hyper_util::rt::TokioIo;
@@ -26,7 +24,7 @@ use tower_service::Service;
 
 use super::endpoints::is_loopback;
 use super::read_ahead::{FullReads, ReadAhead};
-use super::redact::clean;
+use super::resolver::Names;
 
 /// From the name to the finished TLS handshake.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -53,8 +51,8 @@ pub(super) struct Connector(HttpsConnector<Dialer>);
 pub(super) struct ConnectTimeout;
 
 impl Connector {
-    pub(super) fn new(tls: ClientConfig, proxies: Matcher) -> Self {
-        let mut tcp = HttpConnector::new_with_resolver(Resolver);
+    pub(super) fn new(tls: ClientConfig, proxies: Matcher, names: Names) -> Self {
+        let mut tcp = HttpConnector::new_with_resolver(names);
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
@@ -96,7 +94,7 @@ impl Service<Uri> for Connector {
 /// A TCP connection to a host, or a tunnel to it.
 #[derive(Clone)]
 struct Dialer {
-    tcp: HttpConnector<Resolver>,
+    tcp: HttpConnector<Names>,
     proxies: Arc<Matcher>,
 }
 
@@ -160,38 +158,4 @@ impl Service<Uri> for Dialer {
 
 fn read_ahead(stream: TokioIo<TcpStream>) -> Tcp {
     TokioIo::new(ReadAhead::new(stream.into_inner()))
-}
-
-/// The system's resolver; its errors stay recognisable.
-#[derive(Clone, Debug)]
-struct Resolver;
-
-/// A name has no address.
-#[derive(Debug, thiserror::Error)]
-#[error("{cause}")]
-pub(super) struct ResolveError {
-    pub(super) name: String,
-    cause: String,
-}
-
-impl Service<Name> for Resolver {
-    type Response = std::vec::IntoIter<SocketAddr>;
-    type Error = ResolveError;
-    type Future = BoxFuture<'static, Result<Self::Response, ResolveError>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ResolveError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, name: Name) -> Self::Future {
-        Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0))
-                .await
-                .map_err(|error| ResolveError {
-                    name: name.as_str().to_owned(),
-                    cause: clean(&error.to_string()),
-                })?;
-            Ok(found.collect::<Vec<_>>().into_iter())
-        })
-    }
 }

@@ -45,6 +45,7 @@ mod read_ahead;
 pub mod read_only;
 mod readiness;
 mod redact;
+mod resolver;
 pub mod resource_id;
 mod retry;
 mod sas;
@@ -75,6 +76,7 @@ pub use self::endpoints::Endpoints;
 pub use self::error::{Defect, Error, ErrorKind};
 pub use self::page_blob::PageBlob;
 pub use self::page_list::{PageList, PageRanges};
+pub use self::resolver::{Resolve, SystemResolver};
 pub use self::resource_id::ResourceId;
 pub use self::sas::SasUrl;
 pub use self::transport::Transport;
@@ -137,10 +139,24 @@ impl Azure {
     ///
     /// An unusable CA file or endpoint.
     pub fn new(config: AzureConfig, cancel: CancellationToken) -> Result<Self, Error> {
-        let transport = Transport::new(
+        Self::resolving(config, cancel, Arc::new(SystemResolver))
+    }
+
+    /// The same with another resolver of names than the system's.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Azure::new`].
+    pub fn resolving(
+        config: AzureConfig,
+        cancel: CancellationToken,
+        resolver: Arc<dyn Resolve>,
+    ) -> Result<Self, Error> {
+        let transport = Transport::resolving(
             config.ca_file.as_deref(),
             config.allow_http,
             config.concurrency,
+            resolver,
         )?;
         let principal = ServicePrincipal::new(&config)?;
         let sender = Sender::new(Arc::new(transport.clone()), RetryPolicy::JOB, cancel);

@@ -24,12 +24,13 @@ use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::timeout;
 
-use super::connector::{CONNECT_TIMEOUT, ConnectTimeout, Connector, ProxyError, ResolveError};
+use super::connector::{CONNECT_TIMEOUT, ConnectTimeout, Connector, ProxyError};
 use super::endpoints::is_loopback;
 use super::exchange::{Answer, Exchange, TransportError, TransportErrorKind};
 use super::frames::{Frames, READ_BUFFER};
 use super::outgoing_body::{OutgoingBody, Unreadable};
 use super::redact::clean;
+use super::resolver::{Names, Resolve, ResolveError, SystemResolver};
 use super::{Error, tls};
 use crate::intake::Intake;
 use crate::payload::Payload;
@@ -68,17 +69,33 @@ impl Transport {
         allow_http: bool,
         connections: usize,
     ) -> Result<Self, Error> {
-        Self::with_proxies(ca_file, allow_http, connections, Matcher::from_env())
+        Self::resolving(ca_file, allow_http, connections, Arc::new(SystemResolver))
+    }
+
+    /// The same with another resolver of names than the system's.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Transport::new`].
+    pub(super) fn resolving(
+        ca_file: Option<&Path>,
+        allow_http: bool,
+        connections: usize,
+        resolver: Arc<dyn Resolve>,
+    ) -> Result<Self, Error> {
+        let names = Names::new(resolver);
+        Self::with_proxies(ca_file, allow_http, connections, names, Matcher::from_env())
     }
 
     fn with_proxies(
         ca_file: Option<&Path>,
         allow_http: bool,
         connections: usize,
+        names: Names,
         proxies: Matcher,
     ) -> Result<Self, Error> {
         keep_freed_memory();
-        let connector = Connector::new(tls::client_config(ca_file)?, proxies);
+        let connector = Connector::new(tls::client_config(ca_file)?, proxies, names);
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(POOL_IDLE_TIMEOUT)
@@ -427,7 +444,12 @@ mod tests {
             .https(format!("http://{user}{proxy}"))
             .no("direct.invalid")
             .build();
-        Transport::with_proxies(None, true, 4, proxies).unwrap()
+        by_way_of(proxies)
+    }
+
+    fn by_way_of(proxies: Matcher) -> Transport {
+        let names = Names::new(Arc::new(SystemResolver));
+        Transport::with_proxies(None, true, 4, names, proxies).unwrap()
     }
 
     async fn get_plain(reply: impl Into<Vec<u8>>) -> Result<Answer, TransportError> {
@@ -558,8 +580,7 @@ mod tests {
 
     #[tokio::test]
     async fn addresses_without_a_server_are_told_apart() {
-        let direct = Matcher::builder().build();
-        let transport = Transport::with_proxies(None, true, 4, direct).unwrap();
+        let transport = by_way_of(Matcher::builder().build());
         let refused = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = refused.local_addr().unwrap();
         drop(refused);

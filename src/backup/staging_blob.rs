@@ -41,6 +41,10 @@ const MAX_BLOB: u64 = 8 << 40;
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
 
+/// A copy of which nothing has come for so long, waits counted, is given up: a copy that moves may take days, one that does not
+/// would keep its job and an open snapshot for two weeks.
+const STALLED: Duration = Duration::from_secs(6 * 3600);
+
 /// Long enough not to fill a job log, short enough to see that a long copy moves.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5 * 60);
 
@@ -202,6 +206,7 @@ async fn wait(
     let (label, total) = (snapshot.disk.label(), snapshot.disk.size);
     let started = Instant::now();
     let (mut reported, mut pause) = (started, FIRST_WAIT);
+    let mut progress = Progress::default();
     let (id, mut copy) = (begun.id.clone(), begun);
     loop {
         let failure = match copy.status {
@@ -226,9 +231,20 @@ async fn wait(
                 reason: format!("the copy of its snapshot to blob {blob} failed: {reason}"),
             });
         }
+        let copied = copy.copied.unwrap_or(0).min(total);
+        if progress.is_stalled(copied, pause) {
+            return Err(Error::Unsavable {
+                what: label,
+                reason: format!(
+                    "the copy of its snapshot to blob {blob} has not moved for {} h; it stands at {} of {}",
+                    STALLED.as_secs() / 3600,
+                    ByteSize(copied),
+                    ByteSize(total)
+                ),
+            });
+        }
         if reported.elapsed() >= PROGRESS_INTERVAL {
             reported = Instant::now();
-            let copied = copy.copied.unwrap_or(0).min(total);
             context.notices.info(format!(
                 "{label}: {} of {} copied to blob {blob}, {}",
                 ByteSize(copied),
@@ -248,6 +264,28 @@ async fn wait(
     }
 }
 
+/// How far a copy has come.
+#[derive(Debug, Default)]
+struct Progress {
+    copied: u64,
+    /// Waits since it came as far.
+    still: Duration,
+}
+
+impl Progress {
+    /// Whether it has stood still too long at `copied` bytes, if one more `pause` is waited.
+    fn is_stalled(&mut self, copied: u64, pause: Duration) -> bool {
+        if copied > self.copied {
+            *self = Self {
+                copied,
+                still: Duration::ZERO,
+            };
+        }
+        self.still += pause;
+        self.still > STALLED
+    }
+}
+
 /// Deletes a blob, and ends a copy to it. A failure is an error notice, since what stays is billed.
 pub(super) async fn discard(blob: &PageBlob, notices: &Notices) {
     if let Err(error) = blob.discard().await {
@@ -255,5 +293,20 @@ pub(super) async fn discard(blob: &PageBlob, notices: &Notices) {
             "delete blob {blob}: {}; a later run of this job tries again",
             with_causes(&error)
         ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_copy_that_does_not_move_is_given_up() {
+        let mut progress = Progress::default();
+        for copied in 0..10 {
+            assert!(!progress.is_stalled(copied, STALLED));
+        }
+        assert!(progress.is_stalled(9, LONGEST_WAIT));
+        assert!(!progress.is_stalled(10, LONGEST_WAIT));
     }
 }

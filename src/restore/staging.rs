@@ -15,14 +15,14 @@ use nix::sys::statvfs::statvfs;
 use super::Error;
 use super::blocks::BlockWriter;
 use super::sparse::clear_range;
-use super::stale::Mark;
+use super::stale::{Mark, remove_images};
 use crate::digests::{ImageHasher, Segments};
 use crate::notice::Notices;
 use crate::pipeline::ZeroBlocks;
 use crate::private_folder::{PrivateFile, PrivateFolder};
 use crate::range::ByteRange;
 
-/// The staged images. Dropping it removes them.
+/// The staged images. Dropping it removes them; the folder with its mark stays as long as that names something in Azure.
 #[derive(Debug)]
 pub(super) struct Staging {
     /// Where the folder shall be. If something is there, it is made beside it: see [`Made`].
@@ -255,14 +255,25 @@ impl Drop for Staging {
             return;
         };
         let shown = made.folder.path().display();
+        let leaves_debris = made.mark.names_something();
         if self.keep {
-            made.mark.remove();
+            let until = match leaves_debris {
+                true => ", until the next job clears what this restore has left",
+                false => "",
+            };
+            if !leaves_debris {
+                made.mark.remove();
+            }
             self.notices
-                .info(format!("staged images are kept in {shown}"));
+                .info(format!("staged images are kept in {shown}{until}"));
             return;
         }
         // The folder was made here, for nobody else.
-        if let Err(error) = fs::remove_dir_all(made.parent.at(&made.name)) {
+        let removed = match leaves_debris {
+            true => remove_images(&made.folder).map(|_| ()),
+            false => fs::remove_dir_all(made.parent.at(&made.name)),
+        };
+        if let Err(error) = removed {
             self.notices
                 .error(format!("remove staging folder {shown}: {error}"));
         }
@@ -447,6 +458,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
+    use crate::azure::ResourceId;
 
     fn staging(dir: &Path, keep: bool) -> Staging {
         Staging::new(dir.to_owned(), keep, Notices::default())
@@ -482,6 +494,28 @@ mod tests {
             .begin("1_osdisk", 512, Form::Disk)
             .unwrap();
         assert!(dir.exists(), "what was kept is not taken for debris");
+    }
+
+    #[test]
+    fn a_folder_stays_as_long_as_its_mark_names_something() {
+        let folder = tempfile::tempdir().unwrap();
+        let id = ResourceId::new("s", "g", "Microsoft.Compute/disks", "d");
+        for (number, keep, files) in [(1, false, 1), (2, true, 2)] {
+            let dir = folder.path().join(number.to_string());
+            let mut left = staging(&dir, keep);
+            left.begin("1_osdisk", 512, Form::Disk).unwrap();
+            left.mark().unwrap().note(&id).unwrap();
+            drop(left);
+            assert_eq!(fs::read_dir(&dir).unwrap().count(), files);
+            assert_eq!(dir.join("1_osdisk").exists(), keep);
+        }
+        let dir = folder.path().join("3");
+        let mut good = staging(&dir, false);
+        good.begin("1_osdisk", 512, Form::Disk).unwrap();
+        good.mark().unwrap().note(&id).unwrap();
+        good.mark().unwrap().clear().unwrap();
+        drop(good);
+        assert!(!dir.exists());
     }
 
     #[test]

@@ -1,13 +1,17 @@
-//! Staging folders of restores that died (power loss, `kill -9`): recognised by a mark that nobody holds any more.
+//! Staging folders of restores that died (power loss, `kill -9`) or left something: recognised by a mark that nobody holds any more.
 //!
 //! A folder in use has a locked mark in it; the system takes the lock away when its process ends. The mark also names what
-//! the restore makes in Azure, noted before it is made: nothing there tells it from what others make. A folder without a
-//! mark is not ours to remove: its images were kept on purpose, or somebody else made it.
+//! the restore makes in Azure, noted before it is made, and struck out when it is removed: nothing there tells it from what
+//! others make. So the folder of a restore that failed, and could not remove all that it had made, stays with its mark and is
+//! like that of a dead one. A folder without a mark is not ours to remove: its images were kept on purpose, or somebody else
+//! made it.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
 
 use crate::azure::ResourceId;
 use crate::private_folder::{PrivateFolder, open_file, read_at_most};
@@ -35,7 +39,8 @@ impl Mark {
         let path = folder.join(NAME);
         // Appears locked, so that nobody takes it for a dead one in between.
         let hidden = folder.join(format!(".{NAME}"));
-        let file = open_file(OpenOptions::new().write(true).create_new(true), &hidden)?;
+        let mut options = OpenOptions::new();
+        let file = open_file(options.read(true).append(true).create_new(true), &hidden)?;
         let marked = file
             .try_lock()
             .map_err(io::Error::from)
@@ -47,14 +52,44 @@ impl Mark {
         Ok(Self { path, file })
     }
 
-    /// Notes a resource that is about to be made; on disk when this returns. A line that was cut off, or grew together with
-    /// the next one, must not be read as another name: so it is a JSON string.
+    /// Notes a resource that is about to be made; on disk when this returns.
     ///
     /// # Errors
     ///
     /// The file system refuses.
     pub(super) fn note(&self, id: &ResourceId) -> io::Result<()> {
-        let line = serde_json::to_string(id.as_str())? + "\n";
+        self.add(&Line::Made(id.as_str().to_owned()))
+    }
+
+    /// Notes that a resource is not there any more, or was never made; on disk when this returns.
+    ///
+    /// # Errors
+    ///
+    /// The file system refuses.
+    pub(super) fn strike(&self, id: &ResourceId) -> io::Result<()> {
+        self.add(&Line::Gone {
+            gone: id.as_str().to_owned(),
+        })
+    }
+
+    /// Forgets all: what was made stays.
+    ///
+    /// # Errors
+    ///
+    /// The file system refuses.
+    pub(super) fn clear(&self) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.sync_data()
+    }
+
+    /// Whether something that was made is still there, as far as is noted. What cannot be read may say so.
+    pub(super) fn names_something(&self) -> bool {
+        let read = Noted::read(&self.file);
+        read.map_or(true, |noted| noted.names_something())
+    }
+
+    fn add(&self, line: &Line) -> io::Result<()> {
+        let line = serde_json::to_string(line)? + "\n";
         (&self.file).write_all(line.as_bytes())?;
         self.file.sync_data()
     }
@@ -67,14 +102,72 @@ impl Mark {
     }
 }
 
-/// A folder whose restore died.
+/// A line of a mark. One that was cut off, or grew together with the next, must not be read as another name: so it is JSON.
+#[derive(Deserialize, Serialize)]
+#[serde(untagged)]
+enum Line {
+    /// The id of what is about to be made.
+    Made(String),
+    Gone {
+        /// The id of what was made before.
+        gone: String,
+    },
+}
+
+/// What a mark says.
+#[derive(Debug, Default)]
+pub(super) struct Noted {
+    /// What the restore made, or was about to make, in this order, and has not removed.
+    pub(super) made: Vec<ResourceId>,
+    /// What it has removed.
+    pub(super) gone: Vec<ResourceId>,
+    /// What of the mark cannot be read: the file is damaged.
+    pub(super) damage: Option<String>,
+}
+
+impl Noted {
+    fn read(mut file: &File) -> io::Result<Self> {
+        file.seek(SeekFrom::Start(0))?;
+        let Some(text) = read_at_most(file, LARGEST)? else {
+            return Ok(Self {
+                damage: Some(format!("it is larger than {LARGEST} bytes")),
+                ..Self::default()
+            });
+        };
+        let (mut noted, mut unreadable) = (Self::default(), 0);
+        // The last line has no end if it was cut off: what it was about was not asked for yet.
+        let ended = text.iter().rposition(|&byte| byte == b'\n').unwrap_or(0);
+        for line in text[..ended].split(|&byte| byte == b'\n') {
+            if !line.is_empty() && noted.take(line).is_none() {
+                unreadable += 1;
+            }
+        }
+        noted.damage = (unreadable > 0).then(|| format!("lines that cannot be read: {unreadable}"));
+        Ok(noted)
+    }
+
+    fn take(&mut self, line: &[u8]) -> Option<()> {
+        match serde_json::from_slice(line).ok()? {
+            Line::Made(id) => self.made.push(ResourceId::parse(&id)?),
+            Line::Gone { gone } => {
+                let id = ResourceId::parse(&gone)?;
+                self.made.retain(|made| *made != id);
+                self.gone.push(id);
+            }
+        }
+        Some(())
+    }
+
+    fn names_something(&self) -> bool {
+        !self.made.is_empty() || self.damage.is_some()
+    }
+}
+
+/// A folder whose restore died, or left something in Azure.
 #[derive(Debug)]
 pub(super) struct DeadFolder {
     pub(super) path: PathBuf,
-    /// What the restore made, or was about to make, in this order.
-    pub(super) made: Vec<ResourceId>,
-    /// What of the mark cannot be read: the file is damaged.
-    pub(super) damage: Option<String>,
+    pub(super) noted: Noted,
     parent: PrivateFolder,
     name: OsString,
     folder: PrivateFolder,
@@ -88,17 +181,9 @@ impl DeadFolder {
         let folder = parent.open_child(&name).ok()?;
         let mark = open_file(OpenOptions::new().read(true), &folder.at(NAME)).ok()?;
         mark.try_lock().ok()?;
-        let (made, damage) = match read_at_most(&mark, LARGEST).ok()? {
-            Some(text) => read(&text),
-            None => (
-                Vec::new(),
-                Some(format!("it is larger than {LARGEST} bytes")),
-            ),
-        };
         Some(Self {
             path: folder.path().to_owned(),
-            made,
-            damage,
+            noted: Noted::read(&mark).ok()?,
             parent: parent.clone(),
             name,
             folder,
@@ -117,15 +202,7 @@ impl DeadFolder {
     ///
     /// The file system refuses.
     pub(super) fn remove_images(&self) -> io::Result<bool> {
-        let mut found = false;
-        for entry in fs::read_dir(self.folder.at(""))? {
-            let name = entry?.file_name();
-            if name != NAME {
-                fs::remove_file(self.folder.at(name))?;
-                found = true;
-            }
-        }
-        Ok(found)
+        remove_images(&self.folder)
     }
 
     /// Removes it: nothing of the restore is left.
@@ -138,22 +215,24 @@ impl DeadFolder {
     }
 }
 
-/// What a mark names, and what of it cannot be read.
-fn read(text: &[u8]) -> (Vec<ResourceId>, Option<String>) {
-    let (mut made, mut unreadable) = (Vec::new(), 0);
-    for line in text.split(|&byte| byte == b'\n') {
-        let id = serde_json::from_slice::<String>(line).ok();
-        match id.and_then(|id| ResourceId::parse(&id)) {
-            Some(id) => made.push(id),
-            None if line.is_empty() => {}
-            None => unreadable += 1,
+/// Removes what is in the folder but its mark; says whether there was anything.
+///
+/// # Errors
+///
+/// The file system refuses.
+pub(super) fn remove_images(folder: &PrivateFolder) -> io::Result<bool> {
+    let mut found = false;
+    for entry in fs::read_dir(folder.at(""))? {
+        let name = entry?.file_name();
+        if name != NAME {
+            fs::remove_file(folder.at(name))?;
+            found = true;
         }
     }
-    let damage = (unreadable > 0).then(|| format!("lines that cannot be read: {unreadable}"));
-    (made, damage)
+    Ok(found)
 }
 
-/// The folders below `parent` whose restore died; none below one that is not ours.
+/// The folders below `parent` whose restore died or left something; none below one that is not ours.
 pub(super) fn dead_folders(parent: &Path) -> Vec<DeadFolder> {
     let Ok(parent) = PrivateFolder::open(parent) else {
         return Vec::new();
@@ -184,11 +263,13 @@ mod tests {
         folder("foreign");
         let held = Mark::set(&alive).unwrap();
         let died = Mark::set(&dead).unwrap();
-        let made =
-            ["a", "b"].map(|name| ResourceId::new("s", "g", "Microsoft.Compute/disks", name));
+        let id = |name| ResourceId::new("s", "g", "Microsoft.Compute/disks", name);
+        let made = ["a", "b"].map(id);
         for id in &made {
             died.note(id).unwrap();
         }
+        died.note(&id("gone")).unwrap();
+        died.strike(&id("gone")).unwrap();
         // Cut off in the middle of a name; then another one was noted.
         let cut = "\"/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/disks/web";
         (&died.file).write_all(cut.as_bytes()).unwrap();
@@ -199,9 +280,10 @@ mod tests {
 
         let mut found = dead_folders(parent.path());
         let found = found.pop().filter(|_| found.is_empty()).unwrap();
-        assert_eq!((&found.path, &*found.made), (&dead, &made[..]));
-        let damage = found.damage.as_deref();
-        assert_eq!(damage, Some("lines that cannot be read: 2"));
+        assert_eq!((&found.path, &*found.noted.made), (&dead, &made[..]));
+        assert_eq!(found.noted.gone, [id("gone")]);
+        let damage = found.noted.damage.as_deref();
+        assert_eq!(damage, Some("lines that cannot be read: 1"));
         assert!(dead_folders(parent.path()).is_empty(), "it is held");
         assert!(found.remove_images().unwrap());
         assert!(!found.remove_images().unwrap() && dead.join(NAME).exists());
@@ -209,6 +291,25 @@ mod tests {
         assert!(!dead.exists() && alive.join("1_osdisk").exists());
         drop(held);
         assert_eq!(dead_folders(parent.path()).len(), 1);
+    }
+
+    #[test]
+    fn a_mark_names_what_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let mark = Mark::set(folder.path()).unwrap();
+        assert!(!mark.names_something());
+        let [a, b] = ["a", "b"].map(|name| ResourceId::new("s", "g", "t/disks", name));
+        mark.note(&a).unwrap();
+        mark.note(&b).unwrap();
+        mark.strike(&b).unwrap();
+        assert!(mark.names_something());
+        mark.strike(&a).unwrap();
+        assert!(!mark.names_something());
+        mark.note(&a).unwrap();
+        mark.clear().unwrap();
+        assert!(!mark.names_something());
+        mark.note(&b).unwrap();
+        assert_eq!(Noted::read(&mark.file).unwrap().made, [b]);
     }
 
     /// Neither the images of others are removed, nor what a link leads to.

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) const GROUP: &str = "rg-prod";
 
 /// An emulated subscription and a client of it.
+#[derive(Debug)]
 pub(crate) struct World {
     pub(crate) emulator: Emulator,
     pub(crate) cancel: CancellationToken,

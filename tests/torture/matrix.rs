@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use mock_server::{Action, ByteSize, Counters, Fault, OperationCounters, RetryAfter, When};
 
-use crate::scene::{OTHER_SECRET, Scene};
+use crate::scene::{AHEAD, OTHER_SECRET, Scene};
 
 /// A kind of request in a scene.
 #[derive(Clone, Debug)]
@@ -76,8 +76,11 @@ pub(crate) struct Trouble {
     pub(crate) tls: bool,
 }
 
-fn any(_: &Kind) -> bool {
-    true
+/// What the emulator calls a question for the address of a name.
+const LOOK_UP: &str = "LookUp";
+
+fn is_request(kind: &Kind) -> bool {
+    kind.operation != LOOK_UP
 }
 
 fn has_body(kind: &Kind) -> bool {
@@ -106,7 +109,7 @@ fn takes_effect(kind: &Kind) -> bool {
 }
 
 fn is_arm(kind: &Kind) -> bool {
-    let others = ["Token", "Blob_", "Container_", "StorageBlob_"];
+    let others = [LOOK_UP, "Token", "Blob_", "Container_", "StorageBlob_"];
     !others.iter().any(|other| kind.operation.starts_with(other))
 }
 
@@ -149,7 +152,7 @@ pub(crate) fn troubles() -> Vec<Trouble> {
         tls: false,
     };
     vec![
-        trouble("reset before the head", |_| Action::Reset, any),
+        trouble("reset before the head", |_| Action::Reset, is_request),
         trouble(
             "reset in mid-body",
             |_| Action::CutBody {
@@ -174,19 +177,19 @@ pub(crate) fn troubles() -> Vec<Trouble> {
             |_| Action::WrongContentRange { by: ByteSize(512) },
             reads_range,
         ),
-        trouble("408", |_| refusal(408, None), any),
-        trouble("429", |_| refusal(429, None), any),
+        trouble("408", |_| refusal(408, None), is_request),
+        trouble("429", |_| refusal(429, None), is_request),
         trouble(
             "429, seconds",
             |_| refusal(429, Some(RetryAfter::Seconds(17))),
-            any,
+            is_request,
         ),
         trouble(
             "429, date",
             |_| refusal(429, Some(RetryAfter::DateInSeconds(17))),
-            any,
+            is_request,
         ),
-        trouble("500", |_| refusal(500, None), any),
+        trouble("500", |_| refusal(500, None), is_request),
         trouble(
             "502 with HTML",
             |_| Action::Status {
@@ -195,15 +198,15 @@ pub(crate) fn troubles() -> Vec<Trouble> {
                 body: Some("<html><head><title>502 Bad Gateway</title></head></html>".into()),
                 retry_after: None,
             },
-            any,
+            is_request,
         ),
-        trouble("503", |_| refusal(503, None), any),
+        trouble("503", |_| refusal(503, None), is_request),
         Trouble {
             after_success: true,
             ..trouble(
                 "404 after success",
                 |_| refusal(404, None),
-                |kind| !takes_away(kind),
+                |kind| is_request(kind) && !takes_away(kind),
             )
         },
         trouble(
@@ -216,7 +219,14 @@ pub(crate) fn troubles() -> Vec<Trouble> {
             |for_good| Action::Refuse {
                 seconds: lasting(for_good),
             },
-            any,
+            is_request,
+        ),
+        trouble(
+            "names without address",
+            |for_good| Action::ForgetNames {
+                seconds: lasting(for_good),
+            },
+            |_| true,
         ),
         Trouble {
             tls: true,
@@ -225,18 +235,22 @@ pub(crate) fn troubles() -> Vec<Trouble> {
                 |for_good| Action::UntrustedCertificate {
                     seconds: lasting(for_good),
                 },
-                any,
+                is_request,
             )
         },
         trouble(
             "clock 20 minutes ahead",
-            |_| Action::SkewClock { seconds: 1200 },
-            any,
+            |_| Action::SkewClock {
+                seconds: AHEAD.as_secs().cast_signed(),
+            },
+            is_request,
         ),
         trouble(
             "clock 20 minutes behind",
-            |_| Action::SkewClock { seconds: -1200 },
-            any,
+            |_| Action::SkewClock {
+                seconds: -AHEAD.as_secs().cast_signed(),
+            },
+            is_request,
         ),
         trouble("expired token", |_| Action::ExpireToken, is_arm),
         trouble(
@@ -330,10 +344,15 @@ pub(crate) fn schedule(rng: &mut fastrand::Rng, scene: Scene, kinds: &[Kind]) ->
     cells
 }
 
-/// The kinds of a scene.
-pub(crate) fn kinds(scene: Scene, counters: &Counters) -> Vec<Kind> {
+/// The kinds of a scene; `without` counted what it asks for besides what it is about.
+pub(crate) fn kinds(scene: Scene, counters: &Counters, without: Option<&Counters>) -> Vec<Kind> {
+    let besides = |operation: &String| {
+        let counted = without.and_then(|without| without.operations.get(operation));
+        counted.map_or(0, |counted| counted.requests)
+    };
     let operations = counters.operations.iter();
     operations
+        .filter(|(operation, counted)| counted.requests > besides(operation))
         .map(|(operation, counted)| Kind {
             scene,
             operation: operation.clone(),

@@ -1,29 +1,39 @@
-//! A machine, its backup and its restore, and what must be true afterwards whatever happened on the way.
+//! A machine, its backup and its restore, also after another one that was killed. What must be true afterwards is left to
+//! `verdict`.
 
-use std::collections::BTreeSet;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use std::{io, mem};
 
 use azure_vm_fd::azure::connection_string::ConnectionString;
-use azure_vm_fd::azure::{Azure, AzureConfig};
+use azure_vm_fd::azure::{Azure, AzureConfig, Resolve};
 use azure_vm_fd::backup::{Backup, Level, Options, Outcome, Run};
 use azure_vm_fd::config::Transfer;
 use azure_vm_fd::document::{Document, ImageContent};
-use azure_vm_fd::notice::{Severity, with_causes};
+use azure_vm_fd::notice::with_causes;
 use azure_vm_fd::pipeline::Limits;
 use azure_vm_fd::restore::{self, Restore};
+use futures_util::future::BoxFuture;
 use mock_server::{
-    Action, Change, Config, Counters, DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET,
-    DEFAULT_STORAGE_KEY, DEFAULT_SUBSCRIPTION, Disk, Emulator, Fault, KIB, MIB, NetworkInterface,
-    OperationPolicy, Scenario, Vm,
+    Action, Change, Config, Counters, DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, Disk, Emulator,
+    Fault, KIB, MIB, NetworkInterface, OperationPolicy, Scenario, Vm,
 };
+use tokio::time::sleep;
 
 use crate::hours::hasten;
 use crate::support::{GROUP, SavedFile, World, read_vm, receive, run, scenario};
+use crate::verdict::{Ending, Things, Verdict, wrong};
 
-const ACCOUNT: &str = "stage";
-const MACHINE: &str = "ledger01";
+/// How far clocks are apart.
+pub(crate) const AHEAD: Duration = Duration::from_secs(1200);
+
+pub(crate) const ACCOUNT: &str = "stage";
+pub(crate) const MACHINE: &str = "ledger01";
+/// Names of restored machines, in the order in which they are tried.
+pub(crate) const COPIES: [&str; 3] = ["copy", "again", "third"];
 const DISKS: [&str; 2] = ["ledger-os", "ledger-data"];
 
 /// Which way the bytes go.
@@ -35,24 +45,39 @@ pub(crate) enum Scene {
     ByBlob,
     /// Both runs into a new machine.
     Restore,
+    /// An Incremental by way of a blob, after another one that was killed when a snapshot was being copied.
+    BackupAfterDeath,
+    /// A restore after two that were killed: when disks were uploaded, and when an interface was made.
+    RestoreAfterDeath,
 }
 
 impl Scene {
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Backup,
+        Self::ByBlob,
+        Self::Restore,
+        Self::BackupAfterDeath,
+        Self::RestoreAfterDeath,
+    ];
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Backup => "backup",
             Self::ByBlob => "blob",
             Self::Restore => "restore",
+            Self::BackupAfterDeath => "dead backup",
+            Self::RestoreAfterDeath => "dead restore",
         }
     }
-}
 
-/// How a scene with faults ended, if it ended as it may.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Ending {
-    Succeeded,
-    /// With this message.
-    Failed(String),
+    /// It is about what is cleared before its job begins.
+    pub(crate) fn is_after_death(self) -> bool {
+        matches!(self, Self::BackupAfterDeath | Self::RestoreAfterDeath)
+    }
+
+    pub(crate) fn is_restore(self) -> bool {
+        matches!(self, Self::Restore | Self::RestoreAfterDeath)
+    }
 }
 
 /// What earlier runs saved, and what was on the disks then.
@@ -72,6 +97,23 @@ pub(crate) struct Try {
     previous: Option<String>,
     images: Vec<Vec<u8>>,
     files: Vec<SavedFile>,
+    /// Names of the machines that were restored well.
+    restored: Vec<&'static str>,
+}
+
+/// The emulator is all that has a name. It ends with its try, also if jobs were killed.
+#[derive(Debug)]
+struct Names(Weak<World>);
+
+impl Resolve for Names {
+    fn resolve(&self, name: &str) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> {
+        let world = self.0.upgrade();
+        let found = world.map(|world| world.emulator.look_up(name));
+        Box::pin(async {
+            let found = found.ok_or(io::ErrorKind::HostUnreachable)?;
+            Ok(vec![SocketAddr::new(found?, 0)])
+        })
+    }
 }
 
 fn machine() -> Scenario {
@@ -110,6 +152,7 @@ impl Try {
             folder: tempfile::tempdir().expect("a folder"),
         };
         fs::write(world.folder.path().join("ca.pem"), world.emulator.ca_pem()).expect("written");
+        world.emulator.watch_secrets();
         Self {
             scene,
             world: Arc::new(world),
@@ -118,11 +161,15 @@ impl Try {
             previous: None,
             images: Vec::new(),
             files: Vec::new(),
+            restored: Vec::new(),
         }
     }
 
-    pub(crate) fn counters(&self) -> Counters {
-        self.world.emulator.counters()
+    /// Counts since they were taken before.
+    pub(crate) fn take_counters(&self) -> Counters {
+        let counters = self.world.emulator.counters();
+        self.world.emulator.reset_counters();
+        counters
     }
 
     pub(crate) fn saved(&self) -> Saved {
@@ -141,16 +188,17 @@ impl Try {
     fn azure(&self) -> Azure {
         let emulator = &self.world.emulator;
         let base = if self.tls {
-            emulator.https_url()
+            emulator.https_url().to_owned()
         } else {
-            emulator.http_url()
+            by_name(emulator.http_url())
         };
         let config = AzureConfig {
             ca_file: Some(self.world.folder.path().join("ca.pem")),
             concurrency: 2,
-            ..World::config(base)
+            ..World::config(&base)
         };
-        Azure::new(config, self.world.cancel.clone()).expect("a client")
+        let names = Arc::new(Names(Arc::downgrade(&self.world)));
+        Azure::resolving(config, self.world.cancel.clone(), names).expect("a client")
     }
 
     fn limits() -> Limits {
@@ -163,16 +211,21 @@ impl Try {
 
     /// The scene under `faults`: the ending, or what is wrong with it.
     pub(crate) fn play(&mut self, faults: Vec<Fault>, saved: &Saved) -> Result<Ending, String> {
-        let never_ends = faults
-            .iter()
-            .any(|fault| matches!(fault.action, Action::NeverEnding));
+        // What begins while the service's clock is ahead ends when the clock has come as far.
+        let lasts = faults.iter().any(|fault| {
+            matches!(
+                fault.action,
+                Action::NeverEnding | Action::SkewClock { seconds: 1.. }
+            )
+        });
+        let mut verdict = Verdict::new(&self.world, self.scene);
+        self.prepare(saved);
         for fault in faults {
             self.world.emulator.fault(fault);
         }
         let before = self.things();
         let outcome = self.act(saved);
-        let said = self.said();
-        let ending = self.judge(outcome, &said, &before)?;
+        let ending = verdict.judge(outcome, &before, &self.things())?;
         // What is left is what the next job finds.
         self.world.emulator.clear_faults();
         let secret = Change::SetSecret {
@@ -180,16 +233,14 @@ impl Try {
             secret: DEFAULT_CLIENT_SECRET.into(),
         };
         self.world.emulator.change(&secret).expect("a secret");
-        let before = self.things();
-        let again = self.encore(saved);
-        let said = self.said();
-        match self.judge(again, &said, &before) {
-            // What is still being done cannot be taken away.
-            Ok(Ending::Succeeded) if said.is_empty() || never_ends => {}
-            Ok(Ending::Succeeded) => return Err(format!("the next job says {said:?}")),
-            Ok(Ending::Failed(why)) => return Err(format!("the next job fails: {why}")),
-            Err(wrong) => return Err(format!("after the next job: {wrong}")),
+        // What is still being done cannot be taken away, but does not stand in the way.
+        if lasts {
+            self.next_job(&mut verdict, saved, true)?;
+            self.world.emulator.release_operations();
+            self.world.emulator.advance_clock(AHEAD);
         }
+        self.next_job(&mut verdict, saved, false)?;
+        verdict.end(&self.things())?;
         let unmodelled = self.world.emulator.unmodelled();
         if !unmodelled.is_empty() {
             return Err(format!("not modelled: {unmodelled:?}"));
@@ -197,29 +248,123 @@ impl Try {
         Ok(ending)
     }
 
+    /// A job without a fault: it must work, and say nothing unless it may.
+    fn next_job(
+        &mut self,
+        verdict: &mut Verdict,
+        saved: &Saved,
+        may_complain: bool,
+    ) -> Result<(), String> {
+        let before = self.things();
+        let again = self.act_again(saved);
+        match verdict.judge(again, &before, &self.things()) {
+            Ok(Ending::Succeeded) if may_complain || verdict.errors.is_empty() => Ok(()),
+            Ok(Ending::Succeeded) => Err(format!("the next job says {:?}", verdict.errors)),
+            Ok(Ending::Failed(why)) => Err(format!("the next job fails: {why}")),
+            Err(wrong) => Err(format!("after the next job: {wrong}")),
+        }
+    }
+
+    /// What there is before the scene: what killed jobs have left, and a run that ended well before them.
+    pub(crate) fn prepare(&mut self, saved: &Saved) {
+        match self.scene {
+            Scene::Backup | Scene::ByBlob | Scene::Restore => {}
+            Scene::BackupAfterDeath => {
+                assert_eq!(self.back_up(), Ok(()));
+                self.guest_works();
+                let (_, job) = self.backup();
+                self.kill(
+                    Fault::new("StorageBlob_StartCopy", Action::NeverEnding),
+                    job,
+                );
+            }
+            Scene::RestoreAfterDeath => {
+                let busy = Fault::new("Blob_PutPage", Action::status(503));
+                let job = self.restoration(COPIES[0], saved);
+                self.kill(busy, job);
+                let (folders, aside) = (self.place("restore"), self.place("aside"));
+                fs::rename(&folders, &aside).expect("moved");
+                let lost = Fault::new("NetworkInterfaces_CreateOrUpdate", Action::LostAnswer);
+                let job = self.restoration(COPIES[0], saved);
+                self.kill(lost, job);
+                for folder in fs::read_dir(&aside).expect("a folder").flatten() {
+                    let back = folders.join(folder.file_name());
+                    fs::rename(folder.path(), back).expect("moved");
+                }
+                fs::remove_dir(aside).expect("empty");
+            }
+        }
+        self.world.take_notices();
+        self.world.emulator.reset_counters();
+    }
+
     pub(crate) fn act(&mut self, saved: &Saved) -> Result<(), String> {
         match self.scene {
-            Scene::Restore => self.restore("copy", saved),
+            Scene::Restore | Scene::RestoreAfterDeath => self.restore(saved),
             Scene::Backup | Scene::ByBlob => {
                 self.back_up()?;
                 self.guest_works();
                 self.back_up()
             }
+            Scene::BackupAfterDeath => self.back_up(),
         }
     }
 
     /// The next job after the scene.
-    fn encore(&mut self, saved: &Saved) -> Result<(), String> {
-        match self.scene {
-            Scene::Restore if self.world.state().vm("copy").is_none() => {
-                self.restore("copy", saved)
-            }
-            Scene::Restore => self.restore("again", saved),
-            Scene::Backup | Scene::ByBlob => {
-                self.guest_works();
-                self.back_up()
-            }
+    pub(crate) fn act_again(&mut self, saved: &Saved) -> Result<(), String> {
+        if self.scene.is_restore() {
+            return self.restore(saved);
         }
+        self.guest_works();
+        self.back_up()
+    }
+
+    /// Ends a job as a killed process does, in the midst of waiting for what `held` keeps from it: nothing of it comes to
+    /// an end, and its folders are as they were, but nobody holds a lock.
+    fn kill<T>(&mut self, held: Fault, job: impl Future<Output = T> + 'static) {
+        let emulator = &self.world.emulator;
+        emulator.reset_counters();
+        let operation = held.operation.clone();
+        emulator.fault(held);
+        let world = Arc::clone(&self.world);
+        hasten(&self.world, async move {
+            let mut job = Box::pin(job);
+            let is_held = async {
+                let asked = || {
+                    world
+                        .emulator
+                        .counters()
+                        .operations
+                        .contains_key(&operation)
+                };
+                while !asked() {
+                    sleep(Duration::from_millis(100)).await;
+                }
+                sleep(Duration::from_secs(20)).await;
+            };
+            tokio::select! {
+                _ = &mut job => panic!("it was not held at {operation}"),
+                () = is_held => {}
+            }
+            for place in ["state", "restore"].map(|name| world.folder.path().join(name)) {
+                if place.exists() {
+                    let living = place.with_extension("living");
+                    fs::rename(&place, &living).expect("moved");
+                    copy(&living, &place);
+                    fs::remove_dir_all(living).expect("removed");
+                }
+            }
+            mem::forget(job);
+        });
+        self.world.emulator.clear_faults();
+    }
+
+    fn place(&self, name: &str) -> std::path::PathBuf {
+        self.world.folder.path().join(name)
+    }
+
+    fn things(&self) -> Things {
+        Things::of(&self.world, &self.restored)
     }
 
     fn guest_works(&self) {
@@ -242,6 +387,21 @@ impl Try {
 
     /// A run, Full if there is none before it; its bytes must be those of the disks.
     fn back_up(&mut self) -> Result<(), String> {
+        let (name, job) = self.backup();
+        let files = hasten(&self.world, job)?;
+        self.check_images(&files)?;
+        self.previous = Some(name);
+        self.files.extend(files);
+        Ok(())
+    }
+
+    /// The name of the next run, and its work.
+    fn backup(
+        &mut self,
+    ) -> (
+        String,
+        impl Future<Output = Result<Vec<SavedFile>, String>> + use<>,
+    ) {
         self.jobs += 1;
         let run = Run {
             level: if self.previous.is_none() {
@@ -252,22 +412,22 @@ impl Try {
             previous: self.previous.clone(),
             ..run(self.jobs)
         };
-        let job = run.job.clone();
-        let account = self.world.emulator.connection_string(ACCOUNT);
+        let name = run.job.clone();
+        let account = by_name(&self.world.emulator.connection_string(ACCOUNT));
         let options = Options {
             abort_on_error: true,
             limits: Self::limits(),
             transfer: match self.scene {
-                Scene::ByBlob => {
+                Scene::ByBlob | Scene::BackupAfterDeath => {
                     Transfer::Blob(ConnectionString::parse(&account).expect("a connection string"))
                 }
-                Scene::Backup | Scene::Restore => Transfer::Direct,
+                Scene::Backup | Scene::Restore | Scene::RestoreAfterDeath => Transfer::Direct,
             },
             ..self.world.options()
         };
         let azure = self.azure();
         let notices = self.world.notices.clone();
-        let files = hasten(&self.world, async move {
+        let job = async move {
             let mut backup = Backup::begin(azure, run, options, notices)
                 .await
                 .map_err(told)?;
@@ -287,11 +447,8 @@ impl Try {
                 }
             }
             .map_err(told)
-        })?;
-        self.check_images(&files)?;
-        self.previous = Some(job);
-        self.files.extend(files);
-        Ok(())
+        };
+        (name, job)
     }
 
     /// Applies what came to the images so far, as a restore would.
@@ -319,24 +476,13 @@ impl Try {
         Ok(())
     }
 
-    fn restore(&mut self, name: &str, saved: &Saved) -> Result<(), String> {
-        let azure = self.azure();
-        let world = Arc::clone(&self.world);
-        let options = restore::Options {
-            limits: Self::limits(),
-            ..world.restore_options(name)
-        };
-        hasten(&self.world, async move {
-            let mut restore = Restore::new(azure, options, world.notices.clone());
-            match receive(&mut restore, &saved.files).await {
-                Ok(()) => restore.complete().await,
-                Err(error) => {
-                    restore.abandon().await;
-                    Err(error)
-                }
-            }
-            .map_err(told)
-        })?;
+    /// Under a name that is free, whose disks must hold the bytes of those that were saved.
+    fn restore(&mut self, saved: &Saved) -> Result<(), String> {
+        let state = self.world.state();
+        let is_free = |name: &&&str| state.vm(name).is_none();
+        let name = COPIES.iter().find(is_free).expect("a name is free");
+        let job = self.restoration(name, saved);
+        hasten(&self.world, job)?;
         let state = self.world.state();
         let vm = state
             .vm(name)
@@ -347,146 +493,62 @@ impl Try {
                 return Err(wrong(&format!("other bytes on {disk}")));
             }
         }
+        self.restored.push(name);
         Ok(())
     }
 
-    /// What was said that counts as an error.
-    fn said(&self) -> Vec<String> {
-        self.world
-            .take_notices()
-            .remove(&Severity::Error)
-            .unwrap_or_default()
-    }
-
-    /// Names of everything that exists, but for tracked snapshots and open ones among them.
-    fn things(&self) -> BTreeSet<String> {
-        let state = self.world.state();
-        let tracked = tracked(&self.world.folder.path().join("state"));
-        let mut things = BTreeSet::new();
-        things.extend(state.virtual_machines.iter().map(|vm| vm.name.clone()));
-        things.extend(state.disks.iter().map(|disk| disk.name.clone()));
-        things.extend(state.network_interfaces.iter().map(|nic| nic.name.clone()));
-        things.extend(state.blobs(ACCOUNT).iter().map(|blob| blob.name.clone()));
-        let snapshots = state.snapshots.iter().map(|snapshot| &snapshot.name);
-        things.extend(snapshots.filter(|name| !tracked.contains(*name)).cloned());
-        let grants = state
-            .grants
-            .iter()
-            .map(|grant| format!("access to {}", grant.resource));
-        things.extend(grants);
-        things
-    }
-
-    fn judge(
-        &self,
-        outcome: Result<(), String>,
-        said: &[String],
-        before: &BTreeSet<String>,
-    ) -> Result<Ending, String> {
-        let mut told = said.to_vec();
-        let ending = match outcome {
-            Ok(()) => Ending::Succeeded,
-            Err(text) if text.starts_with(WRONG) => return Err(text),
-            Err(text) => {
-                told.push(text.clone());
-                Ending::Failed(text)
-            }
+    fn restoration(
+        &mut self,
+        name: &str,
+        saved: &Saved,
+    ) -> impl Future<Output = Result<(), String>> + use<> {
+        self.jobs += 1;
+        let azure = self.azure();
+        let notices = self.world.notices.clone();
+        let options = restore::Options {
+            limits: Self::limits(),
+            staging_dir: self.place("restore").join(self.jobs.to_string()),
+            ..self.world.restore_options(name)
         };
-        for text in &told {
-            check_text(text)?;
-        }
-        let mut made = Vec::new();
-        if ending == Ending::Succeeded && self.scene == Scene::Restore {
-            let state = self.world.state();
-            for vm in state
-                .virtual_machines
-                .iter()
-                .filter(|vm| !before.contains(&vm.name))
-            {
-                made.push(vm.name.clone());
-                made.push(vm.os_disk.name.clone());
-                made.extend(vm.data_disks.values().map(|disk| disk.name.clone()));
-                let nics = vm.network_interfaces.iter();
-                made.extend(nics.filter_map(|id| Some(id.rsplit('/').next()?.to_owned())));
+        let files = saved.files.clone();
+        async move {
+            let mut restore = Restore::new(azure, options, notices);
+            match receive(&mut restore, &files).await {
+                Ok(()) => restore.complete().await,
+                Err(error) => {
+                    restore.abandon().await;
+                    Err(error)
+                }
             }
+            .map(|_| ())
+            .map_err(told)
         }
-        for thing in self.things().difference(before) {
-            let name = thing.rsplit('/').next().unwrap_or(thing);
-            // Of what was left and named before, an operation that went on may have opened it meanwhile.
-            if self.scene == Scene::Restore && before.contains(name) {
-                continue;
-            }
-            if !made.contains(thing) && !told.iter().any(|text| text.contains(name)) {
-                return Err(format!(
-                    "{thing} is left and nobody says so: {told:?}; there was {before:?}"
-                ));
-            }
-        }
-        if self.world.staging_dir().exists() {
-            return Err("local images are left".into());
-        }
-        // Beside the one that ends the job only what could not be given back, and what was saved in another way.
-        for text in said {
-            let known = [
-                "delete ",
-                "revoke ",
-                "remove ",
-                "abort ",
-                "saved as a full image",
-            ];
-            if !known.iter().any(|known| text.contains(known)) {
-                return Err(format!("a second error: {text}; {ending:?}"));
-            }
-        }
-        Ok(ending)
     }
 }
 
 /// What the secret is changed to.
 pub(crate) const OTHER_SECRET: &str = "rotated~secret+of/the=job";
 
-const WRONG: &str = "WRONG: ";
-
-fn wrong(what: &str) -> String {
-    format!("{WRONG}{what}")
-}
-
 fn told<E: std::error::Error>(error: E) -> String {
     with_causes(&error)
 }
 
-/// One line that names something and betrays nothing.
-fn check_text(text: &str) -> Result<(), String> {
-    for secret in [DEFAULT_CLIENT_SECRET, DEFAULT_STORAGE_KEY, "sig=", "eyJ"] {
-        if text.contains(secret) {
-            return Err(format!("a secret is told: {text}"));
-        }
-    }
-    let names = [
-        MACHINE,
-        "ledger-",
-        "copy",
-        "again",
-        DEFAULT_CLIENT_ID,
-        DEFAULT_SUBSCRIPTION,
-        GROUP,
-        ACCOUNT,
-    ];
-    if !names.iter().any(|name| text.contains(name)) {
-        return Err(format!("nothing is named: {text}"));
-    }
-    if text.contains('\n') {
-        return Err(format!("more than a line: {text}"));
-    }
-    Ok(())
+/// With the name that the emulator has instead of its address.
+fn by_name(url: &str) -> String {
+    url.replace("//127.0.0.1:", "//localhost:")
 }
 
-/// Names of the snapshots in the tracker file.
-fn tracked(state: &Path) -> BTreeSet<String> {
-    let Ok(text) = fs::read_to_string(state.join("tracker.json")) else {
-        return BTreeSet::new();
-    };
-    let ends = text.split("/snapshots/").skip(1);
-    ends.filter_map(|rest| rest.split('"').next().map(str::to_owned))
-        .collect()
+/// A folder and all that is in it.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).expect("made");
+    let mode = fs::metadata(from).expect("there").permissions();
+    fs::set_permissions(to, mode).expect("set");
+    for entry in fs::read_dir(from).expect("a folder").flatten() {
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).expect("copied");
+        }
+    }
 }

@@ -355,21 +355,24 @@ impl Call<'_> {
         })
     }
 
-    /// One page of a list; `items` are all of them, in a stable order.
-    pub(crate) fn page(&self, items: Vec<Value>) -> Result<Response, ArmError> {
+    /// One page of a list, by ids; `items` are all of them. A page begins behind the last item of the one before, whose
+    /// id is the skip token (as in the example of "Disks - List"): what comes and goes meanwhile hides nothing else.
+    pub(crate) fn page(&self, mut items: Vec<Value>) -> Result<Response, ArmError> {
         let size = self.world.settings.arm_page_size;
+        let id = |item: &Value| item["id"].as_str().unwrap_or_default().to_ascii_lowercase();
+        items.sort_by_cached_key(id);
         let start = match self.request.query("$skiptoken") {
             None => 0,
-            Some(token) => token
-                .strip_prefix("emulator-")
-                .and_then(|at| at.parse::<usize>().ok())
-                .ok_or_else(|| {
+            Some(token) => {
+                let last = token.strip_prefix("emulator-").ok_or_else(|| {
                     ArmError::new(400, "InvalidSkipToken", "The skip token is not valid.")
-                })?,
+                })?;
+                items.partition_point(|item| id(item).as_str() <= last)
+            }
         };
         let more = items.len() > start + size;
         let page: Vec<Value> = items.into_iter().skip(start).take(size).collect();
-        let mut body = json!({ "value": page });
+        let mut body = json!({ "value": &page });
         if more {
             let mut query = url::form_urlencoded::Serializer::new(String::new());
             for (name, value) in &self.request.query {
@@ -377,7 +380,8 @@ impl Call<'_> {
                     query.append_pair(name, value);
                 }
             }
-            query.append_pair("$skiptoken", &format!("emulator-{}", start + size));
+            let last = page.last().map(id).unwrap_or_default();
+            query.append_pair("$skiptoken", &format!("emulator-{last}"));
             let next = format!(
                 "{}{}?{}",
                 self.request.base,

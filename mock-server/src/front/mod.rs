@@ -264,7 +264,7 @@ impl Gate {
             while outage.is_refused(now) && !outage.is_closed() {
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
-            if outage.is_refused(now) || outage.is_distrusted(now) {
+            if outage.is_on(now) {
                 outage.cut.send_replace(());
             }
             return Err(io::Error::new(

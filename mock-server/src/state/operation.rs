@@ -112,6 +112,15 @@ impl World {
         }
     }
 
+    /// Lets everything proceed that was kept from it.
+    pub(crate) fn release_operations(&mut self) {
+        for operation in self.operations.values_mut() {
+            operation.endless = false;
+        }
+        self.release_copies();
+        self.settle();
+    }
+
     /// The operation that runs on a resource.
     pub(crate) fn running_on(&self, key: &str) -> Option<&Operation> {
         self.running

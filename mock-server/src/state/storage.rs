@@ -177,6 +177,15 @@ impl World {
             .get_mut(container)
     }
 
+    pub(super) fn release_copies(&mut self) {
+        let accounts = self.accounts.values_mut();
+        let containers = accounts.flat_map(|account| account.containers.values_mut());
+        let blobs = containers.flat_map(|container| container.blobs.values_mut());
+        for copy in blobs.filter_map(|blob| blob.copy.as_mut()) {
+            copy.endless = false;
+        }
+    }
+
     /// Lets copies proceed: one whose source was closed fails, one that is due ends.
     pub(super) fn settle_copies(&mut self) {
         let policy = &self.settings.operations;
