@@ -239,8 +239,8 @@ impl Job {
 
     /// At the end of every call: if nothing can succeed any more, gives back whatever the job holds.
     ///
-    /// The end of the job would be too late for that: the daemon lets a cancelled backup wait ten seconds for it, in which it
-    /// looks for the end of a thread that has ended already (`stop_heartbeat_monitor`, 9.6 and 15.0).
+    /// Its end event would be too late for that: of a cancelled backup the daemon sends it when it has waited ten seconds for a
+    /// heartbeat thread that ended before (`stop_heartbeat_monitor`, 9.6 and 15.0).
     pub(super) fn settle(&mut self) {
         if self.check_alive().is_err() {
             self.give_back();

@@ -45,9 +45,19 @@ fn a_byte_that_changed_in_a_volume_is_named_and_azure_is_left_alone(
 }
 
 fn what_the_storage_daemon_finds_makes_no_machine_either(generation: Generation) -> Result<()> {
-    let (report, _) = restore_damaged(generation, "")?;
-    println!("status {}\n{}", report.status, report.log);
-    ensure!(!report.is_clean(), "{}", report.log);
+    let (report, image) = restore_damaged(generation, "")?;
+    let [found, said] = [
+        "Block checksum mismatch",
+        "the image on the volume is not complete",
+    ]
+    .map(|text| report.lines_with(text).into_iter().next_back());
+    found.context("the Storage Daemon found nothing")?;
+    let said = said.context(report.log.clone())?;
+    for part in ["Fatal error: azure-vm: ", "web", "LUN 3", &image] {
+        ensure!(said.contains(part), "{part} is not said: {said}");
+    }
+    println!("{said}");
+    ensure!(report.status == 'f', "{}", report.log);
     Ok(())
 }
 

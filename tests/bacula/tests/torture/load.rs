@@ -10,7 +10,7 @@ use bacula_bench::{
     Bench, Cloud, Generation, HANG, JobDefinition, RESTORED, RestoreRequest, Use, leftovers,
     mebibytes, number, on_both_generations,
 };
-use mock_server::{Action, Disk, Fault, MIB, Scenario, Vm};
+use mock_server::{Action, Disk, Fault, Link, MIB, Scenario, Vm};
 
 const JOBS: u64 = 8;
 const DISKS: u64 = 4;
@@ -23,6 +23,12 @@ const BESIDE: u64 = 12 * MIB;
 
 /// Requests under way per disk, as connections; a job reads ahead into its next disk, and asks Resource Manager meanwhile.
 const CONNECTIONS: u64 = 8 * 3;
+
+/// Slow enough that a request which is tried again after a second does not decide who ends first.
+const LINK: Link = Link {
+    latency: Duration::ZERO,
+    bandwidth: Some(MIB / 2),
+};
 
 /// What each other job has read at least when the first one ends, of what that one has read.
 const FAIR_SHARE: f64 = 0.25;
@@ -72,6 +78,7 @@ fn eight_jobs_share_a_daemon_that_azure_throttles(generation: Generation) -> Res
     }
     let emulator = bench.cloud.emulator();
     emulator.clear_faults();
+    emulator.set_link(Link::default());
     let peak = bench.sandbox.file_daemon_memory()?.peak;
     println!(
         "{JOBS} jobs at once in {:.1} s: resident {:.1} -> {:.1} MiB, sockets {} -> {}, threads {} -> {}; {} requests; when the \
@@ -118,21 +125,34 @@ fn eight_jobs_share_a_daemon_that_azure_throttles(generation: Generation) -> Res
     Ok(())
 }
 
-/// Starts all jobs, and lets none read before each of them has opened its disks.
+/// Starts all jobs, and lets none read before each of them is about to list what its disks hold; returns them when all have
+/// listed, and Azure begins to fail.
 fn start_together(bench: &Bench) -> Result<Vec<u32>> {
     let emulator = bench.cloud.emulator();
+    let list = "Blob_GetPageRanges";
     let never = Action::delay(Duration::from_secs(3600));
-    emulator.fault(Fault::new("Blob_Get", never));
+    emulator.fault(Fault::new(list, never));
     let ids = (0..JOBS)
         .map(|job| bench.sandbox.start_backup(&format!("load{job}"), "Full"))
         .collect::<Result<_>>()?;
-    let started = Instant::now();
-    // The first that is read of each disk is its footer.
-    while emulator.counters().requests("Blob_Get") < JOBS * DISKS {
-        ensure!(started.elapsed() < HANG, "not all jobs came to their disks");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let wait = |what, is_there: &dyn Fn() -> bool| {
+        let started = Instant::now();
+        while !is_there() {
+            ensure!(started.elapsed() < HANG, "{what}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    };
+    wait("not all jobs came to their disks", &|| {
+        emulator.counters().requests(list) == JOBS * DISKS
+    })?;
+    emulator.set_link(LINK);
     emulator.clear_faults();
+    // They ask again.
+    emulator.cut_connections();
+    wait("not all jobs have listed their disks", &|| {
+        emulator.counters().of(list).statuses.get(&200) == Some(&(JOBS * DISKS))
+    })?;
     for (number, (operation, action, of)) in (1..).zip([
         ("Blob_*", Action::Throttle { retry_after: None }, 0.03),
         ("Blob_*", Action::Reset, 0.02),
@@ -142,8 +162,6 @@ fn start_together(bench: &Bench) -> Result<Vec<u32>> {
     ]) {
         emulator.fault(Fault::new(operation, action).probability(of, number));
     }
-    // They ask again.
-    emulator.cut_connections();
     Ok(ids)
 }
 
