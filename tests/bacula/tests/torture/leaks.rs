@@ -18,7 +18,7 @@ const ROUNDS: u64 = 3;
 const JOBS: u64 = 8;
 
 /// What the allocator may keep after the warm-up. A job that leaked one of its buffers would need more in a few rounds.
-const GROWTH: u64 = 6 * MIB;
+const GROWTH: u64 = 4 * MIB;
 
 on_both_generations!(a_file_daemon_holds_no_more_after_many_jobs);
 
