@@ -248,6 +248,7 @@ impl GrantCell {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
 
     use http::Request;
     use serde_json::{Value, json};
@@ -589,6 +590,38 @@ mod tests {
         cancel.cancel();
         grant.revoke().await.expect("revoked");
         assert_eq!(state.lock().expect("no panic").open, None);
+    }
+
+    /// Neither the answer that the job waited for comes, nor the first one after the cancel.
+    #[tokio::test(start_paused = true)]
+    async fn a_cancelled_job_does_not_wait_for_answers_that_do_not_come() {
+        let state = Arc::new(Mutex::new(Service::default()));
+        let service = Arc::clone(&state);
+        let closings = AtomicUsize::new(0);
+        let script = Script::paced(
+            move |request, _| service.lock().expect("no panic").handle(request),
+            move |request| {
+                let closes = request.uri().path().ends_with("/endGetAccess");
+                match closes && closings.fetch_add(1, Ordering::Relaxed) < 2 {
+                    true => HOUR,
+                    false => Duration::from_millis(10),
+                }
+            },
+        );
+        let cancel = CancellationToken::new();
+        let azure = script.azure(&cancel);
+        let target = snapshot();
+        let grant = azure.grant(&target, Access::Read, HOUR).await;
+        let grant = grant.expect("granted");
+        let began = Instant::now();
+        let cancelling = async {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            cancel.cancel();
+        };
+        let (revoked, ()) = tokio::join!(grant.revoke(), cancelling);
+        revoked.expect("revoked");
+        assert_eq!(state.lock().expect("no panic").open, None);
+        assert!(began.elapsed() < Duration::from_secs(60 + 4));
     }
 
     #[tokio::test(start_paused = true)]

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, Request};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Error;
@@ -39,6 +39,9 @@ pub(super) struct RetryPolicy {
     /// Waits that Azure asks for by 429 and `Retry-After`, in all. They count neither as attempts nor to the deadline;
     /// what goes beyond this does.
     pub(super) throttled: Duration,
+    /// How long the first attempt waits for its answer; each further one waits twice as long as the one before. `MAX` leaves it
+    /// to the connection.
+    pub(super) answer: Duration,
 }
 
 /// What a request has been through.
@@ -74,14 +77,17 @@ impl RetryPolicy {
         max_delay: Duration::from_secs(60),
         deadline: Duration::from_secs(30 * 60),
         throttled: Duration::from_secs(4 * 3600),
+        answer: Duration::MAX,
     };
 
     /// For giving back what is held when nobody wants to wait any more. The deadline leaves room for the reservation of
-    /// a network interface, which lasts 180 s.
+    /// a network interface, which lasts 180 s. All that is asked for then can be asked for twice, so one lost answer, or a
+    /// connection that leads nowhere any more, does not hold up a cancelled job for minutes.
     pub(super) const CLEANUP: Self = Self {
         attempts: 8,
         deadline: Duration::from_secs(4 * 60),
         throttled: Duration::ZERO,
+        answer: Duration::from_secs(2),
         max_delay: Duration::from_secs(10),
         ..Self::JOB
     };
@@ -129,6 +135,12 @@ impl RetryPolicy {
                 asked.saturating_add(jittered.max(asked.mul_f64(fastrand::f64() / 10.0)))
             }
         }
+    }
+
+    /// How long this attempt, counted from 1, waits for its answer.
+    fn patience(&self, attempt: u32) -> Duration {
+        let doubled = 1_u32.checked_shl(attempt - 1).unwrap_or(u32::MAX);
+        self.answer.saturating_mul(doubled)
     }
 
     fn limit(&self, cause: &Cause) -> u32 {
@@ -253,14 +265,18 @@ impl Sender {
                 .await
                 .ok_or_else(cancelled)??;
             tally.authorizing += asked.elapsed();
-            let deadline = tally.started + self.policy.deadline + tally.excused();
+            let left = (tally.started + self.policy.deadline + tally.excused())
+                .saturating_duration_since(Instant::now());
+            let patience = self.policy.patience(attempts);
             let attempt = self.attempt(&outgoing, request);
             let outcome = self
                 .cancel
-                .run_until_cancelled(timeout_at(deadline, attempt))
+                .run_until_cancelled(timeout(left.min(patience), attempt))
                 .await
                 .ok_or_else(cancelled)?
-                .unwrap_or_else(|_elapsed| Err(Cause::deadline(self.policy.deadline)));
+                .unwrap_or_else(|_elapsed| {
+                    Err(Cause::deadline(patience.min(self.policy.deadline)))
+                });
             let cause = match outcome {
                 Ok(answer) => return Ok(Received { answer, attempts }),
                 Err(cause) => cause,
@@ -373,6 +389,7 @@ impl Sender {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::SystemTime;
 
     use super::super::ErrorKind;
@@ -389,6 +406,7 @@ mod tests {
         max_delay: Duration::from_secs(8),
         deadline: Duration::from_secs(600),
         throttled: Duration::ZERO,
+        answer: Duration::MAX,
     };
 
     async fn send(script: &Arc<Script>, method: Method) -> Result<Received, Error> {
@@ -538,6 +556,34 @@ mod tests {
         let error = send(&script, Method::GET).await.expect_err("too long");
         assert_eq!((error.kind(), error.attempts()), (ErrorKind::Throttled, 1));
         assert!(error.to_string().contains("after 1200 s"), "{error}");
+    }
+
+    /// The first answers never come, the others after a while.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_given_back_is_asked_for_again_soon_and_then_less_soon() {
+        let send = |policy, lost: usize, latency: Duration| async move {
+            let asked = AtomicUsize::new(0);
+            let script = Script::paced(
+                |_, _| ok(),
+                move |_| match asked.fetch_add(1, Ordering::Relaxed) < lost {
+                    true => Duration::from_secs(3600),
+                    false => latency,
+                },
+            );
+            let request = Request::new(Payload::default());
+            let outgoing = Outgoing::new("delete thing", &"t-1", request, &[200], &Anonymous);
+            let began = Instant::now();
+            let sent = script.sender(policy).send(outgoing).await;
+            (sent.expect("at last").attempts, began.elapsed())
+        };
+        let soon = Duration::from_millis(10);
+        let (attempts, took) = send(RetryPolicy::CLEANUP, 1, soon).await;
+        assert!(attempts == 2 && took < Duration::from_secs(3), "{took:?}");
+        // A service that is slow, but answers, is not asked for ever.
+        let (attempts, took) = send(RetryPolicy::CLEANUP, 0, Duration::from_secs(20)).await;
+        assert!(attempts == 5 && took < Duration::from_secs(70), "{took:?}");
+        let (attempts, _) = send(RetryPolicy::JOB, 0, Duration::from_secs(20)).await;
+        assert_eq!(attempts, 1);
     }
 
     #[tokio::test(start_paused = true)]

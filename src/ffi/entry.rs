@@ -110,16 +110,21 @@ fn guard(
         Ok(code) => code,
         Err(payload) => {
             call.context.broken.store(true, Ordering::Release);
-            let text = format!(
-                "azure-vm: internal error, please report it: {}\n",
-                panic_text(payload.as_ref())
-            );
-            // Dropping a payload may panic again.
-            std::mem::forget(payload);
-            call.host.message(MessageClass::Fatal, &text);
+            report_panic(&call.host, payload);
             failed
         }
     }
+}
+
+/// Fails the job with the one message of a panic.
+fn report_panic(host: &HostCall, payload: Box<dyn Any + Send>) {
+    let text = format!(
+        "azure-vm: internal error, please report it: {}\n",
+        panic_text(payload.as_ref())
+    );
+    // Dropping a payload may panic again.
+    std::mem::forget(payload);
+    host.message(MessageClass::Fatal, &text);
 }
 
 fn panic_text(payload: &(dyn Any + Send)) -> &str {
@@ -163,8 +168,15 @@ pub(super) unsafe extern "C" fn new_plugin(ctx: *mut bpContext) -> bRC {
             lent: Mutex::default(),
         })
     }));
-    let Ok(context) = made else {
-        return bRC_Error;
+    let context = match made {
+        Ok(context) => context,
+        Err(payload) => {
+            // The return code alone means that nothing is saved, and that the job ends well (9.6).
+            if let Some(host) = &host {
+                report_panic(host, payload);
+            }
+            return bRC_Error;
+        }
     };
     // SAFETY: not null; `pContext` is ours.
     unsafe { (*ctx).pContext = Box::into_raw(context).cast() };

@@ -226,15 +226,15 @@ impl BackupJob {
         host: &dyn Host,
         failed: bool,
     ) -> Result<(), Error> {
-        // Of an image that was not closed: stops its reads before its access goes.
-        self.file = None;
-        self.end_line(session);
         let is_bad = failed
             || session.is_cancelled()
             || job_status(host).is_some_and(|letter| matches!(letter, 'f' | 'E' | 'A' | 'I'));
         if is_bad {
-            return self.end_runs(session, Outcome::Bad);
+            self.abandon(session);
+            return Ok(());
         }
+        self.file = None;
+        self.end_line(session);
         self.end_runs(session, Outcome::Good)?;
         let plural = if self.vms == 1 { "" } else { "s" };
         session.notices.info(format!(
@@ -244,12 +244,13 @@ impl BackupJob {
         Ok(())
     }
 
-    /// The job is gone without its end event.
+    /// The job is gone, or cannot end well: all that is held is given back, and nothing more can be saved.
     pub(super) fn abandon(&mut self, session: &mut Session) {
+        // Of an image that was not closed: stops its reads before its access goes.
         self.file = None;
         self.end_line(session);
         if let Err(error) = self.end_runs(session, Outcome::Bad) {
-            tracing::warn!("{}", error.chain());
+            session.notices.error(error.chain());
         }
     }
 

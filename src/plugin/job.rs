@@ -237,11 +237,26 @@ impl Job {
         query::text(&mut self.session, host, parameter, command)
     }
 
+    /// At the end of every call: if nothing can succeed any more, gives back whatever the job holds.
+    ///
+    /// Its end event would be too late for that: of a cancelled backup the daemon sends it when it has waited ten seconds for a
+    /// heartbeat thread that ended before (`stop_heartbeat_monitor`, 9.6 and 15.0).
+    pub(super) fn settle(&mut self) {
+        if self.check_alive().is_err() {
+            self.give_back();
+        }
+    }
+
     /// The job is gone: whatever it still holds is given back. No message can be sent any more.
     pub(super) fn close(&mut self) {
-        match std::mem::take(&mut self.work) {
-            Work::Backup(mut backup) => backup.abandon(&mut self.session),
-            Work::Restore(mut restore) => restore.abandon(&mut self.session),
+        self.give_back();
+        self.work = Work::Nothing;
+    }
+
+    fn give_back(&mut self) {
+        match &mut self.work {
+            Work::Backup(backup) => backup.abandon(&mut self.session),
+            Work::Restore(restore) => restore.abandon(&mut self.session),
             Work::Nothing | Work::Estimate(_) => {}
         }
     }
@@ -271,11 +286,6 @@ impl Job {
             tracing::error!("{text}");
             joblog::send(host, class, &text);
             self.failed |= class == MessageClass::Fatal;
-        }
-        // Nothing can succeed any more: what it held of the local disk goes now, not at the end of the job.
-        if let Work::Restore(restore) = &mut self.work {
-            restore.abandon(&mut self.session);
-            self.drain(host);
         }
         outcome
     }

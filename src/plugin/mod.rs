@@ -113,6 +113,7 @@ impl PluginContext {
         let mut job = self.job.lock().unwrap_or_else(PoisonError::into_inner);
         job.surroundings().enter(|| {
             let result = body(&mut job);
+            job.settle();
             job.drain(host);
             result
         })

@@ -85,15 +85,29 @@ impl Cloud {
     /// Nothing is open, running or left behind, but for snapshots of good runs.
     pub(crate) fn assert_clean(&self, snapshots: usize) {
         self.assert_idle();
+        self.assert_snapshots(snapshots);
+    }
+
+    /// The same of what there is in Azure, while the job is still there.
+    pub(crate) fn assert_given_back(&self, snapshots: usize) {
+        self.assert_closed();
+        self.assert_snapshots(snapshots);
+    }
+
+    fn assert_snapshots(&self, count: usize) {
         let found = self.emulator.state().snapshots;
-        assert_eq!(found.len(), snapshots, "{found:?}");
+        assert_eq!(found.len(), count, "{found:?}");
+    }
+
+    fn assert_closed(&self) {
+        let state = self.emulator.state();
+        assert!(state.grants.is_empty(), "{:?}", state.grants);
+        assert!(state.running_operations.is_empty());
     }
 
     /// Nothing is open, running or left behind locally.
     pub(crate) fn assert_idle(&self) {
-        let state = self.emulator.state();
-        assert!(state.grants.is_empty(), "{:?}", state.grants);
-        assert!(state.running_operations.is_empty());
+        self.assert_closed();
         assert_eq!(self.emulator.unmodelled(), Vec::<String>::new());
         let staging = self.working_dir().join("azure-vm/restore");
         let left = std::fs::read_dir(staging).map_or(0, Iterator::count);

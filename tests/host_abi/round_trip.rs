@@ -1,10 +1,12 @@
 //! Backup and restore through the C table.
 
+use std::time::{Duration, Instant};
+
 use crate::cloud::{Cloud, DISKS, OS_DISK_SIZE};
 use crate::host::{Job, RC_ERROR, RC_MORE, RC_OK};
 use crate::jobs::{
-    CF_EXTRACT, CF_SKIP, FT_PLUGIN_CONFIG, STREAM_DATA, Stored, backup, begin_backup, end_backup,
-    end_restore, restore_files, restore_options, start, store_files,
+    CF_EXTRACT, CF_SKIP, FT_PLUGIN_CONFIG, STREAM_DATA, Stored, backup, begin_backup,
+    begin_backup_at, end_backup, end_restore, restore_files, restore_options, start, store_files,
 };
 use crate::numbers::{ALL, FATAL, Numbers, V14};
 
@@ -155,6 +157,8 @@ fn a_cancel_ends_a_read_and_leaves_nothing() {
         let answer = job.read(&mut [0; 65536]);
         assert_eq!((answer.status, answer.errno), (-1, libc::ECANCELED));
         assert_eq!(cancel.join().expect("cancelled"), RC_OK);
+        // The daemon may take its time until it says that the job has ended.
+        cloud.assert_given_back(0);
         job.close();
         assert_eq!(job.end_backup_file(), RC_ERROR);
         cloud.emulator.clear_faults();
@@ -163,6 +167,43 @@ fn a_cancel_ends_a_read_and_leaves_nothing() {
         job.end();
         cloud.assert_clean(0);
     }
+}
+
+/// What was prepared when the cancel came goes at once, though nothing of it failed.
+#[test]
+fn a_cancel_while_bases_are_closed_leaves_nothing_for_the_end_of_the_job() {
+    let cloud = Cloud::start();
+    let command = cloud.command("vm=web-01");
+    backup(V14, &cloud, &command);
+    // No answer comes to those of the job, and none to the first one after the cancel.
+    let never = Action::delay(Duration::from_secs(3600));
+    let close = "Snapshots_RevokeAccess";
+    let emulator = &cloud.emulator;
+    emulator.fault(Fault::new(close, never).first(4));
+    emulator.reset_counters();
+    let mut job = start(V14, &cloud, 2);
+    job.set_text(V14.previous, "test.2026-01-01_00.00.00_01");
+    assert_eq!(begin_backup_at(&mut job, 'I', &command), RC_OK);
+    job.start_backup_file().expect("options");
+    let canceller = job.canceller();
+    let took = std::thread::scope(|scope| {
+        let cancelling = scope.spawn(move || {
+            while emulator.counters().requests(close) < 3 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            assert_eq!(canceller.cancel(), RC_OK);
+            Instant::now()
+        });
+        job.end_backup_file();
+        cancelling.join().expect("cancelled").elapsed()
+    });
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    cloud.assert_given_back(3);
+    assert_eq!(job.start_backup_file(), Err(RC_ERROR));
+    end_backup(&mut job, 'A');
+    assert_eq!(job.messages_of(FATAL), Vec::<String>::new());
+    job.end();
+    cloud.assert_clean(3);
 }
 
 #[test]

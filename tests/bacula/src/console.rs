@@ -167,6 +167,29 @@ impl Sandbox {
         self.wait(id, started)
     }
 
+    /// The jobs that run in the File Daemon, with the bytes that each has handed over so far.
+    ///
+    /// # Errors
+    ///
+    /// See [`Sandbox::console`].
+    pub fn running(&self) -> Result<BTreeMap<u32, u64>> {
+        let text = self.ask(&format!("status client={CLIENT} running"))?;
+        let mut jobs = BTreeMap::new();
+        let mut job = None;
+        for line in text.lines().map(str::trim) {
+            // `JobId 7 Job web.2026-01-01_00.00.00_03 is running.`, and behind it `Files=2 Bytes=1,048,576 AveBytes/sec=...`
+            if let Some(rest) = line.strip_prefix("JobId ") {
+                job = rest.split(' ').next().and_then(|id| id.parse().ok());
+            } else if let Some((_, rest)) = line.split_once(" Bytes=")
+                && let Some(id) = job.take()
+            {
+                let bytes = rest.split(' ').next().unwrap_or_default();
+                jobs.insert(id, bytes.replace(',', "").parse()?);
+            }
+        }
+        Ok(jobs)
+    }
+
     /// Runs a restore of everything in the given jobs and waits for its end.
     ///
     /// # Errors

@@ -78,6 +78,8 @@ pub struct SandboxConfig {
     pub plugin: Option<PathBuf>,
     /// Further directives of the `FileDaemon` resource.
     pub file_daemon: String,
+    /// Further directives of both `Device` resources, such as `Block Checksum = no`.
+    pub device: String,
     /// Further environment variables of the File Daemon.
     pub environment: Vec<(String, String)>,
     /// Further resources of the Director. `JobDefs = common` gives a Job what all jobs here have; the pools are `pool`
@@ -441,8 +443,9 @@ Messages {{ Name = std; director = {DIRECTOR} = all }}
             root = root.display(),
             device = format_args!(
                 "Archive Device = \"{}/volumes\"; Device Type = File; LabelMedia = yes; Random Access = yes
-  AutomaticMount = yes; RemovableMedia = no; AlwaysOpen = no",
-                root.display()
+  AutomaticMount = yes; RemovableMedia = no; AlwaysOpen = no; {}",
+                root.display(),
+                config.device
             ),
         ),
     )?;

@@ -5,6 +5,7 @@ mod chains;
 mod changes;
 mod configuration;
 mod contract;
+mod damage;
 mod disks;
 mod encryption;
 mod faults;

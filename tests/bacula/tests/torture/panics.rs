@@ -15,13 +15,15 @@ on_both_generations!(a_panic_fails_one_job_and_the_daemon_and_the_others_live);
 /// The job beside the one that fails.
 const OTHER: &str = "other";
 
-/// Functions with calls of theirs that pass before, and whether it is a restore. The first two make a short run.
+/// Functions with calls of theirs that pass before, and whether it is a restore. The first three make a short run.
 const POINTS: [(&str, u32, bool); 8] = [
     ("pluginIO", 20, false),
     ("handlePluginEvent", 4, false),
-    // On 15 the Director takes more than a minute until it sees that the job has failed.
-    ("createFile", 2, true),
     ("newPlugin", 0, false),
+    // On 15.0 the Director takes up to a minute and a half to end a restore that fails in the midst of its files, whatever it fails
+    // of: the File Daemon has ended it at once, but leaves its connection to the Storage Daemon open and unread until the Director
+    // comes back to it, which waits for the Storage Daemon, which waits to send the rest. Nothing of ours is held meanwhile.
+    ("createFile", 2, true),
     ("startBackupFile", 2, false),
     ("endBackupFile", 1, false),
     ("pluginIO", 20, true),
@@ -29,7 +31,7 @@ const POINTS: [(&str, u32, bool); 8] = [
 ];
 
 fn a_panic_fails_one_job_and_the_daemon_and_the_others_live(generation: Generation) -> Result<()> {
-    let points = number("PANICS")?.unwrap_or(2);
+    let points = number("PANICS")?.unwrap_or(3);
     let disk = |name: &str, seed| Disk::new(name, 24 * MIB).pattern(seed, MIB, 8 * MIB);
     let world = Scenario::new()
         .vm(Vm::new("rg", "web", disk("web-os", 1)))
@@ -110,11 +112,9 @@ fn panic_in(bench: &Bench, full: u32, function: &str, passes: u32, is_restore: b
 
 fn judge(function: &str, report: &JobReport) -> Result<()> {
     let said = report.lines_with("internal error, please report it");
-    // Without a context there is nobody to say it, and after the end nobody to hear it: the daemon says that there is no
-    // plugin, or the job has ended well.
-    let expected = usize::from(!matches!(function, "newPlugin" | "freePlugin"));
-    ensure!(said.len() == expected, "{}", report.log);
+    // After the end there is nobody to hear it, and the job has ended well.
     let is_good = function == "freePlugin";
+    ensure!(said.len() == usize::from(!is_good), "{}", report.log);
     ensure!((report.status == 'T') == is_good, "{}", report.log);
     Ok(())
 }
