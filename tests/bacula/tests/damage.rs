@@ -1,5 +1,4 @@
 //! A byte that changed in a volume file: the restore says where, and makes nothing in Azure.
-#![allow(clippy::print_stdout, reason = "tests show what they measured")]
 
 use std::fs;
 
