@@ -148,13 +148,26 @@ impl Drop for Undo<'_> {
     }
 }
 
+/// Deletes the VM if it is the one that was made: it has the OS disk. Where the VM is not found, the disk is asked, too: what
+/// holds it must go before anything else can.
 async fn delete_vm(azure: &Azure, id: &ResourceId, os_disk: &ResourceId) -> Result<(), AzureError> {
-    let vm = azure.virtual_machine(id).await?;
-    let disk = json::text(&vm, "/properties/storageProfile/osDisk/managedDisk/id");
-    if disk.is_some_and(|disk| disk.eq_ignore_ascii_case(os_disk.as_str())) {
-        azure.delete_virtual_machine(id).await?;
+    let is = |found: Option<&str>, id: &ResourceId| {
+        found.is_some_and(|found| found.eq_ignore_ascii_case(id.as_str()))
+    };
+    let is_made = match azure.virtual_machine(id).await {
+        Ok(vm) => {
+            let disk = json::text(&vm, "/properties/storageProfile/osDisk/managedDisk/id");
+            is(disk, os_disk)
+        }
+        Err(error) if error.is_not_found() => {
+            is(json::text(&azure.disk(os_disk).await?, "/managedBy"), id)
+        }
+        Err(error) => return Err(error),
+    };
+    match is_made {
+        true => azure.delete_virtual_machine(id).await,
+        false => Ok(()),
     }
-    Ok(())
 }
 
 /// Closes and deletes the disk. Closing may be refused for a disk that was written half, so only the deletion counts.
