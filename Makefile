@@ -54,11 +54,11 @@ emulator:
 	install -D target/$(HOST)/release/azure-emulator target/emulator/azure-emulator
 	@ldd target/emulator/azure-emulator 2>&1 | grep -E 'statically linked|not a dynamic executable'
 
-# Most of the time of the tests goes by in waiting, for daemons and for polls: more of them at once than there are cores.
+# Most of the time of the tests goes by in waiting, for daemons and for polls: many more of them at once than there are cores.
 test:
 	@tests/bacula/install-deps tests
 	$(CARGO) build --locked -p azure-vm-fd --lib
-	RUST_TEST_THREADS=4 $(CARGO) test --workspace --locked
+	RUST_TEST_THREADS=8 $(CARGO) test --workspace --locked
 
 # Failure tried thousands of times: all cells of the matrix of requests and faults, and a thousand random schedules of faults. Takes
 # a quarter of an hour.
