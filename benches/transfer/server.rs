@@ -243,6 +243,12 @@ fn list(request: &Request<Incoming>, state: &State) -> Answer {
     } else {
         state.extents.iter().cloned().chain(footer).collect()
     };
+    let asked = range(request).unwrap_or(0..u64::MAX);
+    let ranges: Vec<_> = ranges
+        .into_iter()
+        .map(|range| range.start.max(asked.start)..range.end.min(asked.end))
+        .filter(|range| !range.is_empty())
+        .collect();
     let number = |name| query(request, name).and_then(|text| text.parse::<usize>().ok());
     let from = number("marker").unwrap_or(0);
     let page = number("maxresults").unwrap_or(LIST_PAGE).min(LIST_PAGE);
