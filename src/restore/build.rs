@@ -26,8 +26,8 @@ pub(super) struct Terms {
     pub(super) verify: bool,
 }
 
-/// Makes everything in `plan`, its disks of `images` in the same order, and notes it in `mark` before. After a failure everything
-/// that was made is removed again.
+/// Makes everything in `plan`, its disks of `images` in the same order, and notes it before in `mark`, for the next job if there
+/// will be one. After a failure everything that was made is removed again.
 ///
 /// # Errors
 ///
@@ -116,10 +116,15 @@ async fn make(
     let made = azure
         .create_virtual_machine(&plan.vm, &plan.vm_body())
         .await
-        .map_err(|source| match source.status() {
-            // Somebody was faster.
-            Some(412) => name_taken(plan),
-            _ => Error::azure(format!("create virtual machine {}", plan.vm.name()), source),
+        .map_err(|source| {
+            if !source.may_be_done() {
+                undo.strike(&plan.vm);
+            }
+            match source.status() {
+                // Somebody was faster.
+                Some(412) => name_taken(plan),
+                _ => Error::azure(format!("create virtual machine {}", plan.vm.name()), source),
+            }
         })?;
     plan.check_vm(&made)
 }

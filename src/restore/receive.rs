@@ -295,7 +295,7 @@ impl Restore {
             &self.azure,
             &plan,
             disks,
-            self.staging.mark(),
+            self.staging.mark().filter(|_| self.options.has_next_job),
             terms,
             &self.notices,
         )
