@@ -6,7 +6,6 @@ use futures_util::{StreamExt, stream};
 
 use super::plan::{NewDisk, Plan};
 use super::staging::RawDisk;
-use super::stale::Mark;
 use super::undo::Undo;
 use super::verify::verify;
 use super::{Error, RestoredVm, disk, network};
@@ -26,8 +25,8 @@ pub(super) struct Terms {
     pub(super) verify: bool,
 }
 
-/// Makes everything in `plan`, its disks of `images` in the same order, and notes it before in `mark`, for the next job if there
-/// will be one. After a failure everything that was made is removed again.
+/// Makes everything in `plan`, its disks of `images` in the same order, and notes it in `undo` before. After a failure everything
+/// that was made is removed again.
 ///
 /// # Errors
 ///
@@ -36,11 +35,10 @@ pub(super) async fn vm(
     azure: &Azure,
     plan: &Plan,
     images: Vec<RawDisk>,
-    mark: Option<&Mark>,
+    undo: Undo<'_>,
     terms: Terms,
     notices: &Notices,
 ) -> Result<RestoredVm, Error> {
-    let undo = Undo::new(mark, notices.clone());
     match make(azure, plan, images, terms, notices, &undo).await {
         Ok(()) => {
             undo.forget();

@@ -24,8 +24,9 @@ const YOURSELF: &str = "delete it yourself if it is there";
 pub(super) struct Undo<'a> {
     /// In the order in which it was made.
     made: Mutex<Vec<Made>>,
-    /// `None` if no later job will look at it.
     mark: Option<&'a Mark>,
+    /// A later job will read the mark.
+    has_next_job: bool,
     notices: Notices,
 }
 
@@ -55,10 +56,11 @@ impl Kind {
 }
 
 impl<'a> Undo<'a> {
-    pub(super) fn new(mark: Option<&'a Mark>, notices: Notices) -> Self {
+    pub(super) fn new(mark: Option<&'a Mark>, has_next_job: bool, notices: Notices) -> Self {
         Self {
             made: Mutex::default(),
             mark,
+            has_next_job: has_next_job && mark.is_some(),
             notices,
         }
     }
@@ -207,7 +209,7 @@ impl Drop for Undo<'_> {
         let has_machine = left
             .iter()
             .any(|one| matches!(one.kind, Kind::Machine { .. }));
-        let hope = match self.mark.is_some() && !has_machine {
+        let hope = match self.has_next_job && !has_machine {
             true => NEXT_JOB,
             false => YOURSELF,
         };
@@ -292,11 +294,11 @@ mod tests {
     #[test]
     fn what_nobody_removed_is_named() {
         let notices = Notices::default();
-        let kept = Undo::new(None, notices.clone());
+        let kept = Undo::new(None, false, notices.clone());
         kept.note_disk(&id("kept"));
         kept.forget();
         assert_eq!(told(&notices), Vec::<String>::new());
-        let interrupted = Undo::new(None, notices.clone());
+        let interrupted = Undo::new(None, false, notices.clone());
         interrupted.note_disk(&id("left"));
         drop(interrupted);
         let told = told(&notices);
@@ -310,13 +312,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mark = Mark::set(folder.path()).unwrap();
         let notices = Notices::default();
-        for (mark, vm, struck, hope) in [
-            (None, false, false, YOURSELF),
-            (Some(&mark), false, false, NEXT_JOB),
-            (Some(&mark), true, false, YOURSELF),
-            (Some(&mark), true, true, NEXT_JOB),
+        for (mark, has_next_job, vm, struck, hope) in [
+            (None, true, false, false, YOURSELF),
+            (Some(&mark), false, false, false, YOURSELF),
+            (Some(&mark), true, false, false, NEXT_JOB),
+            (Some(&mark), true, true, false, YOURSELF),
+            (Some(&mark), true, true, true, NEXT_JOB),
         ] {
-            let undo = Undo::new(mark, notices.clone());
+            let undo = Undo::new(mark, has_next_job, notices.clone());
             undo.note_disk(&id("disk"));
             if vm {
                 undo.note_vm(&id("vm"), &id("disk"));
