@@ -369,7 +369,7 @@ async fn a_machine_that_may_come_yet_is_named() {
         }
         assert_eq!((errors.len(), left.len()), (3, 2), "{errors:?}");
         assert!(
-            errors[2].contains("remove virtual machine copy "),
+            errors[0].contains("remove virtual machine copy "),
             "{errors:?}"
         );
         for error in errors {
