@@ -62,7 +62,12 @@ impl Notices {
     /// Leaves a warning, unless the same one was left before: what holds for a job is found by each of its parts.
     pub fn warning_once(&self, text: impl Into<String>) {
         let text = text.into();
-        if self.queue().told.insert(text.clone()) {
+        self.warning_once_about(text.clone(), text);
+    }
+
+    /// Leaves a warning, unless one about the same was left before: its text may hold what differs each time, as the id of a request.
+    pub fn warning_once_about(&self, subject: impl Into<String>, text: impl Into<String>) {
+        if self.queue().told.insert(subject.into()) {
             self.warning(text);
         }
     }
@@ -182,9 +187,12 @@ mod tests {
         for text in ["one", "two", "one"] {
             notices.warning_once(text);
         }
+        for text in ["disk d: request 1", "disk d: request 2"] {
+            notices.warning_once_about("disk d", text);
+        }
         let texts: Vec<_> = std::iter::from_fn(|| notices.pop()).collect();
         let texts: Vec<_> = texts.iter().map(|notice| &*notice.text).collect();
-        assert_eq!(texts, ["one", "two"]);
+        assert_eq!(texts, ["one", "two", "disk d: request 1"]);
     }
 
     #[test]

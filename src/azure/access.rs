@@ -16,7 +16,7 @@ use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 
 use super::blob_credential::BlobCredential;
-use super::door::{Door, NotOpened, may_be_open};
+use super::door::{Door, NotOpened};
 use super::{Azure, Error, PageBlob, ResourceId, SasUrl};
 
 /// Longest access that Azure grants (since February 2025: 60 days).
@@ -101,7 +101,7 @@ impl Azure {
             }),
             Err(NotOpened { error, accepted }) => {
                 held.0 = None;
-                if accepted || may_be_open(&error) {
+                if accepted || error.may_be_done() {
                     door.give_back().await;
                 }
                 Err(error)

@@ -180,28 +180,6 @@ impl NotOpened {
     }
 }
 
-/// Whether a failed request may still have opened access.
-pub(super) fn may_be_open(error: &Error) -> bool {
-    match error.kind() {
-        ErrorKind::NotFound
-        | ErrorKind::Unauthorized
-        | ErrorKind::Forbidden
-        | ErrorKind::Conflict
-        | ErrorKind::Throttled
-        | ErrorKind::Refused
-        | ErrorKind::Certificate
-        | ErrorKind::Configuration
-        | ErrorKind::Unreadable => error.is_repeated(),
-        ErrorKind::Cancelled
-        | ErrorKind::Timeout
-        | ErrorKind::Network
-        | ErrorKind::InvalidAnswer
-        | ErrorKind::OperationFailed
-        | ErrorKind::Service
-        | ErrorKind::DiffUnavailable => true,
-    }
-}
-
 impl Azure {
     /// `endGetAccess`, waited for; succeeds if nothing is open, or the target does not exist.
     ///

@@ -77,6 +77,7 @@ pub enum Defect {
 pub struct Error(Arc<Failure>);
 
 /// The parts of an [`Error`].
+#[derive(Clone)]
 pub(super) struct Failure {
     pub(super) kind: ErrorKind,
     /// Verb and object: `create snapshot`.
@@ -90,7 +91,7 @@ pub(super) struct Failure {
     pub(super) request_id: Option<String>,
     pub(super) attempts: u32,
     pub(super) elapsed: Duration,
-    /// An earlier attempt than the one that is told of may have been carried out.
+    /// An earlier attempt than the one that is told of was accepted, or may have been.
     pub(super) repeated: bool,
     pub(super) defect: Option<Defect>,
 }
@@ -159,19 +160,19 @@ impl Error {
 
     /// The same failure under another kind and text, where the caller knows better what it means.
     pub(super) fn reinterpret(&self, kind: ErrorKind, message: impl Into<String>) -> Self {
-        let known = &self.0;
         Failure {
             kind,
-            operation: known.operation,
-            resource: known.resource.clone(),
             message: message.into(),
-            status: known.status,
-            code: known.code.clone(),
-            request_id: known.request_id.clone(),
-            attempts: known.attempts,
-            elapsed: known.elapsed,
-            repeated: known.repeated,
-            defect: known.defect.clone(),
+            ..(*self.0).clone()
+        }
+        .into()
+    }
+
+    /// The same failure, of what followed when the request itself had been accepted.
+    pub(super) fn of_accepted(self) -> Self {
+        Failure {
+            repeated: true,
+            ..Arc::unwrap_or_clone(self.0)
         }
         .into()
     }
@@ -225,10 +226,33 @@ impl Error {
     }
 
     /// Whether an attempt before the one that is told of may have been carried out: its answer was lost, or came from somebody
-    /// in trouble. One that was only throttled was not.
+    /// in trouble, or it was accepted. One that was only throttled was not.
     #[must_use]
     pub fn is_repeated(&self) -> bool {
         self.0.repeated
+    }
+
+    /// Whether what was asked for may have been done nevertheless, or may be yet.
+    #[must_use]
+    pub fn may_be_done(&self) -> bool {
+        match self.kind() {
+            ErrorKind::NotFound
+            | ErrorKind::Unauthorized
+            | ErrorKind::Forbidden
+            | ErrorKind::Conflict
+            | ErrorKind::Throttled
+            | ErrorKind::Refused
+            | ErrorKind::Certificate
+            | ErrorKind::Configuration
+            | ErrorKind::Unreadable => self.is_repeated(),
+            ErrorKind::Cancelled
+            | ErrorKind::Timeout
+            | ErrorKind::Network
+            | ErrorKind::InvalidAnswer
+            | ErrorKind::OperationFailed
+            | ErrorKind::Service
+            | ErrorKind::DiffUnavailable => true,
+        }
     }
 
     /// Time from the first request to the last answer.

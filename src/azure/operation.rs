@@ -449,6 +449,28 @@ mod tests {
             .expect("gone");
     }
 
+    /// A refusal means that there is no machine only if it is that of the request itself.
+    #[tokio::test(start_paused = true)]
+    async fn what_was_accepted_may_be_done_whatever_follows() {
+        let id = ResourceId::new("s", "g", "Microsoft.Compute/virtualMachines", "v");
+        let accepted = || answer(202, &both_headers(), "");
+        let refused = || answer(403, &[], "");
+        for (answers, may_be_done) in [
+            (vec![refused()], false),
+            (vec![answer(500, &[], ""), refused()], true),
+            (vec![accepted(), refused()], true),
+            (vec![accepted(), status("Succeeded"), refused()], true),
+        ] {
+            let script = scripted(answers);
+            let made = azure(&script)
+                .create_virtual_machine(&id, &json!({"location": "l"}))
+                .await;
+            let error = made.expect_err("refused");
+            assert_eq!(error.kind(), ErrorKind::Forbidden);
+            assert_eq!(error.may_be_done(), may_be_done, "{error}");
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_failed_operation_answers_200() {
         let failed = json(

@@ -87,7 +87,8 @@ impl Azure {
     ///
     /// # Errors
     ///
-    /// Azure's refusal, of the request or of the operation; status 412 if the name is taken.
+    /// Azure's refusal, of the request or of the operation; status 412 if the name is taken. [`Error::may_be_done`] tells
+    /// whether there may be a machine.
     pub async fn create_virtual_machine(
         &self,
         id: &ResourceId,
@@ -104,11 +105,14 @@ impl Azure {
             Some("*"),
             &body,
         );
-        match self.run(subject, call).await {
-            Ok(_finished) => {}
+        match self.begin(subject, call).await {
+            Ok(accepted) => {
+                let finished = self.finish(subject, accepted).await;
+                drop(finished.map_err(Error::of_accepted)?);
+            }
             // Perhaps made by an earlier attempt whose answer was lost: then it has the disk that it was to have.
             Err(error) if error.status() == Some(412) && error.is_repeated() => {
-                let found = self.virtual_machine(id).await?;
+                let found = self.virtual_machine(id).await.map_err(Error::of_accepted)?;
                 if os_disk(&found).is_none_or(|disk| Some(disk) != os_disk(wanted)) {
                     return Err(error);
                 }
@@ -122,6 +126,7 @@ impl Azure {
             &mut |_percent| {},
         )
         .await
+        .map_err(Error::of_accepted)
     }
 
     /// Deletes a virtual machine and waits until it is gone; one that does not exist is gone already.

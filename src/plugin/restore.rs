@@ -154,6 +154,7 @@ fn begin(
     let restore_options = Options {
         new_hostname: settings.new_hostname.clone(),
         staging_dir,
+        has_next_job: true,
         keep_staging: settings.debug >= KEEP_STAGING,
         verify: settings.verify,
         limits: settings.limits,

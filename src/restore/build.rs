@@ -6,7 +6,6 @@ use futures_util::{StreamExt, stream};
 
 use super::plan::{NewDisk, Plan};
 use super::staging::RawDisk;
-use super::stale::Mark;
 use super::undo::Undo;
 use super::verify::verify;
 use super::{Error, RestoredVm, disk, network};
@@ -26,7 +25,7 @@ pub(super) struct Terms {
     pub(super) verify: bool,
 }
 
-/// Makes everything in `plan`, its disks of `images` in the same order, and notes it in `mark` before. After a failure everything
+/// Makes everything in `plan`, its disks of `images` in the same order, and notes it in `undo` before. After a failure everything
 /// that was made is removed again.
 ///
 /// # Errors
@@ -36,11 +35,10 @@ pub(super) async fn vm(
     azure: &Azure,
     plan: &Plan,
     images: Vec<RawDisk>,
-    mark: Option<&Mark>,
+    undo: Undo<'_>,
     terms: Terms,
     notices: &Notices,
 ) -> Result<RestoredVm, Error> {
-    let undo = Undo::new(mark, notices.clone());
     match make(azure, plan, images, terms, notices, &undo).await {
         Ok(()) => {
             undo.forget();
@@ -116,10 +114,15 @@ async fn make(
     let made = azure
         .create_virtual_machine(&plan.vm, &plan.vm_body())
         .await
-        .map_err(|source| match source.status() {
-            // Somebody was faster.
-            Some(412) => name_taken(plan),
-            _ => Error::azure(format!("create virtual machine {}", plan.vm.name()), source),
+        .map_err(|source| {
+            if !source.may_be_done() {
+                undo.strike(&plan.vm);
+            }
+            match source.status() {
+                // Somebody was faster.
+                Some(412) => name_taken(plan),
+                _ => Error::azure(format!("create virtual machine {}", plan.vm.name()), source),
+            }
         })?;
     plan.check_vm(&made)
 }

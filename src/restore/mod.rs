@@ -51,6 +51,9 @@ pub struct Options {
     /// Folder for local images, of this restore alone, removed at the end. If something has that name, it is made beside it, with a
     /// number added.
     pub staging_dir: PathBuf,
+    /// A later job calls [`clear_debris`] for the parent of `staging_dir`: what cannot be removed in Azure is left to it. Else a
+    /// message asks the user to delete it.
+    pub has_next_job: bool,
     /// Leave the local images (debug=9).
     pub keep_staging: bool,
     /// Read each disk back after its upload and compare it with its local image.

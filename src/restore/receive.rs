@@ -13,6 +13,7 @@ use super::documents::Documents;
 use super::plan::Plan;
 use super::saved::{SavedContent, SavedImage, SavedRun, parse, when};
 use super::staging::{Form, Staging};
+use super::undo::Undo;
 use super::{Disposition, Error, Options, RestoredVm, assemble, build, integrity};
 use crate::azure::Azure;
 use crate::catalog::CatalogName;
@@ -291,15 +292,9 @@ impl Restore {
             limits: self.options.limits,
             verify: self.options.verify,
         };
-        build::vm(
-            &self.azure,
-            &plan,
-            disks,
-            self.staging.mark(),
-            terms,
-            &self.notices,
-        )
-        .await
+        let mark = self.staging.mark();
+        let undo = Undo::new(mark, self.options.has_next_job, self.notices.clone());
+        build::vm(&self.azure, &plan, disks, undo, terms, &self.notices).await
     }
 
     /// The job failed or was cancelled: local files go (unless `keep_staging`).

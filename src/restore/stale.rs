@@ -1,8 +1,8 @@
 //! Staging folders of restores that died (power loss, `kill -9`) or left something: recognised by a mark that nobody holds any more.
 //!
 //! A folder in use has a locked mark in it; the system takes the lock away when its process ends. The mark also names what
-//! the restore makes in Azure, noted before it is made, and struck out when it is removed: nothing there tells it from what
-//! others make. So the folder of a restore that failed, and could not remove all that it had made, stays with its mark and is
+//! the restore makes in Azure, noted before it is made, and struck out when it is removed, or found to be somebody's: nothing
+//! there tells it from what others make. So the folder of a restore that failed, and could not remove all that it had made, stays with its mark and is
 //! like that of a dead one. A folder without a mark is not ours to remove: its images were kept on purpose, or somebody else
 //! made it.
 
@@ -52,6 +52,13 @@ impl Mark {
         Ok(Self { path, file })
     }
 
+    /// Takes over the one at `path`; `None` if there is none, or somebody holds it.
+    fn take(path: PathBuf) -> Option<Self> {
+        let file = open_file(OpenOptions::new().read(true).append(true), &path).ok()?;
+        file.try_lock().ok()?;
+        Some(Self { path, file })
+    }
+
     /// Notes a resource that is about to be made; on disk when this returns.
     ///
     /// # Errors
@@ -61,7 +68,20 @@ impl Mark {
         self.add(&Line::Made(id.as_str().to_owned()))
     }
 
-    /// Notes that a resource is not there any more, or was never made; on disk when this returns.
+    /// Notes that the machine which had the disk was deleted: `at`, as Azure writes it, the disk last changed hands. On disk when
+    /// this returns.
+    ///
+    /// # Errors
+    ///
+    /// The file system refuses.
+    pub(super) fn note_freed(&self, disk: &ResourceId, at: &str) -> io::Result<()> {
+        self.add(&Line::Freed {
+            freed: disk.as_str().to_owned(),
+            at: at.to_owned(),
+        })
+    }
+
+    /// Notes that a resource is not there any more, was never made, or is somebody's by now; on disk when this returns.
     ///
     /// # Errors
     ///
@@ -88,6 +108,17 @@ impl Mark {
         read.map_or(true, |noted| noted.names_something())
     }
 
+    /// Takes away a last line that was cut off, so that the next one does not grow together with it: what it was about was not
+    /// asked for yet.
+    fn cut_unfinished(&self) -> io::Result<()> {
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(0))?;
+        if let Some(text) = read_at_most(file, LARGEST)? {
+            self.file.set_len(finished(&text).len() as u64)?;
+        }
+        Ok(())
+    }
+
     fn add(&self, line: &Line) -> io::Result<()> {
         let line = serde_json::to_string(line)? + "\n";
         (&self.file).write_all(line.as_bytes())?;
@@ -108,6 +139,12 @@ impl Mark {
 enum Line {
     /// The id of what is about to be made.
     Made(String),
+    Freed {
+        /// The id of a disk.
+        freed: String,
+        /// Its `LastOwnershipUpdateTime`.
+        at: String,
+    },
     Gone {
         /// The id of what was made before.
         gone: String,
@@ -119,8 +156,10 @@ enum Line {
 pub(super) struct Noted {
     /// What the restore made, or was about to make, in this order, and has not removed.
     pub(super) made: Vec<ResourceId>,
-    /// What it has removed.
+    /// What it has removed, or what is somebody's.
     pub(super) gone: Vec<ResourceId>,
+    /// Disks of a machine that it has deleted, and when that was.
+    freed: Vec<(ResourceId, String)>,
     /// What of the mark cannot be read: the file is damaged.
     pub(super) damage: Option<String>,
 }
@@ -135,9 +174,7 @@ impl Noted {
             });
         };
         let (mut noted, mut unreadable) = (Self::default(), 0);
-        // The last line has no end if it was cut off: what it was about was not asked for yet.
-        let ended = text.iter().rposition(|&byte| byte == b'\n').unwrap_or(0);
-        for line in text[..ended].split(|&byte| byte == b'\n') {
+        for line in finished(&text).split(|&byte| byte == b'\n') {
             if !line.is_empty() && noted.take(line).is_none() {
                 unreadable += 1;
             }
@@ -149,6 +186,7 @@ impl Noted {
     fn take(&mut self, line: &[u8]) -> Option<()> {
         match serde_json::from_slice(line).ok()? {
             Line::Made(id) => self.made.push(ResourceId::parse(&id)?),
+            Line::Freed { freed, at } => self.freed.push((ResourceId::parse(&freed)?, at)),
             Line::Gone { gone } => {
                 let id = ResourceId::parse(&gone)?;
                 self.made.retain(|made| *made != id);
@@ -158,9 +196,21 @@ impl Noted {
         Some(())
     }
 
+    /// When the disk was freed from the machine that the restore has deleted, as Azure writes it.
+    pub(super) fn freed_at(&self, disk: &ResourceId) -> Option<&str> {
+        let known = self.freed.iter().rev().find(|(id, _)| id == disk);
+        known.map(|(_, at)| &**at)
+    }
+
     fn names_something(&self) -> bool {
         !self.made.is_empty() || self.damage.is_some()
     }
+}
+
+/// The lines that have an end.
+fn finished(text: &[u8]) -> &[u8] {
+    let end = text.iter().rposition(|&byte| byte == b'\n');
+    &text[..end.map_or(0, |end| end + 1)]
 }
 
 /// A folder whose restore died, or left something in Azure.
@@ -172,28 +222,37 @@ pub(super) struct DeadFolder {
     name: OsString,
     folder: PrivateFolder,
     /// Locked, so that nobody else clears up, too.
-    _mark: File,
+    mark: Mark,
 }
 
 impl DeadFolder {
     /// `None` if it is not a folder of ours, there is no mark, or somebody holds it.
     fn take(parent: &PrivateFolder, name: OsString) -> Option<Self> {
         let folder = parent.open_child(&name).ok()?;
-        let mark = open_file(OpenOptions::new().read(true), &folder.at(NAME)).ok()?;
-        mark.try_lock().ok()?;
+        let mark = Mark::take(folder.at(NAME))?;
+        mark.cut_unfinished().ok()?;
         Some(Self {
             path: folder.path().to_owned(),
-            noted: Noted::read(&mark).ok()?,
+            noted: Noted::read(&mark.file).ok()?,
             parent: parent.clone(),
             name,
             folder,
-            _mark: mark,
+            mark,
         })
     }
 
     /// The file that names what the restore made, as people know it.
-    pub(super) fn mark(&self) -> PathBuf {
+    pub(super) fn shown_mark(&self) -> PathBuf {
         self.path.join(NAME)
+    }
+
+    /// Notes that nothing is to be done about a resource any more; on disk when this returns.
+    ///
+    /// # Errors
+    ///
+    /// The file system refuses.
+    pub(super) fn strike(&self, id: &ResourceId) -> io::Result<()> {
+        self.mark.strike(id)
     }
 
     /// Removes the images, and leaves the mark; says whether there were any.
@@ -270,6 +329,9 @@ mod tests {
         }
         died.note(&id("gone")).unwrap();
         died.strike(&id("gone")).unwrap();
+        for at in ["then", "later"] {
+            died.note_freed(&made[0], at).unwrap();
+        }
         // Cut off in the middle of a name; then another one was noted.
         let cut = "\"/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/disks/web";
         (&died.file).write_all(cut.as_bytes()).unwrap();
@@ -282,11 +344,16 @@ mod tests {
         let found = found.pop().filter(|_| found.is_empty()).unwrap();
         assert_eq!((&found.path, &*found.noted.made), (&dead, &made[..]));
         assert_eq!(found.noted.gone, [id("gone")]);
+        assert_eq!(found.noted.freed_at(&made[0]), Some("later"));
+        assert_eq!(found.noted.freed_at(&made[1]), None);
         let damage = found.noted.damage.as_deref();
         assert_eq!(damage, Some("lines that cannot be read: 1"));
         assert!(dead_folders(parent.path()).is_empty(), "it is held");
         assert!(found.remove_images().unwrap());
         assert!(!found.remove_images().unwrap() && dead.join(NAME).exists());
+        // Not lost in the line that was cut off.
+        found.strike(&made[0]).unwrap();
+        assert_eq!(Noted::read(&found.mark.file).unwrap().made, made[1..]);
         found.remove().unwrap();
         assert!(!dead.exists() && alive.join("1_osdisk").exists());
         drop(held);

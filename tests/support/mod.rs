@@ -204,6 +204,7 @@ impl World {
         restore::Options {
             new_hostname: Some(new_name.into()),
             staging_dir: self.staging_dir(),
+            has_next_job: true,
             keep_staging: false,
             verify: false,
             limits: limits(),

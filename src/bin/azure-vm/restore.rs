@@ -58,6 +58,7 @@ pub(crate) async fn run(
     let options = Options {
         new_hostname: settings.new_hostname,
         staging_dir: staging.path().join("images"),
+        has_next_job: false,
         keep_staging: false,
         verify: settings.verify,
         limits: settings.limits,
