@@ -155,6 +155,7 @@ fn begin(
         new_hostname: settings.new_hostname.clone(),
         staging_dir,
         keep_staging: settings.debug >= KEEP_STAGING,
+        one_run: false,
         verify: settings.verify,
         limits: settings.limits,
     };

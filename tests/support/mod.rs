@@ -205,6 +205,7 @@ impl World {
             new_hostname: Some(new_name.into()),
             staging_dir: self.staging_dir(),
             keep_staging: false,
+            one_run: false,
             verify: false,
             limits: limits(),
         }

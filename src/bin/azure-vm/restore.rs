@@ -59,6 +59,7 @@ pub(crate) async fn run(
         new_hostname: settings.new_hostname,
         staging_dir: staging.path().join("images"),
         keep_staging: false,
+        one_run: true,
         verify: settings.verify,
         limits: settings.limits,
     };
