@@ -83,9 +83,11 @@ impl Cause {
         }
     }
 
-    /// Whether the service answered that it has more requests than it can bear.
-    pub(super) fn is_refused_for_load(&self) -> bool {
-        self.status().is_some() && self.is_overload()
+    /// Whether there were more requests than Azure allows. With the codes of [`TRANSIENT_CODES`] the network provider says the
+    /// same of a single resource that is busy; 503 it is in an outage, too.
+    pub(super) fn is_throttled(&self) -> bool {
+        matches!(self, Self::Status { status: StatusCode::TOO_MANY_REQUESTS, body, .. }
+            if !body.code.as_deref().is_some_and(|code| TRANSIENT_CODES.contains(&code)))
     }
 
     pub(super) fn retry_after(&self) -> Option<Duration> {
@@ -93,13 +95,6 @@ impl Cause {
             Self::Status { retry_after, .. } => *retry_after,
             Self::Transport(_) | Self::Defect(..) => None,
         }
-    }
-
-    /// Whether there were too many requests, and Azure says when there may be more. With the codes of
-    /// [`TRANSIENT_CODES`] the network provider says the same of a single resource that is busy.
-    pub(super) fn is_throttled(&self) -> bool {
-        matches!(self, Self::Status { status, retry_after: Some(_), body, .. }
-            if status.as_u16() == 429 && !body.code.as_deref().is_some_and(|code| TRANSIENT_CODES.contains(&code)))
     }
 
     /// Whether the request may have been carried out nevertheless.

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 use super::outgoing::Outgoing;
 use crate::notice::Notices;
 
-/// Waits; `refused` says since when the service has refused the request for having too many.
+/// Waits; `refused` says since when Azure has refused the request each time for too many requests.
 pub(super) async fn wait(
     delay: Duration,
     outgoing: &Outgoing<'_>,
@@ -41,18 +41,20 @@ mod tests {
     use futures_util::future::join_all;
     use http::Request;
 
+    use super::super::exchange::TransportErrorKind;
     use super::super::outgoing::Anonymous;
     use super::super::retry::RetryPolicy;
-    use super::super::testing::{Outcome, Script, answer};
+    use super::super::testing::{Outcome, Script, answer, lost};
     use super::*;
 
-    /// Sends requests that are answered like this until `end`, and tells the texts that were left with the minute of each.
-    async fn told(requests: usize, end: Duration, refusal: Outcome) -> Vec<(u64, String)> {
+    /// Sends requests, each of which is answered as `answer` says after so many seconds; tells the texts that were left with the
+    /// minute of each. What fails at last is told by the caller.
+    async fn told(
+        requests: usize,
+        answer: impl Fn(u64) -> Outcome + Send + 'static,
+    ) -> Vec<(u64, String)> {
         let began = Instant::now();
-        let script = Script::new(move |_, _| match began.elapsed() < end {
-            true => refusal.clone(),
-            false => answer(200, &[], ""),
-        });
+        let script = Script::new(move |_, _| answer(began.elapsed().as_secs()));
         let notices = Notices::default();
         let sender = script
             .sender(RetryPolicy::JOB)
@@ -60,7 +62,7 @@ mod tests {
         let all = join_all((0..requests).map(|_| async {
             let outgoing =
                 Outgoing::new("read thing", &"t-1", Request::default(), &[200], &Anonymous);
-            sender.send(outgoing).await.expect("accepted at last");
+            sender.send(outgoing).await.ok();
         }));
         let mut all = Box::pin(all);
         let mut told = Vec::new();
@@ -75,11 +77,19 @@ mod tests {
         }
     }
 
+    /// Answers like this until so many seconds have gone by, and well from then on.
+    fn until(end: u64, refusal: Outcome) -> impl Fn(u64) -> Outcome {
+        move |second| match second < end {
+            true => refusal.clone(),
+            false => answer(200, &[], ""),
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn long_throttling_is_told_ever_more_seldom_and_once_for_all_requests() {
         for retry_after in ["20", "1200"] {
             let refusal = answer(429, &[("Retry-After", retry_after)], "");
-            let told = told(100, Duration::from_secs(150 * 60), refusal).await;
+            let told = told(100, until(150 * 60, refusal)).await;
             let minutes: Vec<_> = told.iter().map(|(minute, _)| *minute).collect();
             assert_eq!(minutes, [1, 3, 7, 15, 31, 63, 123], "{retry_after}");
             assert_eq!(
@@ -92,10 +102,42 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn short_throttling_and_other_failures_are_not_told() {
         let throttled = answer(429, &[("Retry-After", "5")], "");
-        assert_eq!(told(20, Duration::from_secs(20), throttled).await, []);
-        let broken = answer(500, &[], "");
-        assert_eq!(told(1, Duration::from_secs(120), broken).await, []);
-        let busy = told(1, Duration::from_secs(120), answer(503, &[], "")).await;
-        assert_eq!(busy.len(), 1, "{busy:?}");
+        assert_eq!(told(20, until(20, throttled.clone())).await, []);
+        let busy = answer(
+            429,
+            &[],
+            r#"{"error":{"code":"RetryableError","message":"m"}}"#,
+        );
+        for failure in [
+            answer(500, &[], ""),
+            // An outage.
+            answer(503, &[], ""),
+            answer(503, &[("Retry-After", "90")], ""),
+            // A resource.
+            busy,
+            lost(TransportErrorKind::Broken, true),
+        ] {
+            let throttled = throttled.clone();
+            let after_throttling = move |second| match second {
+                0..5 => throttled.clone(),
+                _ => failure.clone(),
+            };
+            assert_eq!(told(1, after_throttling).await, []);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn throttling_that_begins_anew_lasts_since_then() {
+        let throttled = answer(429, &[("Retry-After", "10")], "");
+        let told = told(1, move |second| match second {
+            0..30 | 90..240 => throttled.clone(),
+            30..90 => answer(503, &[], ""),
+            _ => answer(200, &[], ""),
+        })
+        .await;
+        let [(2 | 3, text)] = &told[..] else {
+            panic!("{told:?}");
+        };
+        assert!(text.contains("refused one for 1 min"), "{text}");
     }
 }

@@ -48,9 +48,9 @@ pub(super) struct RetryPolicy {
 struct Tally {
     started: Instant,
     attempts: u32,
-    /// Since when the service, or the way to it, has refused it for having too many.
+    /// Since when it was refused each time for too many requests.
     refused: Option<Instant>,
-    /// Of the attempts, those that were throttled.
+    /// Of the attempts, those that were throttled, and told until when.
     throttled: u32,
     /// The waits after them.
     waited: Duration,
@@ -102,7 +102,7 @@ impl RetryPolicy {
 
     /// Wait before the next attempt, or `None` to give up.
     fn delay(&self, cause: &Cause, request: &Outgoing<'_>, tally: &mut Tally) -> Option<Duration> {
-        if cause.is_throttled() {
+        if cause.is_throttled() && cause.retry_after().is_some() {
             let delay = self.pause(cause, tally.throttled + 1);
             let waited = tally.waited.saturating_add(delay);
             if waited <= self.throttled {
@@ -314,9 +314,10 @@ impl Sender {
                 delay_ms = delay.as_millis(),
                 "repeats after a failed attempt"
             );
-            if cause.is_refused_for_load() {
-                tally.refused.get_or_insert_with(Instant::now);
-            }
+            tally.refused = match cause.is_throttled() {
+                true => tally.refused.or_else(|| Some(Instant::now())),
+                false => None,
+            };
             self.cancel
                 .run_until_cancelled(wait(delay, &outgoing, tally.refused, &self.notices))
                 .await

@@ -156,6 +156,7 @@ fn begin(
         staging_dir,
         has_next_job: true,
         keep_staging: settings.debug >= KEEP_STAGING,
+        one_run: false,
         verify: settings.verify,
         limits: settings.limits,
     };

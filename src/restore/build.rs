@@ -64,6 +64,21 @@ pub(super) async fn vm(
 
 /// # Errors
 ///
+/// That the resource group cannot be read: it is gone, for example.
+pub(super) async fn check_group(azure: &Azure, plan: &Plan) -> Result<(), Error> {
+    let group = plan.vm.resource_group();
+    let read = azure.resource_group(group).await.map_err(|source| {
+        let action = format!(
+            "read resource group {group}, in which the virtual machine was saved and must be restored (make an empty \
+             one if it is gone)"
+        );
+        Error::azure(action, source)
+    });
+    read.map(drop)
+}
+
+/// # Errors
+///
 /// [`Error::NameTaken`], or that Azure cannot be asked.
 pub(super) async fn check_name(azure: &Azure, plan: &Plan) -> Result<(), Error> {
     let (group, name) = (plan.vm.resource_group(), plan.vm.name());

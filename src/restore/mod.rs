@@ -58,6 +58,9 @@ pub struct Options {
     pub keep_staging: bool,
     /// Read each disk back after its upload and compare it with its local image.
     pub verify: bool,
+    /// Files of one run come, and of no other: what stands in its way ends the restore at once. Bacula does not tell, so its jobs wait
+    /// for the end.
+    pub one_run: bool,
     /// Memory and parallelism.
     pub limits: Limits,
 }

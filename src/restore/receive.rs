@@ -68,8 +68,10 @@ enum DocumentKind {
 struct Planned {
     epoch: u64,
     vm_name: String,
-    /// Or why the machine cannot be made where this run saved it.
+    /// Or why the machine cannot be made where this run saved it, whatever happens meanwhile.
     plan: Result<Plan, Error>,
+    /// Whether its resource group was there, and its name free.
+    has_place: bool,
 }
 
 impl Restore {
@@ -255,11 +257,17 @@ impl Restore {
             epoch,
             vm_name,
             plan,
+            has_place,
         }) = self.planned.take()
         else {
             return Err(self.no_document());
         };
         let plan = plan?;
+        if !has_place {
+            // It may have been made meanwhile.
+            build::check_group(&self.azure, &plan).await?;
+            build::check_name(&self.azure, &plan).await?;
+        }
         if let Some(Ok(run)) = self.documents.runs().get(&epoch) {
             self.notices.info(format!(
                 "restoring virtual machine {vm_name} as job {} saved it ({}), under the name {}",
@@ -418,13 +426,14 @@ impl Restore {
             self.azure.subscription_id(),
             &suffix[..8],
         ) {
-            Err(elsewhere @ Error::Elsewhere { .. }) => Err(elsewhere),
+            Err(elsewhere @ Error::Elsewhere { .. }) if !self.options.one_run => Err(elsewhere),
             plan => Ok(plan?),
         };
         self.planned = Some(Planned {
             epoch,
             vm_name: document.vm_name,
             plan,
+            has_place: false,
         });
         self.staging.check_space(self.missing_bytes(""))?;
         self.check_target().await
@@ -517,37 +526,36 @@ impl Restore {
     }
 
     /// The group must be there and the name free, now rather than after hours of transfer. That the place is gone may not
-    /// matter: a virtual machine can be moved, and a newer run may follow that was saved elsewhere.
+    /// matter: the group can be made meanwhile, a virtual machine can be moved, and a newer run may follow that was saved elsewhere.
     async fn check_target(&mut self) -> Result<(), Error> {
         let Some(planned) = &mut self.planned else {
             return Ok(());
         };
-        if let Ok(plan) = &planned.plan {
-            let group = plan.vm.resource_group();
-            match self.azure.resource_group(group).await {
-                Ok(_) => return build::check_name(&self.azure, plan).await,
-                Err(source) => {
-                    let is_gone = matches!(source.status(), Some(403 | 404));
-                    let action = format!(
-                        "read resource group {group}, in which the virtual machine was saved and must be restored (make an empty \
-                         one if it is gone)"
-                    );
-                    let error = Error::azure(action, source);
-                    if !is_gone {
-                        return Err(error);
-                    }
-                    planned.plan = Err(error);
+        let (reason, unless) = match &planned.plan {
+            Ok(plan) => match build::check_group(&self.azure, plan).await {
+                Ok(()) => {
+                    build::check_name(&self.azure, plan).await?;
+                    planned.has_place = true;
+                    return Ok(());
                 }
-            }
-        }
-        if let Err(gone) = &planned.plan {
-            self.notices.warning(format!(
-                "{}; the restore will fail, unless files of a newer run follow that was saved elsewhere",
-                with_causes(gone)
-            ));
-        }
+                Err(error) if self.options.one_run || !is_gone(&error) => return Err(error),
+                Err(gone) => (
+                    with_causes(&gone),
+                    "it is there when all files have come, or ",
+                ),
+            },
+            Err(elsewhere) => (with_causes(elsewhere), ""),
+        };
+        self.notices.warning(format!(
+            "{reason}; the restore will fail, unless {unless}files of a newer run follow that was saved elsewhere"
+        ));
         Ok(())
     }
+}
+
+/// Without a right in it, a group that is gone is like one that is closed.
+fn is_gone(error: &Error) -> bool {
+    matches!(error, Error::Azure { source, .. } if matches!(source.status(), Some(403 | 404)))
 }
 
 /// Bytes that an image takes locally, at most.

@@ -7,8 +7,10 @@ use std::fs;
 use azure_vm_fd::backup::{Level, Run};
 use azure_vm_fd::digests::Digests;
 use azure_vm_fd::notice::{Severity, with_causes};
-use azure_vm_fd::restore::Restore;
-use mock_server::{Change, DEFAULT_SUBSCRIPTION, Disk, KIB, MIB, NetworkInterface, Vm};
+use azure_vm_fd::restore::{Error, Restore};
+use mock_server::{
+    Action, Change, DEFAULT_SUBSCRIPTION, Disk, Fault, KIB, MIB, NetworkInterface, Vm,
+};
 use sha2::{Digest as _, Sha256};
 
 use super::support::{self, GROUP, SavedFile, World, run, scenario};
@@ -410,7 +412,7 @@ async fn only_the_place_of_the_newest_run_matters() {
         let name = format!("copy-{number}");
         assert_restores(&world, &marked, &points[2], &name).await;
         let told =
-            |text: &String| text.contains(gone) && text.contains("unless files of a newer run");
+            |text: &String| text.contains(gone) && text.contains("files of a newer run follow");
         let warnings = &world.take_notices()[&Severity::Warning];
         assert!(warnings.iter().any(told), "{warnings:?}");
         marked.reverse();
@@ -421,6 +423,75 @@ async fn only_the_place_of_the_newest_run_matters() {
         let error = assert_leaves_nothing(&world, &marked).await;
         assert!(error.to_string().contains(gone), "{error}");
     }
+}
+
+/// What stands in the way of a document is said when it comes, also if another one would take its place.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_first_document_asks_for_must_be_possible() {
+    let (world, points) = three().await;
+    let other = Vm::new("rg-old", "copy", Disk::new("other-os", 20 * MIB));
+    let change = Change::CreateVm(Box::new(other));
+    world.emulator.change(&change).unwrap();
+    let conf = points[0].file("conf");
+
+    // The name is free where the newest run saved the machine, but not where the Full did.
+    let mut marked = files(&points);
+    marked.remove(points[0].file("digests"));
+    replace(&mut marked[conf], GROUP, "rg-old");
+    let error = assert_leaves_nothing(&world, &marked).await;
+    assert!(matches!(error, Error::NameTaken { .. }), "{error}");
+    assert_restores(&world, &marked, &points[2], "another").await;
+
+    // The good document of the copy would count.
+    let mut damaged = points[0].files.clone();
+    replace(&mut damaged[conf], "/subscriptions/", "/subscribtions/");
+    let both = [damaged, points[0].files.clone()].concat();
+    let error = assert_leaves_nothing(&world, &both).await;
+    assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+    assert_restores(&world, &points[0].files, &points[0], "copied").await;
+}
+
+/// The Full alone, after a disaster: whoever follows the warning, and makes the group while files come, gets the machine.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_that_is_made_meanwhile_is_found() {
+    let (world, [full, ..]) = three().await;
+    let gone = || Fault::new("ResourceGroups_Get", Action::status(404));
+    let begin = |options| Restore::new(world.azure(), options, world.notices.clone());
+    world.emulator.fault(gone());
+    let mut restore = begin(world.restore_options("copy"));
+    support::receive(&mut restore, &full.files).await.unwrap();
+    let warnings = world.take_notices().remove(&Severity::Warning).unwrap();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    for part in [GROUP, "make an empty one", "when all files have come"] {
+        assert!(warnings[0].contains(part), "{warnings:?}");
+    }
+    world.emulator.clear_faults();
+    restore.complete().await.unwrap();
+    assert_eq!(digests(&world, "copy"), full.digests);
+
+    // The name was not looked for before.
+    world.emulator.fault(gone());
+    let mut restore = begin(world.restore_options("copy"));
+    support::receive(&mut restore, &full.files).await.unwrap();
+    world.emulator.clear_faults();
+    let error = restore.complete().await.unwrap_err();
+    assert!(matches!(error, Error::NameTaken { .. }), "{error}");
+
+    // It stays away.
+    world.emulator.fault(gone());
+    let error = assert_leaves_nothing(&world, &full.files).await;
+    assert!(error.to_string().contains("make an empty one"), "{error}");
+
+    // Where nothing else can come, there is nothing to wait for.
+    let mut options = world.restore_options("alone");
+    options.one_run = true;
+    let mut restore = begin(options);
+    let error = support::receive(&mut restore, &full.files).await;
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("make an empty one"), "{error}");
+    restore.abandon().await;
+    assert!(!world.staging_dir().exists());
+    world.assert_settled();
 }
 
 /// Another daemon restores: it has neither the tracker nor, as time went by, any snapshot.

@@ -206,6 +206,7 @@ impl World {
             staging_dir: self.staging_dir(),
             has_next_job: true,
             keep_staging: false,
+            one_run: false,
             verify: false,
             limits: limits(),
         }

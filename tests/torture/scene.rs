@@ -30,10 +30,10 @@ use crate::verdict::{Ending, Things, Verdict, wrong};
 /// How far clocks are apart.
 pub(crate) const AHEAD: Duration = Duration::from_secs(1200);
 
-pub(crate) const ACCOUNT: &str = "stage";
+pub(crate) const ACCOUNT: &str = "ledgerstage";
 pub(crate) const MACHINE: &str = "ledger01";
-/// Names of restored machines, in the order in which they are tried.
-pub(crate) const COPIES: [&str; 3] = ["copy", "again", "third"];
+/// Names of restored machines, in the order in which they are tried. No message has one of them for another reason.
+pub(crate) const COPIES: [&str; 3] = ["ledger02", "ledger03", "ledger04"];
 const DISKS: [&str; 2] = ["ledger-os", "ledger-data"];
 
 /// Which way the bytes go.

@@ -117,7 +117,7 @@ impl Verdict {
             if name == "in-use" && !told.is_empty() {
                 continue;
             }
-            if !told.iter().any(|text| text.contains(name)) {
+            if !told.iter().any(|text| is_named(name, text)) {
                 return Err(format!(
                     "{thing} is left and nobody says so: {told:?}; there was {before:?}"
                 ));
@@ -144,11 +144,11 @@ impl Verdict {
     pub(crate) fn end(&self, things: &Things) -> Result<(), String> {
         for thing in things.beyond(&self.start) {
             let name = last(thing);
-            let is_named = self
+            let is_told = self
                 .warnings
                 .iter()
-                .any(|text| text.contains("when it made virtual machine") && text.contains(name));
-            if !is_named {
+                .any(|text| text.contains("when it made virtual machine") && is_named(name, text));
+            if !is_told {
                 return Err(format!(
                     "{thing} is still left after the next job; warnings: {:?}",
                     self.warnings
@@ -199,17 +199,50 @@ pub(crate) fn wrong(what: &str) -> String {
 fn names_something(text: &str) -> Result<(), String> {
     let names = [
         MACHINE,
-        "ledger-",
         DEFAULT_CLIENT_ID,
         DEFAULT_SUBSCRIPTION,
         GROUP,
         ACCOUNT,
     ];
     let mut names = names.iter().chain(&COPIES);
-    if !names.any(|name| text.contains(name)) {
+    // Names of parts begin with that of their machine, or with this.
+    let is_part = |word: &str| {
+        let mut wholes = ["ledger"].iter().chain(&COPIES);
+        wholes.any(|whole| {
+            word.strip_prefix(*whole)
+                .is_some_and(|rest| rest.starts_with('-'))
+        })
+    };
+    if !names.any(|name| is_named(name, text)) && !words(text).any(is_part) {
         return Err(format!("nothing is named: {text}"));
     }
     Ok(())
+}
+
+/// Whether `text` has all words of `name`, one after the other: a disk whose name begins with that of its machine does not name the
+/// machine.
+fn is_named(name: &str, text: &str) -> bool {
+    let name: Vec<_> = words(name).collect();
+    let text: Vec<_> = words(text).collect();
+    text.windows(name.len()).any(|part| part == name)
+}
+
+/// What may be a name in Azure.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|letter: char| !letter.is_alphanumeric() && letter != '-')
+        .filter(|word| !word.is_empty())
+}
+
+#[test]
+fn a_name_within_another_word_is_not_named() {
+    let part = "remove disk ledger02-os-1a2b of the failed restore: gone";
+    assert!(is_named("ledger02-os-1a2b", part));
+    assert!(is_named("1_osdisk.raw", "write /x/1_osdisk.raw: full"));
+    for name in ["ledger02", "os", "ledger02-os", "1_osdisk.raw"] {
+        assert!(!is_named(name, part), "{name}");
+    }
+    assert_eq!(names_something(part), Ok(()));
+    assert!(names_something("look for ledger05-os").is_err());
 }
 
 /// Last part of an id or path.

@@ -60,6 +60,7 @@ pub(crate) async fn run(
         staging_dir: staging.path().join("images"),
         has_next_job: false,
         keep_staging: false,
+        one_run: true,
         verify: settings.verify,
         limits: settings.limits,
     };

@@ -95,19 +95,55 @@ fn the_plugin_exports_two_symbols() -> Result<()> {
 #[test]
 fn every_file_of_tests_is_part_of_the_program() -> Result<()> {
     let tests = workspace().join("tests/bacula/tests");
-    let main = fs::read_to_string(tests.join("main.rs"))?;
-    for file in fs::read_dir(&tests)? {
-        let path = file?.path();
-        let name = path
-            .file_stem()
-            .and_then(|name| name.to_str())
-            .context("a name")?;
-        ensure!(
-            name == "main" || main.contains(&format!("\nmod {name};\n")),
-            "main.rs does not have {name}"
-        );
-    }
+    let left_out = left_out(&tests, "main.rs")?;
+    ensure!(left_out.is_empty(), "no module has {left_out:?}");
     Ok(())
+}
+
+#[test]
+fn a_file_of_no_module_is_found_in_every_folder() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir_all(at("known/deep"))?;
+    for (name, text) in [
+        ("main.rs", "mod alone;\nmod known;\n"),
+        ("alone.rs", ""),
+        ("known/mod.rs", "//! Text.\n\nmod deep;\nmod used;\n"),
+        ("known/used.rs", ""),
+        ("known/deep/mod.rs", ""),
+    ] {
+        fs::write(at(name), text)?;
+    }
+    assert_eq!(left_out(folder.path(), "main.rs")?, Vec::<PathBuf>::new());
+    let lost = ["known/deep/lost.rs", "known/lost.rs", "lost.rs"].map(at);
+    for file in &lost {
+        fs::write(file, "")?;
+    }
+    let mut found = left_out(folder.path(), "main.rs")?;
+    found.sort();
+    assert_eq!(found, lost);
+    Ok(())
+}
+
+/// What lies below `directory`, and is no module of the file `root` in it, or of a `mod.rs` below.
+fn left_out(directory: &Path, root: &str) -> Result<Vec<PathBuf>> {
+    let modules = fs::read_to_string(directory.join(root))
+        .with_context(|| format!("read {root} in {}", directory.display()))?;
+    let is_module = |name: &str| modules.lines().any(|line| line == format!("mod {name};"));
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        let name = path.file_stem().and_then(|name| name.to_str());
+        if path.ends_with(root) {
+            continue;
+        }
+        if !name.is_some_and(is_module) {
+            found.push(path);
+        } else if path.is_dir() {
+            found.extend(left_out(&path, "mod.rs")?);
+        }
+    }
+    Ok(found)
 }
 
 fn rust_files(directory: &Path) -> Result<Vec<PathBuf>> {

@@ -2,6 +2,7 @@
 //!
 //! `CANCEL_SEED=<n>` repeats a run, `CANCELS=<n>` asks for that many moments per generation (`make torture-daemons`).
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -27,7 +28,7 @@ const GRACE: Duration = Duration::from_secs(2);
 /// Bytes of images that a restore stages.
 const STAGED: u64 = 16 * MIB;
 
-/// Snapshots of the Full.
+/// Snapshots of the last good backup.
 const SNAPSHOTS: usize = 2;
 
 fn a_cancel_ends_a_job_promptly_and_everything_is_given_back(generation: Generation) -> Result<()> {
@@ -82,6 +83,7 @@ fn play(generation: Generation, seed: u64, cancels: u64) -> Result<()> {
 /// Time from the cancel until the job has ended and nothing of it is left.
 fn cancel(bench: &Bench, full: u32, is_backup: bool, moment: Moment) -> Result<Duration> {
     let emulator = bench.cloud.emulator();
+    let bases = snapshots(bench);
     bench.hold_at(moment);
     let id = if is_backup {
         // An Incremental: what it builds on must stay.
@@ -115,7 +117,7 @@ fn cancel(bench: &Bench, full: u32, is_backup: bool, moment: Moment) -> Result<D
     );
     // The Director does not wait for the File Daemon.
     let mut told = false;
-    while let Err(left) = nothing_left(bench) {
+    while let Err(left) = nothing_left(bench, &bases) {
         if cancelled.elapsed() > PROMPT && !std::mem::replace(&mut told, true) {
             println!(
                 "    not prompt: {left:#}, {:?}",
@@ -145,10 +147,22 @@ fn after_the_end(bench: &Bench, is_backup: bool) -> Result<Duration> {
     Ok(Duration::ZERO)
 }
 
-fn nothing_left(bench: &Bench) -> Result<()> {
+/// Ids of all snapshots.
+fn snapshots(bench: &Bench) -> BTreeSet<String> {
+    let snapshots = bench.cloud.state().snapshots;
+    snapshots.into_iter().map(|snapshot| snapshot.id).collect()
+}
+
+/// Nothing is there of a job, and of those before it there are still these `bases`.
+fn nothing_left(bench: &Bench, bases: &BTreeSet<String>) -> Result<()> {
     let findings = leftovers(&bench.cloud, &bench.sandbox, SNAPSHOTS)?;
     let bad: Vec<_> = findings.iter().filter(|finding| !finding.good).collect();
     ensure!(bad.is_empty(), "left behind: {bad:#?}");
+    let now = snapshots(bench);
+    ensure!(
+        now == *bases,
+        "other snapshots: {now:?} instead of {bases:?}"
+    );
     ensure!(
         bench.cloud.state().vm(RESTORED).is_none(),
         "the VM is there"
