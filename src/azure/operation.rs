@@ -453,7 +453,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_was_accepted_may_be_done_whatever_follows() {
         let id = ResourceId::new("s", "g", "Microsoft.Compute/virtualMachines", "v");
-        let accepted = || answer(202, &both_headers(), "");
+        let accepted = || answer(201, &both_headers(), "{}");
         let refused = || answer(403, &[], "");
         for (answers, may_be_done) in [
             (vec![refused()], false),
