@@ -41,6 +41,7 @@ pub mod page_blob;
 mod page_list;
 mod page_list_slice;
 mod page_list_xml;
+mod place;
 mod read_ahead;
 pub mod read_only;
 mod readiness;

@@ -2,21 +2,20 @@
 //!
 //! HTTP/1.1 only, since every service spoken to here serves it and one connection per request in flight is what the
 //! disk endpoints reward. No redirect is followed. Every phase has its own timeout: connecting, the
-//! head of the answer, and each piece of the body. What an answer means is not decided here.
+//! head of the answer, and each piece of the body. What went wrong is put into words by [`place`](super::place); what an
+//! answer means is not decided here.
 
 use std::collections::HashSet;
-use std::error::Error as StdError;
 use std::fmt;
 use std::hint::black_box;
-use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::uri::{Authority, Scheme};
-use http::{Request, Uri};
+use http::Request;
+use http::uri::Authority;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
@@ -24,13 +23,12 @@ use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::timeout;
 
-use super::connector::{CONNECT_TIMEOUT, ConnectTimeout, Connector, ProxyError};
-use super::endpoints::is_loopback;
-use super::exchange::{Answer, Exchange, TransportError, TransportErrorKind};
+use super::connector::Connector;
+use super::exchange::{Answer, Exchange, TransportError};
 use super::frames::{Frames, READ_BUFFER};
-use super::outgoing_body::{OutgoingBody, Unreadable};
-use super::redact::clean;
-use super::resolver::{Names, Resolve, ResolveError, SystemResolver};
+use super::outgoing_body::OutgoingBody;
+use super::place::Place;
+use super::resolver::{Names, Resolve, SystemResolver};
 use super::{Error, tls};
 use crate::intake::Intake;
 use crate::payload::Payload;
@@ -52,7 +50,7 @@ type HttpClient = Client<Connector, OutgoingBody>;
 #[derive(Clone)]
 pub struct Transport {
     client: HttpClient,
-    allow_http: bool,
+    pub(super) allow_http: bool,
     known_hosts: Arc<Mutex<HashSet<Authority>>>,
 }
 
@@ -137,7 +135,7 @@ impl Transport {
             return Err(place.too_long(length, limit));
         }
         let mut frames = Frames::new(announced);
-        while let Some(frame) = place.next_frame(&mut incoming).await? {
+        while let Some(frame) = next_frame(&place, &mut incoming).await? {
             let received = frames.len + frame.len() as u64;
             if received > limit {
                 return Err(place.too_long(received, limit));
@@ -162,7 +160,8 @@ impl Transport {
         }
     }
 
-    fn knows(&self, authority: &Authority) -> bool {
+    /// Whether the host has answered before.
+    pub(super) fn knows(&self, authority: &Authority) -> bool {
         self.known_hosts
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -196,200 +195,28 @@ fn keep_freed_memory() {
     drop(black_box(Vec::<u8>::with_capacity(KEPT_MEMORY)));
 }
 
-/// Where one request goes, for its errors.
-struct Place<'a> {
-    transport: &'a Transport,
-    authority: Authority,
-}
-
-impl<'a> Place<'a> {
-    fn of(uri: &Uri, transport: &'a Transport) -> Result<Self, TransportError> {
-        let refuse = |text: String| TransportError {
-            kind: TransportErrorKind::NotAllowed,
-            text,
-            host_known: false,
+/// The next piece of a body; `None` at its end.
+async fn next_frame(
+    place: &Place<'_>,
+    body: &mut Incoming,
+) -> Result<Option<Bytes>, TransportError> {
+    loop {
+        let Some(frame) = timeout(BODY_IDLE_TIMEOUT, body.frame())
+            .await
+            .map_err(|_elapsed| place.timed_out("no further data", BODY_IDLE_TIMEOUT))?
+        else {
+            return Ok(None);
         };
-        let Some(authority) = uri.authority() else {
-            return Err(refuse("the URL has no host".into()));
-        };
-        match uri.scheme() {
-            Some(scheme) if *scheme == Scheme::HTTPS => {}
-            Some(scheme) if *scheme == Scheme::HTTP => {
-                if !transport.allow_http {
-                    return Err(refuse(format!(
-                        "plain http to {authority} is refused; use https, or allow_http for an emulator on this machine"
-                    )));
-                }
-                if !is_loopback(authority.host()) {
-                    return Err(refuse(format!(
-                        "plain http to {authority} is refused: allow_http holds for loopback addresses only"
-                    )));
-                }
-            }
-            Some(_) | None => return Err(refuse(format!("the URL of {authority} is not https"))),
-        }
-        Ok(Self {
-            transport,
-            authority: authority.clone(),
-        })
-    }
-
-    async fn next_frame(&self, body: &mut Incoming) -> Result<Option<Bytes>, TransportError> {
-        loop {
-            let Some(frame) = timeout(BODY_IDLE_TIMEOUT, body.frame())
-                .await
-                .map_err(|_elapsed| self.timed_out("no further data", BODY_IDLE_TIMEOUT))?
-            else {
-                return Ok(None);
-            };
-            let frame = frame.map_err(|error| {
-                self.error(
-                    TransportErrorKind::Broken,
-                    format!(
-                        "the connection to {} broke before the answer was complete: {}",
-                        self.authority,
-                        innermost(&error)
-                    ),
-                )
-            })?;
-            // Trailers are of no use here.
-            if let Ok(data) = frame.into_data() {
-                return Ok(Some(data));
-            }
+        // Trailers are of no use here.
+        if let Ok(data) = frame.map_err(|error| place.broken(&error))?.into_data() {
+            return Ok(Some(data));
         }
     }
-
-    fn error(&self, kind: TransportErrorKind, text: String) -> TransportError {
-        TransportError {
-            kind,
-            text,
-            host_known: self.transport.knows(&self.authority),
-        }
-    }
-
-    fn timed_out(&self, what: &str, limit: Duration) -> TransportError {
-        self.error(
-            TransportErrorKind::Timeout,
-            format!(
-                "{what} from {} within {} s",
-                self.authority,
-                limit.as_secs()
-            ),
-        )
-    }
-
-    fn too_long(&self, actual: u64, limit: u64) -> TransportError {
-        self.error(
-            TransportErrorKind::Protocol,
-            format!(
-                "the answer of {} has {actual} bytes or more where at most {limit} were asked for",
-                self.authority
-            ),
-        )
-    }
-
-    fn classify(&self, error: &hyper_util::client::legacy::Error) -> TransportError {
-        use TransportErrorKind::{Broken, Certificate, NotConnected, Protocol, Tls, UnknownHost};
-        let at = &self.authority;
-        if let Some(tls) = find::<rustls::Error>(error) {
-            return if let rustls::Error::InvalidCertificate(reason) = tls {
-                self.error(
-                    Certificate,
-                    format!(
-                        "the certificate of {at} is not trusted: {}; if a private authority issued it, name its PEM \
-                         file with ca_file",
-                        certificate_problem(reason)
-                    ),
-                )
-            } else {
-                self.error(
-                    Tls,
-                    format!("TLS with {at} failed: {}", clean(&tls.to_string())),
-                )
-            };
-        }
-        if let Some(unreadable) = find::<Unreadable>(error) {
-            return self.error(TransportErrorKind::Unreadable, unreadable.to_string());
-        }
-        if let Some(unknown) = find::<ResolveError>(error) {
-            return self.error(
-                UnknownHost,
-                format!(
-                    "the name {} has no address: {unknown}; check the name and DNS",
-                    unknown.name
-                ),
-            );
-        }
-        if error.is_connect() {
-            let text = if find::<ConnectTimeout>(error).is_some() {
-                format!(
-                    "no connection to {at} within {} s; check endpoint, routing and firewall",
-                    CONNECT_TIMEOUT.as_secs()
-                )
-            } else if let Some(ProxyError { proxy, .. }) = find(error) {
-                format!(
-                    "no connection to {at} through proxy {proxy}: {}",
-                    innermost(error)
-                )
-            } else {
-                format!(
-                    "no connection to {at}: {}; check endpoint, routing and firewall",
-                    innermost(error)
-                )
-            };
-            return self.error(NotConnected, text);
-        }
-        match find::<hyper::Error>(error) {
-            Some(hyper) if hyper.is_parse() => self.error(
-                Protocol,
-                format!("the answer of {at} is not HTTP/1.1: {}", innermost(error)),
-            ),
-            Some(_) | None => self.error(
-                Broken,
-                format!("the connection to {at} broke: {}", innermost(error)),
-            ),
-        }
-    }
-}
-
-/// The first error of type `T` in the chain. An `io::Error` hides what it wraps from `source`, so it is opened.
-fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
-    let mut next = Some(error);
-    while let Some(current) = next {
-        if let Some(found) = current.downcast_ref::<T>() {
-            return Some(found);
-        }
-        next = match current
-            .downcast_ref::<io::Error>()
-            .and_then(io::Error::get_ref)
-        {
-            Some(inner) => Some(inner),
-            None => current.source(),
-        };
-    }
-    None
-}
-
-/// Text of the cause at the end of the chain.
-fn innermost(error: &(dyn StdError + 'static)) -> String {
-    let mut last = error;
-    while let Some(source) = last.source() {
-        last = source;
-    }
-    clean(&last.to_string())
-}
-
-fn certificate_problem(reason: &rustls::CertificateError) -> String {
-    use rustls::CertificateError as Problem;
-    if matches!(reason, Problem::UnknownIssuer) {
-        return "no trusted authority issued it".into();
-    }
-    clean(&reason.to_string())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
+    use std::io::{self, Write as _};
     use std::net::SocketAddr;
 
     use futures_util::FutureExt as _;
@@ -397,6 +224,7 @@ mod tests {
     use tokio::net::TcpListener;
     use tokio_rustls::TlsAcceptor;
 
+    use super::super::exchange::TransportErrorKind;
     use super::*;
     use crate::intake::Unbounded;
     use crate::payload::Supply;
