@@ -221,24 +221,23 @@ pub(super) fn own_address(endpoint: &Url, subject: Subject<'_>, text: &str) -> R
     let address: Uri = absolute
         .parse()
         .map_err(|_not_an_address| subject.invalid("the answer names no usable address"))?;
-    let port = match (address.port_u16(), address.scheme_str()) {
-        (Some(port), _) => Some(port),
-        (None, Some("https")) => Some(443),
-        (None, Some("http")) => Some(80),
-        (None, _) => None,
-    };
+    // Host and port are compared as they stand there: of "host:44(3" two parsers make two things.
+    let place = address.authority().map_or("no host", |a| a.as_str());
+    let (host, port) = (endpoint.host_str(), endpoint.port_or_known_default());
+    let with_port = host.zip(port).map(|(host, port)| format!("{host}:{port}"));
     let same = address.scheme_str() == Some(endpoint.scheme())
-        && address
-            .host()
-            .zip(endpoint.host_str())
-            .is_some_and(|(found, own)| found.eq_ignore_ascii_case(own))
-        && port == endpoint.port_or_known_default();
+        && [
+            host.filter(|_| endpoint.port().is_none()),
+            with_port.as_deref(),
+        ]
+        .into_iter()
+        .flatten()
+        .any(|own| place.eq_ignore_ascii_case(own));
     if same {
         Ok(address)
     } else {
-        let host = address.authority().map_or("no host", |a| a.as_str());
         Err(subject.invalid(format!(
-            "the answer leads away from {endpoint} to {host}, which gets no token"
+            "the answer leads away from {endpoint} to {place}, which gets no token"
         )))
     }
 }

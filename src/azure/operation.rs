@@ -574,6 +574,8 @@ mod tests {
             "https://evil.example/x?t=secret",
             "http://management.azure.com/x",
             "https://management.azure.com:8443/x",
+            "https://management.azure.com:44(3/x",
+            "https://user@management.azure.com/x",
             "https://management.azure.com.evil.example/x",
             "https://management.azure.com@evil.example/x",
             "https://evil.example\\@management.azure.com/x",

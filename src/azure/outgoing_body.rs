@@ -2,12 +2,14 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use hyper::body::{Body, Frame, SizeHint};
+use tokio::sync::Notify;
 
 use crate::payload::Payload;
 
@@ -16,6 +18,7 @@ pub(super) struct OutgoingBody {
     payload: Payload,
     position: u64,
     fetching: Option<BoxFuture<'static, io::Result<Bytes>>>,
+    taken: Arc<Notify>,
 }
 
 /// The bytes to be sent are not to be had, which no other attempt changes.
@@ -23,12 +26,14 @@ pub(super) struct OutgoingBody {
 #[error("read what is to be sent: {0}")]
 pub(super) struct Unreadable(io::Error);
 
-impl From<Payload> for OutgoingBody {
-    fn from(payload: Payload) -> Self {
+impl OutgoingBody {
+    /// All of `payload`; each piece that the connection takes is told by `taken`.
+    pub(super) fn new(payload: Payload, taken: Arc<Notify>) -> Self {
         Self {
             payload,
             position: 0,
             fetching: None,
+            taken,
         }
     }
 }
@@ -48,12 +53,14 @@ impl Body for OutgoingBody {
             payload,
             position,
             fetching,
+            taken,
         } = &mut *self;
         let fetch = fetching.get_or_insert_with(|| Box::pin(payload.clone().fetch(*position)));
         let fetched = ready!(fetch.poll_unpin(cx));
         *fetching = None;
         let frame = fetched.map_err(Unreadable).map(|bytes| {
             *position += bytes.len() as u64;
+            taken.notify_one();
             Frame::data(bytes)
         });
         Poll::Ready(Some(frame))

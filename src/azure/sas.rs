@@ -3,6 +3,7 @@
 use std::fmt;
 
 use http::{HeaderValue, Request, Uri};
+use url::Url;
 
 use super::{Error, ErrorKind};
 use crate::secret::Secret;
@@ -33,9 +34,12 @@ impl SasUrl {
             .trim()
             .split_once('?')
             .ok_or_else(|| refuse("the URL has no query, so no signature"))?;
+        // This parser takes any text for a port.
         let location: Uri = location
             .parse()
-            .map_err(|_unusable| refuse("it is not a URL"))?;
+            .ok()
+            .filter(|_uri| Url::parse(location).is_ok())
+            .ok_or_else(|| refuse("it is not a URL"))?;
         if !matches!(location.scheme_str(), Some("https" | "http")) {
             return Err(refuse("it is not an https URL"));
         }
@@ -157,6 +161,7 @@ mod tests {
             "https://host/?sig=secret",
             "ftp://host/c/b?sig=secret",
             "host/c/b?sig=secret",
+            "https://host:44(3/c/b?sig=secret",
             "https://host/c/b?sig=sec ret",
         ] {
             let error = SasUrl::parse(text).expect_err(text).to_string();

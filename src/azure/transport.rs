@@ -1,7 +1,7 @@
 //! One HTTP client: hyper over rustls.
 //!
 //! HTTP/1.1 only, since every service spoken to here serves it and one connection per request in flight is what the
-//! disk endpoints reward. No redirect is followed. Every phase has its own timeout: connecting, the
+//! disk endpoints reward. No redirect is followed. Every phase has its own timeout: connecting, each piece of the request, the
 //! head of the answer, and each piece of the body. What went wrong is put into words by [`place`](super::place); what an
 //! answer means is not decided here.
 
@@ -9,19 +9,21 @@ use std::collections::HashSet;
 use std::fmt;
 use std::hint::black_box;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::Request;
 use http::uri::Authority;
+use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use tokio::time::timeout;
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
 
 use super::connector::Connector;
 use super::exchange::{Answer, Exchange, TransportError};
@@ -33,7 +35,8 @@ use super::{Error, tls};
 use crate::intake::Intake;
 use crate::payload::Payload;
 
-/// From the request to the head of the answer, the upload of a 4 MiB page write over a slow line included.
+/// From the request, or from the last piece of it that the connection took, to the head of the answer. A page write may take
+/// longer as a whole: 16 at once over a line of 5 Mbit/s take two minutes each.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(100);
 /// Between two pieces of a body.
 const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -115,13 +118,7 @@ impl Transport {
         intake: &dyn Intake,
     ) -> Result<Answer, TransportError> {
         let place = Place::of(request.uri(), self)?;
-        let response = timeout(
-            HEAD_TIMEOUT,
-            self.client.request(request.map(OutgoingBody::from)),
-        )
-        .await
-        .map_err(|_elapsed| place.timed_out("no answer", HEAD_TIMEOUT))?
-        .map_err(|error| place.classify(&error))?;
+        let response = self.answer(request, &place).await?;
         self.remember(&place.authority);
 
         let (head, mut incoming) = response.into_parts();
@@ -148,6 +145,24 @@ impl Transport {
             headers: head.headers,
             body: frames.finish(),
         })
+    }
+
+    /// Sends a request and waits for the head of its answer as long as anything of it moves.
+    async fn answer(
+        &self,
+        request: Request<Payload>,
+        place: &Place<'_>,
+    ) -> Result<Response<Incoming>, TransportError> {
+        let taken = Arc::new(Notify::new());
+        let request = request.map(|payload| OutgoingBody::new(payload, Arc::clone(&taken)));
+        let mut answer = pin!(self.client.request(request));
+        loop {
+            tokio::select! {
+                answer = &mut answer => return answer.map_err(|error| place.classify(&error)),
+                () = taken.notified() => {}
+                () = sleep(HEAD_TIMEOUT) => return Err(place.timed_out("no answer", HEAD_TIMEOUT)),
+            }
+        }
     }
 
     fn remember(&self, authority: &Authority) {
@@ -221,7 +236,7 @@ mod tests {
 
     use futures_util::FutureExt as _;
     use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpSocket};
     use tokio_rustls::TlsAcceptor;
 
     use super::super::exchange::TransportErrorKind;
@@ -394,6 +409,47 @@ mod tests {
         let error = answer.unwrap_err();
         assert_eq!(error.kind, TransportErrorKind::Unreadable);
         assert!(error.text.ends_with("the disk is broken"), "{}", error.text);
+    }
+
+    /// What becomes of a write of 64 MiB to a server that takes 1 MiB each `pause` seconds, and whose clock is ours.
+    async fn slow_write(pause: u64) -> Result<Answer, TransportError> {
+        const LENGTH: usize = 64 << 20;
+        let server = TcpSocket::new_v4().unwrap();
+        // The system would take much of it ahead.
+        server.set_recv_buffer_size(1 << 16).unwrap();
+        server.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = server.listen(1).unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let supply = Pieces {
+            bytes: Bytes::from(vec![1; LENGTH]),
+            broken_at: usize::MAX,
+        };
+        let request = Request::put(url).body(Payload::Supplied(Arc::new(supply)));
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut part = vec![0; 1 << 20];
+            // The head is a part of the first.
+            for _ in 0..LENGTH / part.len() {
+                sleep(Duration::from_secs(pause)).await;
+                if stream.read_exact(&mut part).await.is_err() {
+                    return;
+                }
+            }
+            let reply = b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n";
+            drop(stream.write_all(reply).await);
+            drop(stream.read_to_end(&mut part).await);
+        });
+        let transport = Transport::new(None, true, 4).unwrap();
+        transport
+            .exchange(request.unwrap(), LIMIT, &Unbounded)
+            .await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_may_take_as_long_as_it_moves() {
+        assert_eq!(slow_write(10).await.unwrap().status, 201);
+        let error = slow_write(1000).await.unwrap_err();
+        assert!(error.text.contains("within 100 s"), "{}", error.text);
     }
 
     #[tokio::test]
