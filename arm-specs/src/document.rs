@@ -213,6 +213,9 @@ pub struct Schema {
     additional: Option<Box<Schema>>,
     #[serde(default, with = "ordered")]
     properties: Ordered<Schema>,
+    /// Members that a request must carry.
+    #[serde(default)]
+    pub required: Vec<String>,
     #[serde(rename = "enum")]
     values: Option<Vec<String>>,
     /// One sentence.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote};
 
@@ -26,7 +26,7 @@ pub fn generate(document: &Document) -> Result<TokenStream> {
             let description = schema.description.as_deref().with_context(context)?;
             let model = match schema.shape().with_context(context)? {
                 Shape::Object(members) => {
-                    structure(name, description, members).with_context(context)?
+                    structure(name, description, members, &schema.required).with_context(context)?
                 }
                 Shape::Enum(values) => enumeration(name, description, values),
                 other => bail!("{name}: a model of type {other:?}"),
@@ -57,15 +57,27 @@ fn bodies(document: &Document) -> Result<BTreeSet<&str>> {
     Ok(names)
 }
 
-/// A structure. Every member is optional, since the service leaves out what it likes; members without a name here are
-/// kept. A structure with a secret is an answer only: it cannot be written, and drops what it does not know, so that a
+/// A structure. Every member is optional, required ones too, since the service leaves out what it likes; members without a
+/// name here are kept. A structure with a secret is an answer only: it cannot be written, and drops what it does not know, so that a
 /// secret of a later version cannot be printed.
-fn structure(name: &str, description: &str, members: &Ordered<Schema>) -> Result<TokenStream> {
+fn structure(
+    name: &str,
+    description: &str,
+    members: &Ordered<Schema>,
+    required: &[String],
+) -> Result<TokenStream> {
+    for wire in required {
+        ensure!(
+            members.iter().any(|(member, _)| member == wire),
+            "{wire} is required, but no member"
+        );
+    }
     let mut fields = Vec::new();
     let mut has_secret = false;
     for (wire, schema) in members {
         has_secret |= matches!(schema.shape()?, Shape::Secret);
-        fields.push(field(wire, schema).with_context(|| wire.clone())?);
+        let required = required.contains(wire);
+        fields.push(field(wire, schema, required).with_context(|| wire.clone())?);
     }
     let ident = camel(name);
     let description = doc(description);
@@ -95,20 +107,21 @@ fn structure(name: &str, description: &str, members: &Ordered<Schema>) -> Result
     })
 }
 
-fn field(wire: &str, schema: &Schema) -> Result<TokenStream> {
+fn field(wire: &str, schema: &Schema, required: bool) -> Result<TokenStream> {
     let shape = schema.shape()?;
     let ident = snake(wire);
     let kind = rust_type(&shape)?;
-    let text = match (&schema.description, &shape) {
+    let mut text = match (&schema.description, &shape) {
         (Some(text), _) => text.clone(),
         (None, Shape::Named(name)) => format!("See [`{}`].", camel(name)),
         (None, _) => bail!("no description"),
     };
-    let text = doc(&if schema.read_only {
-        format!("{text} Read-only.")
-    } else {
-        text
-    });
+    for (note, applies) in [(" Required.", required), (" Read-only.", schema.read_only)] {
+        if applies {
+            text.push_str(note);
+        }
+    }
+    let text = doc(&text);
     let rename = (!is_camel_case(wire)).then(|| quote!(rename = #wire,));
     let skip =
         (!matches!(shape, Shape::Secret)).then(|| quote!(skip_serializing_if = "Option::is_none"));

@@ -167,7 +167,9 @@ fn step(document: &Document, parameter: &Parameter) -> Result<TokenStream> {
     ) {
         (Location::Header, Shape::ByteRange, false) => format_ident!("range_header"),
         (Location::Header, Shape::Uri, true) => format_ident!("secret_header"),
-        (Location::Header, Shape::Text | Shape::Enum(_), false) => format_ident!("header"),
+        (Location::Header, Shape::Text | Shape::Enum(_) | Shape::Integer { .. }, false) => {
+            format_ident!("header")
+        }
         (Location::Query, Shape::Text | Shape::Enum(_) | Shape::Integer { .. }, false) => {
             format_ident!("query")
         }
@@ -208,9 +210,12 @@ fn rust_type(parameter: &Parameter) -> Result<TokenStream> {
         Shape::Uri => quote!(&Uri),
         Shape::ByteRange => quote!(ByteRange),
         Shape::Integer {
-            bits: 32,
+            bits,
             signed: false,
-        } => quote!(u32),
+        } => {
+            let ident = format_ident!("u{bits}");
+            quote!(#ident)
+        }
         other => bail!("parameter {} of type {other:?}", parameter.name),
     };
     Ok(if parameter.required {

@@ -32,7 +32,7 @@ fn document() -> Value {
         "components": {
             "schemas": {
                 "Thing": {
-                    "type": "object", "description": "A thing.",
+                    "type": "object", "description": "A thing.", "required": ["size"],
                     "properties": { "size": { "type": "integer", "format": "int64", "description": "Size." } }
                 }
             }
@@ -57,6 +57,7 @@ fn generate(name: &str, pointer: &str, change: Value) -> Result<String, String> 
 fn the_document_itself_is_accepted() {
     let output = generate("accepted", "/info/version", json!("2021-01-01")).unwrap();
     assert!(output.contains("pub fn things_make("));
+    assert!(output.contains("/// Size. Required.\n"));
     assert!(output.contains("pub size: Option<i64>,"));
     assert!(output.contains(r#"things: "2021-01-01".to_owned()"#));
 }
@@ -89,6 +90,12 @@ fn what_is_not_understood_is_refused() {
             format!("{property}/description"),
             Value::Null,
             "generate things: Thing: size: no description",
+        ),
+        (
+            "required",
+            "/components/schemas/Thing/required".to_owned(),
+            json!(["weight"]),
+            "generate things: Thing: weight is required, but no member",
         ),
         (
             "path",

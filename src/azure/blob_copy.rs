@@ -116,8 +116,7 @@ impl PageBlob {
     /// The service's refusal.
     pub async fn create(&self, len: u64) -> Result<(), Error> {
         let subject = Subject::new("create blob", self);
-        let len = len.to_string();
-        let call = blob::page_blob_create(self.location(), self.versions(), &len);
+        let call = blob::page_blob_create(self.location(), self.versions(), len);
         self.send(subject, call, Reception::DOCUMENT)
             .await
             .map(|_answer| ())

@@ -159,9 +159,9 @@ impl CallBuilder {
     }
 
     /// A header, if there is a value.
-    pub(super) fn header(mut self, name: &'static str, value: Option<&str>) -> Self {
+    pub(super) fn header(mut self, name: &'static str, value: Option<impl Display>) -> Self {
         if let Some(value) = value {
-            self.request = self.request.header(name, value);
+            self.request = self.request.header(name, value.to_string());
         }
         self
     }

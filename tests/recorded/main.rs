@@ -1,5 +1,5 @@
 //! The client against recorded answers of Azure, served byte for byte (`tests/recordings`): it must come to the right
-//! result. The emulator answers the recorded requests in `mock-server/tests/recorded.rs`.
+//! result. The emulator answers the recorded requests in `mock-server/tests/recorded`.
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
 mod access;

@@ -54,19 +54,31 @@ async fn answers_have_the_recorded_shape_but_for_what_is_known() {
         .collect();
     assert!(gone.is_empty(), "these no longer occur: {gone:#?}");
 
-    let mut told: Vec<(String, usize)> = Vec::new();
-    for (recording, number) in played.compared {
-        told.push((recording.to_owned(), number));
-    }
-    for known in known::NOT_ASKED {
-        told.extend(
-            known
-                .numbers
-                .iter()
-                .map(|&at| (known.recording.to_owned(), at)),
-        );
-    }
-    let unique: BTreeSet<_> = told.iter().cloned().collect();
+    let compared = positions(played.compared);
+    let instead = positions(played.instead);
+    let not_asked: BTreeSet<_> = known::NOT_ASKED
+        .iter()
+        .flat_map(|known| known.numbers.iter().map(|&at| (known.recording, at)))
+        .map(|(recording, at)| (recording.to_owned(), at))
+        .collect();
+    let told: BTreeSet<_> = compared.union(&not_asked).cloned().collect();
     let all: BTreeSet<_> = recording::all().into_iter().collect();
-    assert_eq!(unique, all, "compared or not asked, and all there are");
+    assert_eq!(told, all, "compared or not asked, and all there are");
+    let counts = format!(
+        "Of {} recorded answers {} are compared, {} of them with the answer to another request",
+        all.len(),
+        compared.len(),
+        instead.len()
+    );
+    let readme = include_str!("../../README.md").replace('\n', " ");
+    assert!(
+        readme.contains(&counts),
+        "the README does not say: {counts}"
+    );
+}
+
+fn positions(of: Vec<(&str, usize)>) -> BTreeSet<(String, usize)> {
+    of.into_iter()
+        .map(|(recording, at)| (recording.to_owned(), at))
+        .collect()
 }

@@ -24,6 +24,8 @@ pub(crate) struct Play {
 pub(crate) struct Played {
     /// Recording and position of what was compared.
     pub(crate) compared: Vec<(&'static str, usize)>,
+    /// Those of them that another request than the recorded one led to.
+    pub(crate) instead: Vec<(&'static str, usize)>,
     /// As `<recording> <position>: <difference>`.
     pub(crate) differences: Vec<String>,
 }
@@ -31,6 +33,7 @@ pub(crate) struct Played {
 impl Played {
     pub(crate) fn and(mut self, other: Self) -> Self {
         self.compared.extend(other.compared);
+        self.instead.extend(other.instead);
         self.differences.extend(other.differences);
         self
     }
@@ -83,6 +86,7 @@ impl Play {
         let body = body.map(Value::to_string).unwrap_or_default();
         let answer = self.request(method, &url, body).await;
         self.compare(number, &answer);
+        self.found.instead.push((self.name, number));
         answer
     }
 

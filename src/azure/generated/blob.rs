@@ -77,7 +77,7 @@ pub const PAGE_BLOB_CREATE: Operation = Operation {
 pub fn page_blob_create(
     blob: &Uri,
     versions: &ApiVersions,
-    blob_content_length: &str,
+    blob_content_length: u64,
 ) -> Result<Call, BuildError> {
     CallBuilder::blob(&PAGE_BLOB_CREATE, Method::PUT, blob)
         .header("x-ms-version", Some(versions.blob.as_str()))

@@ -218,7 +218,7 @@ pub fn virtual_machines_instance_view(
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VirtualMachineListResult {
-    /// The VMs of this page; may be empty although more pages follow.
+    /// The VMs of this page; may be empty although more pages follow. Required.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<Vec<VirtualMachine>>,
     /// Address of the next page, to be requested as it is; absent or empty on the last one.
@@ -242,7 +242,7 @@ pub struct VirtualMachine {
     /// Resource type. Read-only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub r#type: Option<String>,
-    /// Region.
+    /// Region. Required.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub location: Option<String>,
     /// Tags.
@@ -440,7 +440,7 @@ pub struct OsDisk {
     /// Name of the disk.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// See [`DiskCreateOptionTypes`].
+    /// See [`DiskCreateOptionTypes`]. Required.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub create_option: Option<DiskCreateOptionTypes>,
     /// See [`CachingTypes`].
@@ -464,9 +464,9 @@ pub struct OsDisk {
     /// Key Vault references of an encryption inside the guest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encryption_settings: Option<Value>,
-    /// See [`DeleteOptions`].
+    /// See [`DiskDeleteOptionTypes`].
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub delete_option: Option<DeleteOptions>,
+    pub delete_option: Option<DiskDeleteOptionTypes>,
     /// Members that are not named here, as they came.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
@@ -476,13 +476,13 @@ pub struct OsDisk {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DataDisk {
-    /// Logical unit number, the identity of the slot.
+    /// Logical unit number, the identity of the slot. Required.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lun: Option<u32>,
     /// Name of the disk.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// See [`DiskCreateOptionTypes`].
+    /// See [`DiskCreateOptionTypes`]. Required.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub create_option: Option<DiskCreateOptionTypes>,
     /// See [`CachingTypes`].
@@ -509,9 +509,9 @@ pub struct DataDisk {
     /// Bandwidth that the disk is provisioned for, in MB per second. Read-only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk_m_bps_read_write: Option<i64>,
-    /// See [`DeleteOptions`].
+    /// See [`DiskDeleteOptionTypes`].
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub delete_option: Option<DeleteOptions>,
+    pub delete_option: Option<DiskDeleteOptionTypes>,
     /// Members that are not named here, as they came.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
@@ -791,7 +791,47 @@ impl From<CachingTypes> for String {
     }
 }
 
-/// What happens to a disk or NIC when its VM is deleted.
+/// What happens to a disk when its VM is deleted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub enum DiskDeleteOptionTypes {
+    /// `Delete`
+    Delete,
+    /// `Detach`
+    Detach,
+    /// A value that is not named here, as it came.
+    Other(String),
+}
+
+impl DiskDeleteOptionTypes {
+    /// The value on the wire.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Delete => "Delete",
+            Self::Detach => "Detach",
+            Self::Other(value) => value,
+        }
+    }
+}
+
+impl From<String> for DiskDeleteOptionTypes {
+    fn from(value: String) -> Self {
+        match value.as_str() {
+            "Delete" => Self::Delete,
+            "Detach" => Self::Detach,
+            _ => Self::Other(value),
+        }
+    }
+}
+
+impl From<DiskDeleteOptionTypes> for String {
+    fn from(value: DiskDeleteOptionTypes) -> Self {
+        value.as_str().to_owned()
+    }
+}
+
+/// What happens to a NIC when its VM is deleted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub enum DeleteOptions {

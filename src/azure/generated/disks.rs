@@ -523,7 +523,7 @@ pub fn snapshots_revoke_access(
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DiskList {
-    /// The disks of this page; may be empty although more pages follow.
+    /// The disks of this page; may be empty although more pages follow. Required.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<Vec<Disk>>,
     /// Address of the next page, to be requested as it is; absent or empty on the last one.
@@ -538,7 +538,7 @@ pub struct DiskList {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SnapshotList {
-    /// The snapshots of this page; may be empty although more pages follow.
+    /// The snapshots of this page; may be empty although more pages follow. Required.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<Vec<Snapshot>>,
     /// Address of the next page, to be requested as it is; absent or empty on the last one.
@@ -562,7 +562,7 @@ pub struct Disk {
     /// Resource type. Read-only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub r#type: Option<String>,
-    /// Region.
+    /// Region. Required.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub location: Option<String>,
     /// Tags.
@@ -761,7 +761,7 @@ pub struct Snapshot {
     /// Resource type. Read-only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub r#type: Option<String>,
-    /// Region.
+    /// Region. Required.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub location: Option<String>,
     /// Tags.
@@ -919,7 +919,7 @@ pub struct SnapshotUpdate {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CreationData {
-    /// See [`DiskCreateOption`].
+    /// See [`DiskCreateOption`]. Required.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub create_option: Option<DiskCreateOption>,
     /// Resource id of the disk or snapshot that was copied.
@@ -961,10 +961,10 @@ pub struct CreationData {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CopyCompletionError {
-    /// E.g. `CopySourceNotFound`.
+    /// E.g. `CopySourceNotFound`. Required.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error_code: Option<String>,
-    /// The same for people.
+    /// The same for people. Required.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error_message: Option<String>,
     /// Members that are not named here, as they came.
@@ -1009,13 +1009,13 @@ pub struct DiskSecurityProfile {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PurchasePlan {
-    /// Plan.
+    /// Plan. Required.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Publisher.
+    /// Publisher. Required.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub publisher: Option<String>,
-    /// Offer.
+    /// Offer. Required.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub product: Option<String>,
     /// Promotion code.
@@ -1048,10 +1048,10 @@ pub struct SupportedCapabilities {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GrantAccessData {
-    /// See [`AccessLevel`].
+    /// See [`AccessLevel`]. Required.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access: Option<AccessLevel>,
-    /// How long the SAS shall last; at most 5184000 (60 days).
+    /// How long the SAS shall last; at most 5184000 (60 days). Required.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub duration_in_seconds: Option<u32>,
     /// Whether the guest state of a secure VM is asked for too.

@@ -93,7 +93,7 @@ pub struct ResourceGroup {
     /// Name, unique in the subscription. Read-only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Region of its metadata.
+    /// Region of its metadata. Required.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub location: Option<String>,
     /// Tags.
