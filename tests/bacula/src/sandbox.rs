@@ -86,7 +86,7 @@ pub struct SandboxConfig {
     /// and `copies`, which is where the jobs of `pool` are copied or migrated to.
     pub director: String,
     /// Size in MiB of a RAM file system for the File Daemon's working directory (needs root).
-    pub small_working_directory: Option<u32>,
+    pub ram_working_directory: Option<u32>,
 }
 
 /// A running private Bacula; stopped and removed when dropped.
@@ -119,7 +119,7 @@ impl Sandbox {
             fs::create_dir(root.join(name))?;
         }
         let mount = config
-            .small_working_directory
+            .ram_working_directory
             .map(|mib| Mount::tmpfs(&root.join("fd"), mib))
             .transpose()?;
         if let Some(plugin) = &config.plugin {
