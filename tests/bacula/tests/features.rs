@@ -1,5 +1,6 @@
 //! What Bacula offers around a backup, with the plugin's files.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -46,12 +47,48 @@ fn incremental(bench: &Bench) -> Result<JobReport> {
     Ok(report)
 }
 
+/// The guest writes something that can be compressed: patterns cannot.
+fn write_text(bench: &Bench) -> Result<()> {
+    let text = b"All work and no play makes Jack a dull boy.\n".repeat(24 * 1024);
+    bench
+        .cloud
+        .emulator()
+        .guest_write("web-os", 20 * MIB, &text)?;
+    Ok(())
+}
+
+/// Letters of the signatures in the catalog.
+pub(crate) const MD5: usize = 22;
+pub(crate) const SHA1: usize = 27;
+
+/// Each file of the job with something in it has a signature of its own in the catalog, and data was compressed.
+pub(crate) fn expect_signed_and_compressed(
+    bench: &Bench,
+    report: &JobReport,
+    letters: usize,
+) -> Result<()> {
+    let mut files = bench.sandbox.signatures(report.id)?;
+    println!("{files:#?}\ncompression: {:?}", report.compression());
+    files.retain(|(name, _)| !name.ends_with(".name"));
+    let distinct: BTreeSet<_> = files.iter().map(|(_, signature)| signature).collect();
+    ensure!(
+        files.len() >= 3
+            && distinct.len() == files.len()
+            && distinct.iter().all(|signature| signature.len() == letters),
+        "{files:#?}"
+    );
+    let compression = report.compression().context("nothing about compression")?;
+    ensure!(compression.ends_with(":1"), "{}", report.log);
+    Ok(())
+}
+
 fn accurate_mode_keeps_earlier_images(generation: Generation) -> Result<()> {
     let bench = Bench::start_with(generation, world(), "vm=web", |config| {
         config.jobs[0].directives = "Accurate = yes".into();
         config.jobs[0].options = "signature = MD5; compression = GZIP6".into();
     })?;
-    bench.full()?;
+    write_text(&bench)?;
+    expect_signed_and_compressed(&bench, &bench.full()?, MD5)?;
     for round in 1..3 {
         write(&bench, round)?;
         incremental(&bench)?;
@@ -87,7 +124,9 @@ Job {{ Name = migrate; Type = Migrate; Selection Type = Job; Selection Pattern =
         );
     })?;
     let sandbox = &bench.sandbox;
+    write_text(&bench)?;
     let full = bench.full()?;
+    expect_signed_and_compressed(&bench, &full, SHA1)?;
     write(&bench, 1)?;
     let first = incremental(&bench)?;
     let at_first = bench.cloud.digests("web")?;
