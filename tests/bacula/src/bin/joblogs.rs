@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use bacula_bench::{
-    Cloud, Generation, JobDefinition, JobReport, RestoreRequest, Sandbox, SandboxConfig, plugin,
-    workspace,
+    Cloud, Generation, JobDefinition, JobReport, RestoreRequest, Sandbox, SandboxConfig,
+    USUAL_CONFIGURATION, plugin, workspace,
 };
 use mock_server::{
     Change, DEFAULT_CLIENT_SECRET, DEFAULT_STORAGE_KEY, Disk, GIB, KIB, Link, MIB,
@@ -245,7 +245,7 @@ fn neutral(log: &str, cloud: &Cloud, sandbox: &Sandbox) -> Result<String> {
     let root = sandbox.root();
     let mut log: String = log.lines().map(|line| usual_port(line) + "\n").collect();
     for (path, usual) in [
-        (cloud.config_file(), "/opt/bacula/etc/azure-vm.conf"),
+        (cloud.config_file(), USUAL_CONFIGURATION),
         (sandbox.file_daemon_directory(), "/opt/bacula/working"),
         (root.join("restored"), "/tmp/bacula-restores"),
         (root.to_owned(), "/opt/bacula"),
