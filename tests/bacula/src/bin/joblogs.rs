@@ -52,7 +52,7 @@ read; [Troubleshooting](TROUBLESHOOTING.md) tells what to do.
 const FULL: &str = "\
 One line per disk: its size; what Azure has allocated of it; what was read and what of that was sent to the Storage Daemon, without blocks
 of zeros; time and rate; how much of the time was spent waiting for Azure. A small disk is read ahead while the one before it is sent, so
-its own time can be next to nothing. The sixth file of Bacula's count is the template of the restore options.";
+its own time can be next to nothing. The seventh file of Bacula's count is the template of the restore options.";
 
 const INCREMENTAL: &str = "\
 Each disk names the run that its changes build on, here the Full. `written` was read and sent; `cleared` (the guest discarded it) is only
