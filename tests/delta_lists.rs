@@ -3,13 +3,14 @@
 //! Each case is an older image, writes and discards of single sectors, and one of the many lists by which a service may
 //! describe them: interleaved, split where it need not be, in pages of any length, with empty pages in between. Parser,
 //! planner and reader turn it into changes, which are applied as a restore does: clear, then write. The seed of a case
-//! that fails is printed; `DELTA_SEED=n` runs that one alone.
+//! that fails is printed; `DELTA_SEED=n` runs that one alone. A few cases more have lists longer than a page of Azure's.
 #![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
 
 use std::collections::HashMap;
 use std::env;
 use std::fmt::Write;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
@@ -23,8 +24,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 const CASES: u64 = 10_000;
+/// Seeds behind those of [`CASES`].
+const LONG_CASES: u64 = 6;
+/// The most entries that Azure puts on a page.
+const LONGEST_PAGE: usize = 10_000;
 const WORKERS: u64 = 4;
 const SECTOR: usize = 512;
+/// The most sectors that change together: more than a short case has.
+const SPAN: usize = 100;
 
 /// One entry of a list: first byte, byte behind the last one, whether it was written.
 type Listed = (usize, usize, bool);
@@ -37,6 +44,10 @@ struct Case {
     pages: Vec<Vec<Listed>>,
     /// What the target has allocated behind the end of the base.
     grown: Vec<Vec<Listed>>,
+    /// The most entries on a page.
+    page: usize,
+    /// Whether ranges are cut at the ends of the part that is asked for.
+    cuts: bool,
     /// Bytes of the disk that are listed as written.
     written: u64,
 }
@@ -49,10 +60,27 @@ enum Change {
 }
 
 impl Case {
-    fn new(random: &mut Rng) -> Self {
+    /// A small disk, with a short list.
+    fn short(random: &mut Rng) -> Self {
         let sectors = random.usize(1..=80);
+        let page = match random.u8(..4) {
+            0 => 1,
+            1 => random.usize(2..10),
+            2 => random.usize(10..60),
+            _ => LONGEST_PAGE,
+        };
+        Self::new(sectors, page, random)
+    }
+
+    /// A list of two or three pages as long as they get: each sector of the disk is another change than the one before.
+    fn long(random: &mut Rng) -> Self {
+        let sectors = random.usize(2 * LONGEST_PAGE..3 * LONGEST_PAGE);
+        Self::new(sectors, LONGEST_PAGE, random)
+    }
+
+    fn new(sectors: usize, page: usize, random: &mut Rng) -> Self {
         // Now and then the disk has grown since.
-        let before = if random.u8(..) < 32 {
+        let before = if sectors <= LONGEST_PAGE && random.u8(..) < 32 {
             random.usize(1..=sectors)
         } else {
             sectors
@@ -67,11 +95,17 @@ impl Case {
 
         let mut changes = vec![Change::None; sectors];
         let interleaved = random.u8(..) < 40;
-        for _ in 0..random.usize(0..12) {
-            let start = random.usize(..sectors);
-            let end = random.usize(start..sectors) + 1;
+        let whole = (sectors > LONGEST_PAGE).then_some((0..sectors, true));
+        let spans: Vec<_> = (0..random.usize(0..12))
+            .map(|_| {
+                let start = random.usize(..sectors);
+                let end = random.usize(start..sectors.min(start + SPAN)) + 1;
+                (start..end, interleaved)
+            })
+            .collect();
+        for (span, interleaved) in whole.into_iter().chain(spans) {
             let written = random.bool();
-            for sector in start..end {
+            for sector in span {
                 let written = if interleaved {
                     sector % 2 == 0
                 } else {
@@ -98,13 +132,15 @@ impl Case {
                 * SECTOR as u64,
             base: with_footer(base),
             target: with_footer(target),
+            page,
+            cuts: random.bool(),
         };
-        case.grown = pages(&grown(&changes, before, random), random);
+        case.grown = pages(&grown(&changes, before, random), page, random);
         // A service may leave out of a difference what the base does not have at all.
         if random.bool() {
             changes[before..].fill(Change::None);
         }
-        case.pages = pages(&list(&changes, random), random);
+        case.pages = pages(&list(&changes, random), page, random);
         case
     }
 
@@ -125,8 +161,24 @@ impl Case {
             5 => all[at] = (all[at].1, all[at].0, all[at].2),
             _ => return false,
         }
-        self.pages = pages(&all, random);
+        self.pages = pages(&all, self.page, random);
         true
+    }
+
+    /// The pages of what overlaps with a part of the disk, cut to it or not: what Azure does is not documented.
+    fn part(&self, part: Range<usize>) -> Vec<Vec<Listed>> {
+        let list = self.pages.iter().flatten();
+        let within = list.filter(|(start, end, _)| *end > part.start && *start < part.end);
+        let listed: Vec<Listed> = within
+            .map(|&(start, end, written)| match self.cuts {
+                true => (start.max(part.start), end.min(part.end), written),
+                false => (start, end, written),
+            })
+            .collect();
+        match listed.is_empty() {
+            true => vec![listed],
+            false => listed.chunks(self.page).map(<[_]>::to_vec).collect(),
+        }
     }
 
     fn page(pages: &[Vec<Listed>], number: usize) -> String {
@@ -195,13 +247,7 @@ fn grown(changes: &[Change], before: usize, random: &mut Rng) -> Vec<Listed> {
     grown
 }
 
-fn pages(list: &[Listed], random: &mut Rng) -> Vec<Vec<Listed>> {
-    let length = match random.u8(..4) {
-        0 => 1,
-        1 => random.usize(2..10),
-        2 => random.usize(10..60),
-        _ => 10_000,
-    };
+fn pages(list: &[Listed], length: usize, random: &mut Rng) -> Vec<Vec<Listed>> {
     let mut pages: Vec<Vec<Listed>> = Vec::new();
     for page in list.chunks(length) {
         pages.extend((random.u8(..16) == 0).then(Vec::new));
@@ -297,22 +343,27 @@ fn answer(
     }
     if query.get("comp").is_some_and(|comp| comp == "pagelist") {
         assert_eq!(which, "target");
-        let probe;
+        let (part, probe);
+        let asked = headers.get("x-ms-range").map(|text| span(text));
         let pages = if let Some(base) = headers.get("x-ms-previous-snapshot-url") {
             assert_eq!(*base, format!("http://{address}/base/{seed}?sig=a%2Bb"));
-            &case.pages
+            match asked {
+                None => &case.pages,
+                Some(asked) => {
+                    part = case.part(asked);
+                    &part
+                }
+            }
         } else if case.base.is_empty() {
             &case.pages
         } else {
-            let (grown, end) = (case.base.len() - SECTOR, case.target.len() - SECTOR);
-            let asked = headers["x-ms-range"].as_str();
-            if asked == format!("bytes={grown}-{}", end - 1) {
+            let grown = case.base.len() - SECTOR..case.target.len() - SECTOR;
+            let asked = asked.unwrap();
+            if asked == grown {
                 &case.grown
             } else {
                 // Where the changes leave something out: all of it is allocated.
-                let (first, last) = asked["bytes=".len()..].split_once('-').unwrap();
-                let (first, last): (usize, usize) = (first.parse().unwrap(), last.parse().unwrap());
-                probe = vec![vec![(first, last + 1, true)]];
+                probe = vec![vec![(asked.start, asked.end, true)]];
                 &probe
             }
         };
@@ -323,22 +374,32 @@ fn answer(
         let length = format!("x-ms-blob-content-length: {}\r\n", content.len());
         return with_body("200 OK", length, Case::page(pages, page).as_bytes());
     }
-    let range = headers["x-ms-range"].strip_prefix("bytes=").unwrap();
-    let (first, last) = range.split_once('-').unwrap();
-    let (first, last): (usize, usize) = (first.parse().unwrap(), last.parse().unwrap());
-    if first >= content.len() {
+    let Range { start, end } = span(&headers["x-ms-range"]);
+    if start >= content.len() {
         return with_body("416 Range", String::new(), b"");
     }
-    let last = last.min(content.len() - 1);
-    let header = format!("Content-Range: bytes {first}-{last}/{}\r\n", content.len());
-    with_body("206 Partial Content", header, &content[first..=last])
+    let end = end.min(content.len());
+    let (last, length) = (end - 1, content.len());
+    let header = format!("Content-Range: bytes {start}-{last}/{length}\r\n");
+    with_body("206 Partial Content", header, &content[start..end])
+}
+
+/// `bytes=0-511`.
+fn span(header: &str) -> Range<usize> {
+    let (first, last) = header["bytes=".len()..].split_once('-').unwrap();
+    first.parse().unwrap()..last.parse::<usize>().unwrap() + 1
 }
 
 /// Lists, reads and applies the changes of a case; whether its list was accepted.
 async fn replay(server: &Server, transport: &Transport, seed: u64) {
     let mut random = Rng::with_seed(seed);
-    let mut case = Case::new(&mut random);
-    let spoilt = random.u8(..) < 8 && case.spoil(&mut random);
+    let mut case = if seed < CASES {
+        Case::short(&mut random)
+    } else {
+        Case::long(&mut random)
+    };
+    // A long one is asked for in parts, in which what is spoilt between them does not come.
+    let spoilt = seed < CASES && random.u8(..) < 8 && case.spoil(&mut random);
     let case = Arc::new(case);
     server.cases.lock().unwrap().insert(seed, Arc::clone(&case));
 
@@ -407,6 +468,24 @@ async fn replay(server: &Server, transport: &Transport, seed: u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_random_differences_are_replayed_exactly() {
+    replay_all(0..CASES).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lists_longer_than_a_page_are_replayed_exactly() {
+    let seeds = CASES..CASES + LONG_CASES;
+    for seed in seeds.clone() {
+        let lengths: Vec<_> = {
+            let pages = Case::long(&mut Rng::with_seed(seed)).pages;
+            pages.iter().map(Vec::len).collect()
+        };
+        let full = lengths.iter().filter(|&&length| length == LONGEST_PAGE);
+        assert!(full.count() > 0 && lengths.len() > 1, "{lengths:?}");
+    }
+    replay_all(seeds).await;
+}
+
+async fn replay_all(seeds: Range<u64>) {
     let server = Arc::new(Server::start().await);
     let only: Option<u64> = env::var("DELTA_SEED")
         .ok()
@@ -414,9 +493,10 @@ async fn ten_thousand_random_differences_are_replayed_exactly() {
     let workers: Vec<_> = (0..WORKERS)
         .map(|worker| {
             let server = Arc::clone(&server);
+            let seeds = seeds.clone();
             tokio::spawn(async move {
                 let transport = Transport::new(None, true, 4).unwrap();
-                let seeds = (0..CASES).filter(|seed| seed % WORKERS == worker);
+                let seeds = seeds.filter(|seed| seed % WORKERS == worker);
                 for seed in seeds.filter(|&seed| only.is_none_or(|only| only == seed)) {
                     let replayed = tokio::spawn({
                         let (server, transport) = (Arc::clone(&server), transport.clone());
@@ -436,7 +516,7 @@ async fn ten_thousand_random_differences_are_replayed_exactly() {
 async fn an_image_that_is_no_fixed_vhd_is_refused() {
     let server = Server::start().await;
     let transport = Transport::new(None, true, 1).unwrap();
-    let good = Case::new(&mut Rng::with_seed(1)).target;
+    let good = Case::short(&mut Rng::with_seed(1)).target;
     let mut vhdx = good.clone();
     vhdx[..8].copy_from_slice(vhd::VHDX_SIGNATURE);
     // A guest may well have such a file at the beginning of its disk: the footer decides.
@@ -468,6 +548,8 @@ async fn an_image_that_is_no_fixed_vhd_is_refused() {
             // Its list is good in any case.
             pages: vec![vec![(0, SECTOR, true)]],
             grown: Vec::new(),
+            page: 1,
+            cuts: true,
             written: 0,
         };
         server

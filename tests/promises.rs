@@ -1,5 +1,5 @@
-//! The table of promises, `docs/PROMISES.md`: every test that it names exists, and its numbers are complete. So do the tests
-//! of `docs/SEMANTICS.md`, and each of its sentences names one.
+//! The table of promises, `docs/PROMISES.md`: every test that it names exists, its numbers are complete, and each row is a
+//! point of its subject. The tests of `docs/SEMANTICS.md` exist, too, and each of its sentences names one.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,6 +9,8 @@
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::Path;
+
+const PROMISES: &str = "docs/PROMISES.md";
 
 /// Where tests with real daemons are; those without name no generation.
 const DAEMON_TESTS: &str = "tests/bacula/tests/";
@@ -24,7 +26,7 @@ struct Row {
 
 #[test]
 fn every_promise_names_tests_that_exist() {
-    let rows = rows();
+    let rows = rows_of(&read(PROMISES));
     assert!(rows.len() > 100, "{} rows", rows.len());
     let numbers: Vec<_> = rows.iter().map(|row| row.number).collect();
     assert_eq!(numbers, (1..=rows.len()).collect::<Vec<_>>());
@@ -65,6 +67,40 @@ fn every_promise_names_tests_that_exist() {
     );
 }
 
+/// A point without a row, and a row that is no point, would be a gap that nobody sees.
+#[test]
+fn every_subject_is_covered_point_by_point() {
+    let text = read(PROMISES);
+    let last = rows_of(&text).len();
+    for section in text.split("\n## ").skip(1) {
+        let (title, rest) = section.split_once("\n\n").unwrap();
+        let (points, table) = rest.split_once("\n\n").unwrap();
+        let points = points.strip_prefix("Covers: ");
+        let points = points.unwrap_or_else(|| panic!("{title}: what does it cover?"));
+        let mut named = HashSet::new();
+        for point in points.split(';') {
+            let keepers: Vec<_> = point
+                .split('(')
+                .skip(1)
+                .flat_map(|part| part.split(')').next().unwrap().split(','))
+                .map(str::trim)
+                .collect();
+            assert!(!keepers.is_empty(), "{title}: no row for: {point}");
+            for keeper in keepers {
+                if let Ok(number) = keeper.parse() {
+                    assert!((1..=last).contains(&number), "{title}: {point}");
+                    named.insert(number);
+                } else {
+                    read(keeper);
+                }
+            }
+        }
+        for Row { number, .. } in rows_of(table) {
+            assert!(named.contains(&number), "{title}: row {number} is no point");
+        }
+    }
+}
+
 #[test]
 fn every_sentence_on_faults_names_tests_that_exist() {
     let text = read("docs/SEMANTICS.md");
@@ -102,8 +138,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn rows() -> Vec<Row> {
-    let table = fs::read_to_string(root().join("docs/PROMISES.md")).unwrap();
+fn rows_of(table: &str) -> Vec<Row> {
     let cells = table.lines().filter_map(|line| {
         let cells: Vec<_> = line
             .strip_prefix("| ")?
@@ -132,7 +167,7 @@ fn rows() -> Vec<Row> {
 /// The rows for which the introduction says why they have no test with daemons: the numbers that its list items begin
 /// with.
 fn excused() -> Vec<usize> {
-    let table = read("docs/PROMISES.md");
+    let table = read(PROMISES);
     let introduction = table.split("\n## ").next().unwrap();
     let items = introduction
         .lines()

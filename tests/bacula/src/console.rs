@@ -62,6 +62,13 @@ impl JobReport {
         Ok(self)
     }
 
+    /// What the log says that compression by the File Daemon has saved: `None`, or a part in percent and a ratio.
+    #[must_use]
+    pub fn compression(&self) -> Option<&str> {
+        let mut lines = self.log.lines();
+        lines.find_map(|line| Some(line.trim().strip_prefix("Software Compression:")?.trim()))
+    }
+
     /// Lines of the log that contain `needle`.
     #[must_use]
     pub fn lines_with(&self, needle: &str) -> Vec<&str> {
@@ -371,6 +378,22 @@ impl Sandbox {
             .iter()
             .filter_map(|row| Some(row.get("Name")?.as_str()?.to_owned()))
             .collect())
+    }
+
+    /// The files of a job with the signatures that the catalog has of them, in base64 without padding.
+    ///
+    /// # Errors
+    ///
+    /// The catalog cannot be read.
+    pub fn signatures(&self, id: u32) -> Result<Vec<(String, String)>> {
+        let rows = self.query(&format!(
+            "SELECT MD5 FROM File WHERE JobId = {id} ORDER BY FileIndex"
+        ))?;
+        let signatures = rows
+            .iter()
+            .map(|row| row.get("MD5").and_then(Value::as_str))
+            .map(|signature| signature.unwrap_or_default().to_owned());
+        Ok(self.files(id)?.into_iter().zip(signatures).collect())
     }
 
     /// Name of the volume that a job was written to.

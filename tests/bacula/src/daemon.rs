@@ -32,6 +32,9 @@ macro_rules! on_both_generations {
     };
 }
 
+/// Where the plugin looks for its configuration file if nobody names one.
+pub const USUAL_CONFIGURATION: &str = "/opt/bacula/etc/azure-vm.conf";
+
 /// How long a daemon may take to listen. Measured: 0.3 s; the rest is for a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(20);
 
@@ -87,6 +90,36 @@ pub fn workspace() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
+/// What a daemon finds around itself.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Surroundings {
+    /// Further environment variables.
+    pub(crate) environment: Vec<(String, String)>,
+    /// What it finds at [`USUAL_CONFIGURATION`], and it alone.
+    pub(crate) usual_configuration: Option<PathBuf>,
+}
+
+impl Surroundings {
+    /// A command that runs `program` in them, without a process of its own.
+    fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "TERM", "--"]);
+        if let Some(file) = &self.usual_configuration {
+            // In a mount namespace of its own everything below /opt is hidden.
+            let script = format!(
+                "mount -t tmpfs tmpfs /opt && install -D -m 600 \"$1\" {USUAL_CONFIGURATION} && shift && exec \"$@\""
+            );
+            command
+                .args(["unshare", "--mount", "--", "sh", "-c", &script, "sh"])
+                .arg(file);
+        }
+        command
+            .arg(program)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+}
+
 /// A running daemon; stopped when dropped.
 #[derive(Debug)]
 pub(crate) struct Daemon {
@@ -111,18 +144,14 @@ impl Daemon {
         config: &Path,
         port: u16,
         log: PathBuf,
-        environment: &[(String, String)],
+        surroundings: &Surroundings,
     ) -> Result<Self> {
         let output = File::create(&log).with_context(|| format!("create {}", log.display()))?;
-        let mut command = Command::new("setpriv");
-        command
-            .args(["--pdeathsig", "TERM", "--"])
-            .arg(programs.path(name))
+        let child = surroundings
+            .command(&programs.path(name))
             // Together, as service files write it.
             .arg("-fc")
-            .arg(config);
-        let child = command
-            .envs(environment.iter().map(|(name, value)| (name, value)))
+            .arg(config)
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)

@@ -18,7 +18,7 @@ pub use bench::{Bench, JOB, RESTORED};
 pub use cloud::Cloud;
 pub use compare::{CloudDisk, Image, compare};
 pub use console::{JobReport, RestoreRequest};
-pub use daemon::{Generation, Memory, Use, workspace};
+pub use daemon::{Generation, Memory, USUAL_CONFIGURATION, Use, workspace};
 pub use guest_disk::{GuestDisk, check_file_system, check_vhd_footer, compare_images};
 pub use ledger::{Finding, Ledger, VmShape, compare_vms, leftovers, mebibytes};
 pub use moment::{HANG, Moment, number};

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
-use crate::daemon::{self, Daemon, Generation, Memory, Programs, Use};
+use crate::daemon::{self, Daemon, Generation, Memory, Programs, Surroundings, Use};
 
 /// Names in the generated configuration.
 pub(crate) const CLIENT: &str = "bench-fd";
@@ -85,8 +85,10 @@ pub struct SandboxConfig {
     /// Further resources of the Director. `JobDefs = common` gives a Job what all jobs here have; the pools are `pool`
     /// and `copies`, which is where the jobs of `pool` are copied or migrated to.
     pub director: String,
+    /// What the File Daemon, and nobody else, finds where the plugin looks for its configuration file (needs root).
+    pub usual_configuration: Option<PathBuf>,
     /// Size in MiB of a RAM file system for the File Daemon's working directory (needs root).
-    pub small_working_directory: Option<u32>,
+    pub ram_working_directory: Option<u32>,
 }
 
 /// A running private Bacula; stopped and removed when dropped.
@@ -102,7 +104,7 @@ pub struct Sandbox {
     _mount: Option<Mount>,
     directory: Option<TempDir>,
     root: PathBuf,
-    environment: Vec<(String, String)>,
+    surroundings: Surroundings,
 }
 
 impl Sandbox {
@@ -119,7 +121,7 @@ impl Sandbox {
             fs::create_dir(root.join(name))?;
         }
         let mount = config
-            .small_working_directory
+            .ram_working_directory
             .map(|mib| Mount::tmpfs(&root.join("fd"), mib))
             .transpose()?;
         if let Some(plugin) = &config.plugin {
@@ -131,19 +133,23 @@ impl Sandbox {
         let ports = free_ports()?;
         write_configuration(&root, config, ports)?;
 
-        let environment = config.environment.clone();
-        let start = |name, file: &str, port, environment: &[_]| {
-            let log = root.join("log").join(format!("{name}.out"));
-            Daemon::start(&programs, name, &root.join(file), port, log, environment)
+        let surroundings = Surroundings {
+            environment: config.environment.clone(),
+            usual_configuration: config.usual_configuration.clone(),
         };
-        let storage = start("bacula-sd", "bacula-sd.conf", ports.storage, &[])?;
+        let usual = Surroundings::default();
+        let start = |name, file: &str, port, surroundings: &Surroundings| {
+            let log = root.join("log").join(format!("{name}.out"));
+            Daemon::start(&programs, name, &root.join(file), port, log, surroundings)
+        };
+        let storage = start("bacula-sd", "bacula-sd.conf", ports.storage, &usual)?;
         let file_daemon = start(
             "bacula-fd",
             "bacula-fd.conf",
             ports.file_daemon,
-            &environment,
+            &surroundings,
         )?;
-        let director = start("bacula-dir", "bacula-dir.conf", ports.director, &[])?;
+        let director = start("bacula-dir", "bacula-dir.conf", ports.director, &usual)?;
         Ok(Self {
             programs,
             _director: director,
@@ -152,7 +158,7 @@ impl Sandbox {
             _mount: mount,
             directory: Some(directory),
             root,
-            environment,
+            surroundings,
         })
     }
 
@@ -225,7 +231,7 @@ impl Sandbox {
             &self.root.join("bacula-sd.conf"),
             storage.port(),
             self.root.join("log/bacula-sd-2.out"),
-            &[],
+            &Surroundings::default(),
         )?);
         Ok(())
     }
@@ -237,7 +243,7 @@ impl Sandbox {
             &self.root.join("bacula-fd.conf"),
             self.file_daemon.port(),
             self.root.join("log/bacula-fd-2.out"),
-            &self.environment,
+            &self.surroundings,
         )?;
         Ok(())
     }

@@ -35,6 +35,8 @@ fn points_in_time_of_random_runs_come_back(generation: Generation) -> Result<()>
         Ok(text) => text.parse()?,
         Err(_) => fastrand::u64(..1_000_000),
     };
+    // In time for a panic, too.
+    println!("CHAIN_SEED={seed}");
     play(generation, seed).with_context(|| format!("repeat with CHAIN_SEED={seed}"))
 }
 

@@ -3,8 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result};
-use bacula_bench::{Cloud, Generation, Trial, on_both_generations, try_all};
+use anyhow::{Context, Result, ensure};
+use bacula_bench::{
+    Bench, Cloud, Generation, JobDefinition, Trial, can_mount, on_both_generations, try_all,
+};
 use mock_server::{
     DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, DEFAULT_STORAGE_KEY, DEFAULT_SUBSCRIPTION,
     DEFAULT_TENANT, Disk, GIB, Principal, Scenario, Subscription, Tenant, Vm,
@@ -15,6 +17,7 @@ on_both_generations!(
     the_file_is_read_as_documented,
     a_file_that_cannot_be_used_is_refused_before_anything_is_asked,
     secrets_may_stand_in_files_of_their_own,
+    the_file_at_the_usual_place_is_read,
 );
 
 const LABORATORY: &str = "(lab)~subscription";
@@ -295,4 +298,40 @@ fn secrets_may_stand_in_files_of_their_own(generation: Generation) -> Result<()>
         .hides("hunter2"),
     ];
     try_all(generation, cloud, &trials)
+}
+
+/// Where an administrator of this machine may have a file of his own.
+fn the_file_at_the_usual_place_is_read(generation: Generation) -> Result<()> {
+    if !can_mount() {
+        println!("skipped: this user may not mount something over /opt");
+        return Ok(());
+    }
+    let cloud = cloud()?;
+    let access = access(&cloud)?;
+    let groups = format!(
+        "[production]\n{access}subscription_id = {DEFAULT_SUBSCRIPTION}\n
+[laboratory]\n{access}subscription_id = {LABORATORY}\n"
+    );
+    let file = cloud.write_file("usual.conf", &groups, 0o600)?;
+    let jobs = [
+        JobDefinition::plugin("first", "azure-vm:"),
+        JobDefinition::plugin("named", "azure-vm: group=laboratory"),
+    ];
+    let bench = Bench::start_jobs(generation, cloud, jobs.into(), |config| {
+        config.usual_configuration = Some(file);
+    })?;
+    for (job, vm) in [("first", "prod01"), ("named", "lab01")] {
+        let listing = bench.sandbox.list(job)?;
+        ensure!(
+            listing.vms() == [vm] && listing.messages().is_empty(),
+            "{}",
+            listing.text
+        );
+        let report = bench.sandbox.backup(job, "Full")?.clean()?;
+        let label = format!("_{vm}.name");
+        let files = bench.sandbox.files(report.id)?;
+        ensure!(files[0].ends_with(&label), "{files:?}\n{}", report.log);
+    }
+    ensure!(bench.cloud.emulator().unmodelled().is_empty());
+    Ok(())
 }

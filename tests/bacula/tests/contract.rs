@@ -1,8 +1,11 @@
 //! What the documentation promises an administrator, where only real daemons can prove it.
 
-use anyhow::{Result, ensure};
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
 use bacula_bench::{
     Bench, Cloud, Generation, JOB, RESTORED, RestoreRequest, Trial, on_both_generations, try_all,
+    workspace,
 };
 use mock_server::{
     DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, DEFAULT_SUBSCRIPTION, DEFAULT_TENANT, Disk, GIB, MIB,
@@ -41,21 +44,49 @@ fn filesets_of_the_documentation_select_what_they_say(generation: Generation) ->
     ];
     let endpoints = cloud.write_config("endpoints.conf", &access.map(|key| (key, None)))?;
     let inline = format!("azure-vm: config={} {inline}", endpoints.display());
-    let line = |parameters: &str| cloud.plugin_command(parameters);
-    let trials = [
-        Trial::selects(&inline, &names)
-            .says("application_secret stands in the Plugin line")
-            .says("connection_key stands"),
-        Trial::selects(&line("group=emulator"), &names),
-        Trial::selects(&line("vm=ledger01"), &["ledger01"]),
-        Trial::selects(&line("include=(.*)web(.*)"), &["oldweb", "web01"]),
-        Trial::selects(&line("include=(.*)web(.*) exclude=^old(.*)"), &["web01"]),
-        Trial::selects(
-            &line("include=(.*)web(.*) exclude=(.*)old(.*) vm=keep.old"),
-            &["keep.old", "web01"],
-        ),
+    let groups = fs::read_to_string(cloud.config_file())?.replace("[emulator]", "[production]");
+    let file = cloud.write_file("production.conf", &groups, 0o600)?;
+    let examples = examples()?;
+    // What the table above them says, and behind the last one a sentence.
+    let selected: [&[&str]; 6] = [
+        &names,
+        &names,
+        &["ledger01"],
+        &["oldweb", "web01"],
+        &["web01"],
+        &["keep.old", "web01"],
     ];
+    ensure!(examples.len() == selected.len(), "{examples:#?}");
+    let inline = Trial::selects(&inline, &names)
+        .says("application_secret stands in the Plugin line")
+        .says("connection_key stands");
+    let trials: Vec<_> = examples
+        .iter()
+        .zip(selected)
+        .map(|(parameters, vms)| {
+            let command = format!("azure-vm: config={} {parameters}", file.display());
+            Trial::selects(&command, vms)
+        })
+        .chain([inline])
+        .collect();
     try_all(generation, cloud, &trials)
+}
+
+/// The parameters of the examples in CONFIGURATION.md.
+fn examples() -> Result<Vec<String>> {
+    let text = fs::read_to_string(workspace().join("docs/CONFIGURATION.md"))?;
+    let (_, examples) = text
+        .split_once("\nExamples:\n\n```\n")
+        .context("no examples")?;
+    let (examples, _) = examples.split_once("```\n").context("no end")?;
+    examples
+        .lines()
+        .map(|line| {
+            let parameters = line.strip_prefix("Plugin = \"azure-vm:");
+            let parameters = parameters.and_then(|rest| rest.strip_suffix('"'));
+            Ok(parameters.with_context(|| line.to_owned())?.to_owned())
+        })
+        .collect()
 }
 
 fn two_virtual_machines_in_one_restore_are_refused(generation: Generation) -> Result<()> {

@@ -75,7 +75,7 @@ fn restore_damaged(generation: Generation, device: &str) -> Result<(JobReport, S
         .iter()
         .find_map(|file| file.rsplit('/').next().filter(|name| name.ends_with("_0")));
     let image = image.context("no image of the data disk")?.to_owned();
-    flip(&bench, full.id)?;
+    flip(&bench, full.id, "web-data", PLACE)?;
     let emulator = bench.cloud.emulator();
     emulator.reset_counters();
     let report = bench.sandbox.restore(&RestoreRequest {
@@ -95,12 +95,12 @@ fn restore_damaged(generation: Generation, device: &str) -> Result<(JobReport, S
     Ok((report, image))
 }
 
-/// Changes a bit of the byte at [`PLACE`] in the volume that the job is on.
-fn flip(bench: &Bench, job: u32) -> Result<()> {
+/// Changes a bit of the disk's byte at this place, in the volume that the job is on.
+pub(crate) fn flip(bench: &Bench, job: u32, disk: &str, place: u64) -> Result<()> {
     let around = bench
         .cloud
         .emulator()
-        .disk_read("web-data", PLACE, AROUND as u64)?;
+        .disk_read(disk, place, AROUND as u64)?;
     let volume = bench
         .sandbox
         .volume_directory()

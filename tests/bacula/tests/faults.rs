@@ -153,7 +153,7 @@ fn a_full_local_disk_fails_the_restore_before_azure_is_touched(
         return Ok(());
     }
     let bench = Bench::start_with(generation, world(), "vm=web", |config| {
-        config.small_working_directory = Some(64);
+        config.ram_working_directory = Some(64);
     })?;
     let backup = bench.full()?;
     bench.cloud.delete_vm("web")?;

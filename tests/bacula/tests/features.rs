@@ -1,5 +1,6 @@
 //! What Bacula offers around a backup, with the plugin's files.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -7,6 +8,8 @@ use bacula_bench::{
     Bench, Generation, JOB, JobReport, RESTORED, RestoreRequest, Sandbox, on_both_generations,
 };
 use mock_server::{Disk, GIB, Link, MIB, Scenario, Vm};
+
+use crate::damage::flip;
 
 on_both_generations!(
     accurate_mode_keeps_earlier_images,
@@ -46,12 +49,48 @@ fn incremental(bench: &Bench) -> Result<JobReport> {
     Ok(report)
 }
 
+/// The guest writes something that can be compressed: patterns cannot.
+fn write_text(bench: &Bench) -> Result<()> {
+    let text = b"All work and no play makes Jack a dull boy.\n".repeat(24 * 1024);
+    bench
+        .cloud
+        .emulator()
+        .guest_write("web-os", 20 * MIB, &text)?;
+    Ok(())
+}
+
+/// Letters of the signatures in the catalog.
+pub(crate) const MD5: usize = 22;
+pub(crate) const SHA1: usize = 27;
+
+/// Each file of the job with something in it has a signature of its own in the catalog, and data was compressed.
+pub(crate) fn expect_signed_and_compressed(
+    bench: &Bench,
+    report: &JobReport,
+    letters: usize,
+) -> Result<()> {
+    let mut files = bench.sandbox.signatures(report.id)?;
+    println!("{files:#?}\ncompression: {:?}", report.compression());
+    files.retain(|(name, _)| !name.ends_with(".name"));
+    let distinct: BTreeSet<_> = files.iter().map(|(_, signature)| signature).collect();
+    ensure!(
+        files.len() >= 3
+            && distinct.len() == files.len()
+            && distinct.iter().all(|signature| signature.len() == letters),
+        "{files:#?}"
+    );
+    let compression = report.compression().context("nothing about compression")?;
+    ensure!(compression.ends_with(":1"), "{}", report.log);
+    Ok(())
+}
+
 fn accurate_mode_keeps_earlier_images(generation: Generation) -> Result<()> {
     let bench = Bench::start_with(generation, world(), "vm=web", |config| {
         config.jobs[0].directives = "Accurate = yes".into();
         config.jobs[0].options = "signature = MD5; compression = GZIP6".into();
     })?;
-    bench.full()?;
+    write_text(&bench)?;
+    expect_signed_and_compressed(&bench, &bench.full()?, MD5)?;
     for round in 1..3 {
         write(&bench, round)?;
         incremental(&bench)?;
@@ -87,7 +126,9 @@ Job {{ Name = migrate; Type = Migrate; Selection Type = Job; Selection Pattern =
         );
     })?;
     let sandbox = &bench.sandbox;
+    write_text(&bench)?;
     let full = bench.full()?;
+    expect_signed_and_compressed(&bench, &full, SHA1)?;
     write(&bench, 1)?;
     let first = incremental(&bench)?;
     let at_first = bench.cloud.digests("web")?;
@@ -103,16 +144,37 @@ Job {{ Name = migrate; Type = Migrate; Selection Type = Job; Selection Pattern =
     sandbox.console("wait\n", Duration::from_secs(120))?;
     let mut jobs = successors(sandbox, 'B', &[full.id, first.id, second.id])?;
     write(&bench, 3)?;
-    // Builds on a job that was migrated. 9.6 names the new job, of which nothing is known here: a full image.
+    // Builds on a job that was migrated.
     let third = match generation {
-        Generation::V9_6 => bench.sandbox.backup(JOB, "Incremental")?,
+        Generation::V9_6 => full_of_an_unknown_base(&bench)?,
         Generation::V15_0 => incremental(&bench)?,
     };
-    ensure!(third.status == 'T', "{}", third.log);
     jobs.push(third.id);
     bench.restore_equals(&jobs, &bench.cloud.digests("web")?)?;
     ensure!(bench.cloud.emulator().unmodelled().is_empty());
     Ok(())
+}
+
+/// The Incremental after a Migration: 9.6 names the new job, of which nothing is known here, and which the warning names.
+fn full_of_an_unknown_base(bench: &Bench) -> Result<JobReport> {
+    let report = bench.sandbox.backup(JOB, "Incremental")?;
+    ensure!(
+        report.status == 'T' && report.level == 'I' && report.errors > 0,
+        "{}",
+        report.log
+    );
+    ensure!(
+        report.log.contains("Backup OK -- with warnings") && report.bytes > 16 * MIB,
+        "{}",
+        report.log
+    );
+    let said = report.lines_with("is saved as a full image");
+    ensure!(
+        said.len() == 1 && said[0].contains("is not known here"),
+        "{}",
+        report.log
+    );
+    Ok(report)
 }
 
 /// The jobs of a type that a copy or migration made of these, in the same order.
@@ -132,26 +194,62 @@ fn successors(sandbox: &Sandbox, kind: char, of: &[u32]) -> Result<Vec<u32>> {
 }
 
 fn verify_jobs_work_but_those_that_compare_with_the_disk(generation: Generation) -> Result<()> {
+    const PLAIN: &str = "plain";
     let bench = Bench::start_with(generation, world(), "vm=web", |config| {
-        config.director = format!(
-            "Job {{ Name = verify; Type = Verify; Level = VolumeToCatalog; Verify Job = {JOB}; FileSet = {JOB}
-  JobDefs = common }}"
-        );
+        // Else the Storage Daemon would find what changes below.
+        config.device = "Block Checksum = no".into();
+        let mut plain = config.jobs[0].clone();
+        plain.name = PLAIN.into();
+        config.jobs.push(plain);
+        // Of the job that is verified, the options count.
+        config.jobs[0].options = "signature = MD5; verify = 5".into();
+        for job in [JOB, PLAIN] {
+            config.director += &format!(
+                "Job {{ Name = verify-{job}; Type = Verify; Level = VolumeToCatalog; Verify Job = {job}; FileSet = {job}
+  JobDefs = common }}
+"
+            );
+        }
     })?;
     let backup = bench.full()?;
-    for (level, status) in [
-        ("VolumeToCatalog", 'T'),
-        ("Data", 'T'),
-        ("DiskToCatalog", 'f'),
-        ("InitCatalog", 'f'),
-        ("Catalog", 'f'),
-    ] {
+    let plain = bench.sandbox.backup(PLAIN, "Full")?.clean()?;
+    let verify = |job: &str, level: &str| {
+        let id = if job == JOB { backup.id } else { plain.id };
         let report = bench.sandbox.run(&format!(
-            "run job=verify level={level} jobid={} yes\n",
-            backup.id
+            "run job=verify-{job} level={level} jobid={id} yes\n"
         ))?;
-        ensure!(report.status == status, "{level}: {}", report.log);
+        println!("{job}, {level}: {}", report.status);
+        anyhow::Ok(report)
+    };
+    for level in ["VolumeToCatalog", "Data"] {
+        let report = verify(JOB, level)?;
+        ensure!(report.is_clean(), "{level}: {}", report.log);
     }
+    for level in ["DiskToCatalog", "InitCatalog", "Catalog"] {
+        let report = verify(JOB, level)?;
+        let mut said = report.lines_with("Plugin: \"azure-vm: ").into_iter();
+        ensure!(
+            report.status == 'f' && said.any(|line| line.ends_with("\" not found.")),
+            "{level}: {}",
+            report.log
+        );
+    }
+    for job in [&backup, &plain] {
+        flip(&bench, job.id, "web-os", 5 * MIB + 12_345)?;
+    }
+    for (job, level) in [(JOB, "VolumeToCatalog"), (PLAIN, "Data")] {
+        // Neither reads what it would have to compare.
+        let report = verify(job, level)?;
+        ensure!(report.is_clean(), "{job}, {level}: {}", report.log);
+    }
+    let report = verify(JOB, "Data")?;
+    let said = report.lines_with("MD5 digest differs on ");
+    ensure!(
+        report.status == 'D' && said.len() == 1 && said[0].contains("_osdisk\""),
+        "{}",
+        report.log
+    );
+    println!("{}", said[0]);
     ensure!(bench.cloud.emulator().unmodelled().is_empty());
     Ok(())
 }

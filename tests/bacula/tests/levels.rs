@@ -91,6 +91,7 @@ fn changes_are_saved_and_every_point_in_time_comes_back(generation: Generation) 
     write(&bench, 3)?;
     let (last, at_last) = run(&bench, "Incremental")?;
 
+    let base = differential.name.clone();
     let [full, first, differential, last] =
         [full, first, differential, last].map(|report| report.id);
     bench.restore_equals(&[full], &at_full)?;
@@ -120,15 +121,46 @@ fn changes_are_saved_and_every_point_in_time_comes_back(generation: Generation) 
     ensure!(report.is_clean(), "{}", report.log);
     ensure!(bench.cloud.digests(RESTORED)? == at_last, "{}", report.log);
     bench.cloud.delete_vm(RESTORED)?;
-    // Without the Full, the images that are there lead nowhere.
+    // Without what they build on, the images that are there lead nowhere.
+    let emulator = bench.cloud.emulator();
+    emulator.reset_counters();
     let report = bench.sandbox.restore(&RestoreRequest {
         jobs: vec![last],
         ..RestoreRequest::named(RESTORED)
     })?;
     ensure!(matches!(report.status, 'f' | 'E'), "{}", report.log);
-    ensure!(bench.cloud.state().vm(RESTORED).is_none(), "{}", report.log);
-    ensure!(bench.cloud.emulator().unmodelled().is_empty());
+    let epoch = epoch(&bench, differential)?;
+    let said = report.lines_with("holds the changes since");
+    ensure!(!said.is_empty(), "{}", report.log);
+    println!("{}", said[0]);
+    for part in [
+        format!("since job {base} "),
+        format!("{epoch}_conf did not come"),
+        format!("mark all files that begin with {epoch}_"),
+    ] {
+        ensure!(
+            said[0].contains(&part),
+            "{part} is not said: {}",
+            report.log
+        );
+    }
+    let created = emulator.counters().requests("Disks_CreateOrUpdate");
+    let state = bench.cloud.state();
+    ensure!(
+        created == 0 && state.vm(RESTORED).is_none() && state.disks.len() == 2,
+        "{created} disks were created\n{}",
+        report.log
+    );
+    ensure!(emulator.unmodelled().is_empty());
     Ok(())
+}
+
+/// What the names of a job's images begin with.
+fn epoch(bench: &Bench, job: u32) -> Result<String> {
+    let files = bench.sandbox.files(job)?;
+    let mut names = files.iter().filter_map(|file| file.rsplit('/').next());
+    let epoch = names.find_map(|name| name.strip_suffix("_conf"));
+    Ok(epoch.context("no document")?.to_owned())
 }
 
 fn start_time(bench: &Bench, job: u32) -> Result<String> {

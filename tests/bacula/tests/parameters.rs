@@ -1,7 +1,9 @@
 //! The Plugin line: what the Director's configuration, the daemons and the plugin make of it together.
 
 use anyhow::{Result, ensure};
-use bacula_bench::{Bench, Cloud, Generation, JOB, Trial, on_both_generations, try_all};
+use bacula_bench::{
+    Bench, Cloud, Generation, JOB, Trial, USUAL_CONFIGURATION, on_both_generations, try_all,
+};
 use mock_server::{
     DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, DEFAULT_STORAGE_KEY, DEFAULT_TENANT, Disk, GIB, MIB,
     Principal, Scenario, Tenant, Vm,
@@ -163,13 +165,12 @@ fn what_is_missing_is_named_at_once(generation: Generation) -> Result<()> {
         .hides("hunter2"),
     );
     // Nothing behind the colon: then all comes from the default file, or nothing does.
-    let default = "/opt/bacula/etc/azure-vm.conf";
-    if !std::fs::exists(default)? {
+    if !std::fs::exists(USUAL_CONFIGURATION)? {
         trials.push(Trial::refused(
             "azure-vm:",
             &format!(
                 "missing tenant_id, subscription_id, application_id, application_secret: give them in the FileSet's \
-                 Plugin line or in a group of the configuration file {default}, which does not exist"
+                 Plugin line or in a group of the configuration file {USUAL_CONFIGURATION}, which does not exist"
             ),
         ));
     }

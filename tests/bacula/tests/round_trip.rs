@@ -2,9 +2,11 @@
 
 use anyhow::{Context, Result, ensure};
 use bacula_bench::{
-    Bench, Cloud, Finding, Generation, Ledger, RestoreRequest, SandboxConfig, VmShape,
+    Bench, Cloud, Finding, Generation, JobReport, Ledger, RestoreRequest, SandboxConfig, VmShape,
     check_vhd_footer, compare_vms, leftovers, on_both_generations,
 };
+
+use crate::features::{SHA1, expect_signed_and_compressed};
 
 on_both_generations!(
     a_vm_comes_back_under_a_new_name,
@@ -14,19 +16,24 @@ on_both_generations!(
 const NEW_NAME: &str = "ledger02";
 
 fn a_vm_comes_back_under_a_new_name(generation: Generation) -> Result<()> {
-    round_trip(generation, |_| {})
+    round_trip(generation, |_| {}).map(drop)
 }
 
 fn compression_and_large_blocks_change_nothing(generation: Generation) -> Result<()> {
-    round_trip(generation, |config| {
+    let (bench, backup) = round_trip(generation, |config| {
         config.file_daemon = "Maximum Network Buffer Size = 524288".into();
         for job in &mut config.jobs {
             job.options = "signature = SHA1; compression = LZO".into();
         }
-    })
+    })?;
+    expect_signed_and_compressed(&bench, &backup, SHA1)
 }
 
-fn round_trip(generation: Generation, change: impl FnOnce(&mut SandboxConfig)) -> Result<()> {
+/// The daemons and the backup, for more to be looked at.
+fn round_trip(
+    generation: Generation,
+    change: impl FnOnce(&mut SandboxConfig),
+) -> Result<(Bench, JobReport)> {
     let directory = tempfile::tempdir()?;
     let ledger = Ledger::create(directory.path(), 1)?;
     let vm = format!("vm={}", Ledger::NAME);
@@ -49,7 +56,8 @@ fn round_trip(generation: Generation, change: impl FnOnce(&mut SandboxConfig)) -
     expect_good(&ledger.compare_disks(cloud, NEW_NAME)?)?;
     expect_valid_footers(cloud)?;
     expect_good(&compare_vms(&saved, &VmShape::of(cloud, NEW_NAME)?))?;
-    expect_good(&leftovers(cloud, sandbox, 3)?)
+    expect_good(&leftovers(cloud, sandbox, 3)?)?;
+    Ok((bench, backup))
 }
 
 /// The emulator refuses a wrong footer; this is what another program says to those that we uploaded.

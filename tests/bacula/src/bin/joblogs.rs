@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use bacula_bench::{
-    Cloud, Generation, JobDefinition, JobReport, RestoreRequest, Sandbox, SandboxConfig, plugin,
-    workspace,
+    Cloud, Generation, JobDefinition, JobReport, RestoreRequest, Sandbox, SandboxConfig,
+    USUAL_CONFIGURATION, plugin, workspace,
 };
 use mock_server::{
     Change, DEFAULT_CLIENT_SECRET, DEFAULT_STORAGE_KEY, Disk, GIB, KIB, Link, MIB,
@@ -52,7 +52,7 @@ read; [Troubleshooting](TROUBLESHOOTING.md) tells what to do.
 const FULL: &str = "\
 One line per disk: its size; what Azure has allocated of it; what was read and what of that was sent to the Storage Daemon, without blocks
 of zeros; time and rate; how much of the time was spent waiting for Azure. A small disk is read ahead while the one before it is sent, so
-its own time can be next to nothing. The sixth file of Bacula's count is the template of the restore options.";
+its own time can be next to nothing. The seventh file of Bacula's count is the template of the restore options.";
 
 const INCREMENTAL: &str = "\
 Each disk names the run that its changes build on, here the Full. `written` was read and sent; `cleared` (the guest discarded it) is only
@@ -245,7 +245,7 @@ fn neutral(log: &str, cloud: &Cloud, sandbox: &Sandbox) -> Result<String> {
     let root = sandbox.root();
     let mut log: String = log.lines().map(|line| usual_port(line) + "\n").collect();
     for (path, usual) in [
-        (cloud.config_file(), "/opt/bacula/etc/azure-vm.conf"),
+        (cloud.config_file(), USUAL_CONFIGURATION),
         (sandbox.file_daemon_directory(), "/opt/bacula/working"),
         (root.join("restored"), "/tmp/bacula-restores"),
         (root.to_owned(), "/opt/bacula"),
