@@ -223,21 +223,56 @@ pub(super) fn own_address(endpoint: &Url, subject: Subject<'_>, text: &str) -> R
         .map_err(|_not_an_address| subject.invalid("the answer names no usable address"))?;
     // Host and port are compared as they stand there: of "host:44(3" two parsers make two things.
     let place = address.authority().map_or("no host", |a| a.as_str());
-    let (host, port) = (endpoint.host_str(), endpoint.port_or_known_default());
-    let with_port = host.zip(port).map(|(host, port)| format!("{host}:{port}"));
-    let same = address.scheme_str() == Some(endpoint.scheme())
-        && [
-            host.filter(|_| endpoint.port().is_none()),
-            with_port.as_deref(),
-        ]
-        .into_iter()
-        .flatten()
-        .any(|own| place.eq_ignore_ascii_case(own));
-    if same {
+    let is_own = endpoint
+        .host_str()
+        .zip(endpoint.port_or_known_default())
+        .is_some_and(|(host, port)| {
+            place.eq_ignore_ascii_case(&format!("{host}:{port}"))
+                || (endpoint.port().is_none() && place.eq_ignore_ascii_case(host))
+        });
+    if is_own && address.scheme_str() == Some(endpoint.scheme()) {
         Ok(address)
     } else {
+        let (_user, place) = place.rsplit_once('@').unwrap_or(("", place));
         Err(subject.invalid(format!(
             "the answer leads away from {endpoint} to {place}, which gets no token"
         )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_addresses_are_known_in_each_form() {
+        for (endpoint, texts) in [
+            (
+                "https://management.azure.com/",
+                &[
+                    "https://management.azure.com/x?y=Z",
+                    "https://MANAGEMENT.azure.com:443/x?y=Z",
+                    "/x?y=Z",
+                ][..],
+            ),
+            (
+                "https://localhost:8443/",
+                &["https://localhost:8443/x?y=Z", "/x?y=Z"],
+            ),
+            ("http://[::1]:8080/", &["http://[::1]:8080/x?y=Z", "/x?y=Z"]),
+        ] {
+            let endpoint = Url::parse(endpoint).expect("an address");
+            for text in texts {
+                let subject = Subject::new("read", &endpoint);
+                let address = own_address(&endpoint, subject, text).expect("its own");
+                assert_eq!(address.path_and_query().map(|p| p.as_str()), Some("/x?y=Z"));
+            }
+        }
+        let endpoint = Url::parse("https://localhost:8443/").expect("an address");
+        for text in ["https://localhost/x", "https://a:secret@other:8443/x"] {
+            let subject = Subject::new("read", &endpoint);
+            let error = own_address(&endpoint, subject, text).expect_err("another");
+            assert!(!error.to_string().contains("secret"), "{error}");
+        }
     }
 }

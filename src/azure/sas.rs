@@ -27,7 +27,7 @@ impl SasUrl {
     ///
     /// # Errors
     ///
-    /// Not an `http` or `https` URL with host and path, or no signature (`sig`) in its query.
+    /// Not an `http` or `https` URL with host, without user, and with a path, or no signature (`sig`) in its query.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let refuse = |what: &str| Error::new(ErrorKind::Refused, OPERATION, &"", what);
         let (location, query) = text
@@ -40,6 +40,12 @@ impl SasUrl {
             .ok()
             .filter(|_uri| Url::parse(location).is_ok())
             .ok_or_else(|| refuse("it is not a URL"))?;
+        if location
+            .authority()
+            .is_some_and(|place| place.as_str().contains('@'))
+        {
+            return Err(refuse("it has a user before its host"));
+        }
         if !matches!(location.scheme_str(), Some("https" | "http")) {
             return Err(refuse("it is not an https URL"));
         }
@@ -162,6 +168,7 @@ mod tests {
             "ftp://host/c/b?sig=secret",
             "host/c/b?sig=secret",
             "https://host:44(3/c/b?sig=secret",
+            "https://user:sec@host/c/b?sig=secret",
             "https://host/c/b?sig=sec ret",
         ] {
             let error = SasUrl::parse(text).expect_err(text).to_string();
