@@ -169,6 +169,8 @@ struct World {
     now: u64,
     /// Seconds by which the clock of the second daemon is slow.
     behind: u64,
+    /// Both daemons have run the job.
+    moved: bool,
 }
 
 impl World {
@@ -185,6 +187,7 @@ impl World {
             queued: false,
             now: 1_000_000,
             behind,
+            moved: false,
         };
         // Others, whose chain has another name or whose runs are nobody's.
         for (chain, client) in [("Other", "fd-1"), ("Job", "fd-9")] {
@@ -239,7 +242,8 @@ impl World {
         if step.tracker_lost {
             self.chains[client] = new_chain(CLIENTS[client]);
         }
-        self.forgetful |= step.tracker_lost || client != 0;
+        self.moved |= client != 0;
+        self.forgetful |= step.tracker_lost || self.moved;
         self.queued = step.queued;
         let (level, previous) = self.director.next(step);
         let run = Run {
@@ -410,11 +414,24 @@ impl World {
             .and_then(|recorded| recorded.previous.as_ref())
             .is_some_and(|name| chain.run(name).is_some());
         // Where clocks differ, the runs of two daemons are not in the order of their making until one names the run before it.
-        let most = if proves { 3 } else { 4 } + usize::from(self.behind > 0);
+        let disorder = usize::from(self.moved && self.behind > 0);
+        let most = if proves { 3 } else { 4 + disorder };
+        // What the other one keeps meanwhile.
+        let elsewhere = if self.moved { 4 + disorder } else { 0 };
         for disk in DISKS {
             let kept = chain.runs.iter().flat_map(RunRecord::snapshots);
             let count = kept.filter(|snapshot| snapshot.disk == disk).count();
             prop_assert!(count <= most, "{count} of {disk} after {run:?}");
+            let billed = self.azure.values().filter_map(OurSnapshot::from_listed);
+            let ours =
+                |tags: &SnapshotTags| tags.chain == "Job" && CLIENTS.contains(&&*tags.client);
+            let count = billed
+                .filter(|snapshot| ours(&snapshot.tags) && snapshot.tags.disk == disk)
+                .count();
+            prop_assert!(
+                count <= most + elsewhere,
+                "{count} of {disk} in Azure after {run:?}"
+            );
         }
         // Neither do records without snapshots pile up.
         let links = chain.runs.iter().filter(|run| run.vms.is_empty()).count();
