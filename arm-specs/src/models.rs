@@ -28,7 +28,13 @@ pub fn generate(document: &Document) -> Result<TokenStream> {
                 Shape::Object(members) => {
                     structure(name, description, members, &schema.required).with_context(context)?
                 }
-                Shape::Enum(values) => enumeration(name, description, values),
+                Shape::Enum(values) => {
+                    ensure!(
+                        schema.required.is_empty(),
+                        "{name}: values, none of them required"
+                    );
+                    enumeration(name, description, values)
+                }
                 other => bail!("{name}: a model of type {other:?}"),
             };
             let read_only = if bodies.contains(name.as_str()) {

@@ -86,7 +86,7 @@ EXPLAINED = {
     ("resources.json", "ResourceGroupListResult", "nextLink: read-only is False, True in the SDK"): ANSWER,
 }
 
-# That each kind of difference is seen: what changes in a document, its text before and after, and all that is then reported.
+# That differences are seen: what changes in a document, its text before and after, and all that is then reported.
 CHANGES = {
     "blob.json": [
         ("a header", "x-ms-copy-action", "x-ms-copy-deed", [
@@ -122,6 +122,10 @@ CHANGES = {
         ("a required member", '"required": ["lun", "createOption"]', '"required": ["createOption", "caching"]', [
             "DataDisk: lun: required is False, True in the SDK",
             "DataDisk: caching: required is True, False in the SDK",
+        ]),
+        ("a member that requests must carry", '"lun": {"type"', '"slot": {"type"', [
+            "DataDisk: slot: integer, unknown to the SDK",
+            "DataDisk: lun: missing, required in the SDK",
         ]),
         ("a read-only member", '"format": "int64", "readOnly": true, "description": "Requests', '"format": "int64", "description": "Requests', [
             "DataDisk: diskIOPSReadWrite: read-only is False, True in the SDK",
@@ -187,9 +191,30 @@ def comparisons(spec, sdk):
     for path, item in {**spec.get("paths", {}), **spec.get("x-ms-paths", {})}.items():
         for method, operation in item.items():
             yield operation["operationId"], functools.partial(compare_operation, spec, sdk, path, method.upper(), operation)
+    sent = sent_models(spec)
     for name, schema in spec["components"].get("schemas", {}).items():
-        compare = compare_enumeration if "enum" in schema else compare_model
-        yield name, functools.partial(compare, spec, sdk, name, schema)
+        if "enum" in schema:
+            yield name, functools.partial(compare_enumeration, sdk, name, schema)
+        else:
+            yield name, functools.partial(compare_model, spec, sdk, name, schema, name in sent)
+
+
+def sent_models(spec):
+    """The models that bodies of requests consist of."""
+    operations = [operation for item in spec.get("paths", {}).values() for operation in item.values()]
+    names, waiting = set(), [operation["requestBody"] for operation in operations if "requestBody" in operation]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            reference = value.get("$ref", "")
+            name = reference.rsplit("/", 1)[-1]
+            if reference and name not in names:
+                names.add(name)
+                waiting.append(resolve(spec, value))
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+    return names
 
 
 def compare_operation(spec, sdk, path, method, operation):
@@ -257,14 +282,14 @@ def compare_parameters(spec, sdk, operation, theirs):
     return drift
 
 
-def compare_enumeration(_, sdk, name, schema):
+def compare_enumeration(sdk, name, schema):
     if name not in sdk.enums:
         return ["the SDK has no such enumeration"]
     apart = set(schema["enum"]) ^ sdk.enums[name]
     return [f"values {sorted(apart)} are on one side only"] if apart else []
 
 
-def compare_model(spec, sdk, name, schema):
+def compare_model(spec, sdk, name, schema, is_sent):
     owner, prefix = NAMED.get(name, name), ""
     if not sdk.model(owner) and name.endswith("Properties"):
         # The SDK flattens what sits below `properties`.
@@ -287,6 +312,13 @@ def compare_model(spec, sdk, name, schema):
         drift += [f"{member}: {what} is {ours}, {other} in the SDK" for what, ours, other in pairs if ours != other]
         if not same_type(spec, declared, theirs.kind, theirs.enumeration):
             drift.append(f"{member}: {shown(declared)}, {theirs.enumeration or theirs.kind} in the SDK")
+    if is_sent:
+        own = {name.removeprefix(prefix): theirs for name, theirs in members.items() if name.startswith(prefix)}
+        drift += [
+            f"{member}: missing, required in the SDK"
+            for member, theirs in own.items()
+            if theirs.required and "." not in member and member not in schema["properties"]
+        ]
     return drift
 
 
