@@ -11,6 +11,7 @@ use std::env;
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
@@ -263,23 +264,30 @@ fn pages(list: &[Listed], length: usize, random: &mut Rng) -> Vec<Vec<Listed>> {
 type Cases = Arc<Mutex<HashMap<u64, Arc<Case>>>>;
 
 /// A server of page blobs, `/base/<seed>` and `/target/<seed>`, over bare HTTP/1.1.
+#[derive(Clone)]
 struct Server {
     address: SocketAddr,
     cases: Cases,
+    /// Requests for a part of a difference.
+    parts: Arc<AtomicU64>,
 }
 
 impl Server {
     async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let cases = Cases::default();
-        let served = Arc::clone(&cases);
+        let server = Self {
+            address,
+            cases: Cases::default(),
+            parts: Arc::default(),
+        };
+        let served = server.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, address, Arc::clone(&served)));
+                tokio::spawn(serve(stream, served.clone()));
             }
         });
-        Self { address, cases }
+        server
     }
 
     fn blob(&self, transport: &Transport, which: &str, seed: u64) -> PageBlob {
@@ -289,7 +297,7 @@ impl Server {
     }
 }
 
-async fn serve(mut stream: TcpStream, address: SocketAddr, cases: Cases) {
+async fn serve(mut stream: TcpStream, server: Server) {
     let (read, mut write) = stream.split();
     let mut lines = BufReader::new(read).lines();
     while let Ok(Some(request)) = lines.next_line().await {
@@ -299,19 +307,19 @@ async fn serve(mut stream: TcpStream, address: SocketAddr, cases: Cases) {
         {
             headers.insert(name.to_ascii_lowercase(), value.to_owned());
         }
-        let answer = answer(&request, &headers, address, &cases);
+        let answer = answer(&request, &headers, &server);
         if write.write_all(&answer).await.is_err() {
             return;
         }
     }
 }
 
-fn answer(
-    request: &str,
-    headers: &HashMap<String, String>,
-    address: SocketAddr,
-    cases: &Cases,
-) -> Vec<u8> {
+fn answer(request: &str, headers: &HashMap<String, String>, server: &Server) -> Vec<u8> {
+    let Server {
+        address,
+        cases,
+        parts,
+    } = server;
     let mut words = request.split(' ');
     let (method, target) = (words.next().unwrap(), words.next().unwrap());
     let url = url::Url::parse(&format!("http://{address}{target}")).unwrap();
@@ -350,6 +358,7 @@ fn answer(
             match asked {
                 None => &case.pages,
                 Some(asked) => {
+                    parts.fetch_add(1, Ordering::Relaxed);
                     part = case.part(asked);
                     &part
                 }
@@ -482,10 +491,13 @@ async fn lists_longer_than_a_page_are_replayed_exactly() {
         let full = lengths.iter().filter(|&&length| length == LONGEST_PAGE);
         assert!(full.count() > 0 && lengths.len() > 1, "{lengths:?}");
     }
-    replay_all(seeds).await;
+    let parts = replay_all(seeds).await;
+    let is_whole = env::var_os("DELTA_SEED").is_none();
+    assert!(parts > 0 || !is_whole, "no list was asked for in slices");
 }
 
-async fn replay_all(seeds: Range<u64>) {
+/// How many times a part of a difference was asked for.
+async fn replay_all(seeds: Range<u64>) -> u64 {
     let server = Arc::new(Server::start().await);
     let only: Option<u64> = env::var("DELTA_SEED")
         .ok()
@@ -510,6 +522,7 @@ async fn replay_all(seeds: Range<u64>) {
     for worker in workers {
         worker.await.unwrap();
     }
+    server.parts.load(Ordering::Relaxed)
 }
 
 #[tokio::test]

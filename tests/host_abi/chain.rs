@@ -549,7 +549,7 @@ impl Story<'_> {
         if newest_first {
             runs.reverse();
         }
-        let is_chain = runs.len() > 1;
+        let is_chain = catalog.restore_set(at).len() > 1;
         let names: Vec<_> = runs.iter().map(|run| (run.level, &run.name)).collect();
         let target = &catalog.runs[at];
         let what = format!("restore of {} from {names:?}", target.name);
