@@ -10,7 +10,7 @@ CARGO_FUZZ_VERSION = 0.13.2
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 
 .DEFAULT_GOAL := build
-.PHONY: advisories bench build check-generated check-tree demo deny deps doc emulator fuzz generate install joblogs lint plugin sanitize test test-peers torture torture-daemons
+.PHONY: advisories bench build check-generated check-tree demo deny deps doc emulator fuzz generate install joblogs lint plugin sanitize sanitize-threads test test-peers torture torture-daemons
 
 # Everything, unoptimised.
 build:
@@ -85,11 +85,23 @@ fuzz:
 			-max_total_time=$(FUZZ_SECONDS) -artifact_prefix=target/fuzz/found/ -max_len=16384 -timeout=20 -rss_limit_mb=2048 -print_final_stats=1; \
 	done
 
-# The host-ABI tests, and the unit tests of what is unsafe, under AddressSanitizer; needs the nightly toolchain.
+# The host-ABI tests, and the unit tests of what is unsafe, under AddressSanitizer; needs the nightly toolchain. The shared object finds
+# the sanitizer in the program that loads it.
+SANITIZED = $(CARGO) +nightly $(1) --locked --target $(HOST) --target-dir target/$@ -p azure-vm-fd
+sanitize: export RUSTFLAGS = -Zsanitizer=address -Clink-args=-rdynamic
 sanitize:
-	RUSTFLAGS=-Zsanitizer=address $(CARGO) +nightly build --locked --target $(HOST) --target-dir target/sanitize -p azure-vm-fd --lib
-	RUSTFLAGS=-Zsanitizer=address $(CARGO) +nightly test --locked --target $(HOST) --target-dir target/sanitize -p azure-vm-fd --lib -- ffi fuzzing
-	RUSTFLAGS=-Zsanitizer=address $(CARGO) +nightly test --locked --target $(HOST) --target-dir target/sanitize -p azure-vm-fd --test host_abi
+	$(call SANITIZED,test) --lib -- ffi fuzzing
+	$(call SANITIZED,build) --lib
+	$(call SANITIZED,test) --test host_abi
+
+# What threads share, under ThreadSanitizer: the bridge, the pipeline, access and tokens, and the host-ABI tests. The standard library
+# is built alike, so nightly needs its component rust-src.
+sanitize-threads: export RUSTFLAGS = -Zsanitizer=thread -Clink-args=-rdynamic
+sanitize-threads: export TSAN_OPTIONS = suppressions=$(CURDIR)/tests/host_abi/threads.supp
+sanitize-threads:
+	$(call SANITIZED,test) -Zbuild-std --lib -- ffi plugin pipeline access token
+	$(call SANITIZED,build) -Zbuild-std --lib
+	$(call SANITIZED,test) -Zbuild-std --test host_abi
 
 lint:
 	$(CARGO) fmt --all --check

@@ -19,12 +19,16 @@ pub(crate) fn path() -> PathBuf {
     test.with_file_name("libazure_vm_fd.so")
 }
 
-/// Loads a copy: under a name of its own the library has statics of its own, as in another daemon.
+/// Loads a copy: under a name of its own the library has statics of its own, as in another daemon. The copy stays, for tools that
+/// want to name its functions.
 pub(crate) fn load(name: &str) -> LoadPlugin {
-    let dir = tempfile::tempdir().expect("folder");
-    let copy = dir.path().join(name);
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let copy = tempfile::NamedTempFile::new_in(folder).expect("a file");
     std::fs::copy(path(), &copy).expect("copy the library");
-    let handle = open(&copy);
+    let file = folder.join(name);
+    // Whatever has this name may be in use.
+    copy.persist(&file).expect("name the copy");
+    let handle = open(&file);
     // SAFETY: a live handle and a C string.
     let symbol = unsafe { libc::dlsym(handle, c"loadPlugin".as_ptr()) };
     assert!(!symbol.is_null(), "loadPlugin is exported");
