@@ -34,6 +34,10 @@ impl SasUrl {
             .trim()
             .split_once('?')
             .ok_or_else(|| refuse("the URL has no query, so no signature"))?;
+        // Host and path are shown.
+        if location.contains("sig=") {
+            return Err(refuse("there is a signature (sig) before its query"));
+        }
         // This parser takes any text for a port.
         let location: Uri = location
             .parse()
@@ -169,6 +173,7 @@ mod tests {
             "host/c/b?sig=secret",
             "https://host:44(3/c/b?sig=secret",
             "https://user:sec@host/c/b?sig=secret",
+            "https://host/c/b&sig=sec?sig=secret",
             "https://host/c/b?sig=sec ret",
         ] {
             let error = SasUrl::parse(text).expect_err(text).to_string();
