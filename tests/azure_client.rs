@@ -359,6 +359,7 @@ async fn spoilt_answers_are_fetched_again_whole() {
         },
         Action::ShortBody { by: ByteSize(512) },
         Action::WrongContentRange { by: ByteSize(512) },
+        Action::OtherRange { by: ByteSize(512) },
         Action::Throttle { retry_after: None },
         Action::RevokeSas,
         Action::ExpireSas,
@@ -599,6 +600,10 @@ async fn refusals_say_what_is_missing() {
         (error.kind(), error.status()),
         (ErrorKind::Forbidden, Some(403))
     );
+    let text = error.to_string();
+    for part in ["list virtual machines", "AuthorizationFailed"] {
+        assert!(text.contains(part), "{text}");
+    }
 }
 
 #[tokio::test]

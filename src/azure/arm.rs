@@ -3,7 +3,6 @@
 //! Resources are kept as the JSON that Azure sent, in its order, members unknown to this version included: a
 //! configuration that is saved must be complete. [`operation`](super::operation) waits for what takes longer.
 
-use std::collections::HashSet;
 use std::fmt::Display;
 
 use http::{Method, Request, Uri};
@@ -16,12 +15,10 @@ use super::call::{BuildError, Call};
 use super::error::{Defect, Failure};
 use super::exchange::Answer;
 use super::outgoing::{Outgoing, Received};
+use super::pages::Pages;
 use super::token::Bearer;
 use super::{Azure, Error, ErrorKind};
 use crate::payload::Payload;
-
-/// Pages of a list; no subscription fills so many.
-const MOST_PAGES: usize = 10_000;
 
 /// What is being done to what, for messages.
 #[derive(Clone, Copy)]
@@ -178,10 +175,11 @@ impl Azure {
         subject: Subject<'_>,
         call: Result<Call, BuildError>,
     ) -> Result<Vec<Value>, Error> {
-        let mut page = self.read(subject, call).await?;
+        let mut answer = self.send(subject, call).await?.answer;
         let mut items = Vec::new();
-        let mut seen = HashSet::new();
+        let mut pages = Pages::default();
         loop {
+            let mut page: Value = subject.json(&answer)?;
             match page.get_mut("value").map(Value::take) {
                 Some(Value::Array(mut values)) => items.append(&mut values),
                 Some(_) | None => return Err(subject.invalid("the list has no `value`")),
@@ -193,14 +191,10 @@ impl Azure {
                 Some(_) => return Err(subject.invalid("`nextLink` is not a text")),
             };
             let address = self.own_address(subject, next)?;
-            if !seen.insert(address.clone()) {
-                return Err(subject.invalid("the pages of the list go round in a circle"));
-            }
-            if seen.len() == MOST_PAGES {
-                return Err(subject.invalid("the list does not end"));
-            }
-            let answer = self.follow(subject, &address, &[200], false).await?;
-            page = subject.json(&answer)?;
+            pages
+                .go_on(&answer, next)
+                .map_err(|problem| subject.invalid(problem))?;
+            answer = self.follow(subject, &address, &[200], false).await?;
         }
     }
 

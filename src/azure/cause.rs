@@ -115,7 +115,8 @@ impl Cause {
                 TransportErrorKind::UnknownHost | TransportErrorKind::NotConnected => true,
                 TransportErrorKind::Tls
                 | TransportErrorKind::Timeout
-                | TransportErrorKind::Broken => request.repeatable || error.is_unsent(),
+                | TransportErrorKind::Broken
+                | TransportErrorKind::TooLong => request.repeatable || error.is_unsent(),
                 TransportErrorKind::Certificate
                 | TransportErrorKind::Protocol
                 | TransportErrorKind::NotAllowed
@@ -164,7 +165,9 @@ impl Cause {
                     | TransportErrorKind::Broken => ErrorKind::Network,
                     TransportErrorKind::Certificate => ErrorKind::Certificate,
                     TransportErrorKind::Timeout => ErrorKind::Timeout,
-                    TransportErrorKind::Protocol => ErrorKind::InvalidAnswer,
+                    TransportErrorKind::Protocol | TransportErrorKind::TooLong => {
+                        ErrorKind::InvalidAnswer
+                    }
                     TransportErrorKind::NotAllowed => ErrorKind::Configuration,
                     TransportErrorKind::Unreadable => ErrorKind::Unreadable,
                 };

@@ -14,6 +14,7 @@ use super::connection_string::{AccountAccess, ConnectionString};
 use super::exchange::Answer;
 use super::generated::{ApiVersions, blob};
 use super::outgoing::Outgoing;
+use super::pages::Pages;
 use super::retry::Sender;
 use super::{Azure, Error, ErrorKind, PageBlob, SasUrl, xml};
 
@@ -112,6 +113,7 @@ impl Container {
         let subject = self.subject("list blobs of container");
         let mut all = Vec::new();
         let mut marker: Option<String> = None;
+        let mut pages = Pages::default();
         loop {
             let call = blob::container_list_blob_flat_segment(
                 &self.credential.location(),
@@ -123,13 +125,13 @@ impl Container {
             let (mut blobs, next) =
                 parse_list(&answer.body).map_err(|problem| subject.invalid(problem))?;
             all.append(&mut blobs);
-            match next {
-                None => return Ok(all),
-                Some(next) if marker.as_ref() == Some(&next) => {
-                    return Err(subject.invalid("the list repeats a page"));
-                }
-                Some(next) => marker = Some(next),
-            }
+            let Some(next) = next else {
+                return Ok(all);
+            };
+            pages
+                .go_on(&answer, &next)
+                .map_err(|problem| subject.invalid(problem))?;
+            marker = Some(next);
         }
     }
 

@@ -84,8 +84,10 @@ pub(super) enum TransportErrorKind {
     Timeout,
     /// The connection broke before the answer was complete.
     Broken,
-    /// The peer does not speak HTTP/1.1, or says more than was asked for.
+    /// The peer does not speak HTTP/1.1.
     Protocol,
+    /// The answer has more bytes than were asked for.
+    TooLong,
     /// The request may not be sent at all.
     NotAllowed,
     /// What was to be sent cannot be read.
@@ -114,6 +116,7 @@ impl TransportError {
             TransportErrorKind::Timeout
             | TransportErrorKind::Broken
             | TransportErrorKind::Protocol
+            | TransportErrorKind::TooLong
             | TransportErrorKind::Unreadable => false,
         }
     }

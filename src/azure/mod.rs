@@ -2,7 +2,7 @@
 //!
 //! A request passes through few hands, each with one idea. [`Azure`] and [`PageBlob`] say what is wanted in the words of
 //! the service (`vm`, `disk`, `snapshot`, `network`, `access`, `page_blob`, `container`). [`generated`] turns that into an HTTP
-//! request, from the OpenAPI documents. `arm` adds endpoint, paging and JSON, `operation` and `readiness` wait for what
+//! request, from the OpenAPI documents. `arm` adds endpoint, paging (`pages`) and JSON, `operation` and `readiness` wait for what
 //! takes longer. `retry` holds the one loop that repeats: it asks a credential (`token`, `blob_credential`) to sign
 //! each attempt, hands it to `exchange`, behind which [`Transport`] speaks HTTP, and judges what comes back (`cause`);
 //! `error_body` reads refusals, [`Error`] tells them.
@@ -41,6 +41,7 @@ pub mod page_blob;
 mod page_list;
 mod page_list_slice;
 mod page_list_xml;
+mod pages;
 mod place;
 mod read_ahead;
 pub mod read_only;

@@ -89,7 +89,7 @@ impl<'a> Place<'a> {
 
     pub(super) fn too_long(&self, actual: u64, limit: u64) -> TransportError {
         self.error(
-            TransportErrorKind::Protocol,
+            TransportErrorKind::TooLong,
             format!(
                 "the answer of {} has {actual} bytes or more where at most {limit} were asked for",
                 self.authority

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::Error;
 use super::cause::{Cause, retry_after};
 use super::error_body::ErrorBody;
-use super::exchange::{Answer, Exchange};
+use super::exchange::{Answer, Exchange, TransportError, TransportErrorKind};
 use super::long_wait::wait;
 use super::outgoing::{Outgoing, Received};
 use crate::notice::Notices;
@@ -149,7 +149,11 @@ impl RetryPolicy {
                 self.attempts.min(self.first_contact_attempts)
             }
             // Something on the way damages answers: a second look may help, a long wait does not.
-            Cause::Defect(..) => self.attempts.min(4),
+            Cause::Transport(TransportError {
+                kind: TransportErrorKind::TooLong,
+                ..
+            })
+            | Cause::Defect(..) => self.attempts.min(4),
             // Nothing is wrong; only the deadline counts.
             cause if cause.is_reservation() => u32::MAX,
             Cause::Transport(_) | Cause::Status { .. } => self.attempts,
@@ -395,7 +399,6 @@ mod tests {
 
     use super::super::ErrorKind;
     use super::super::error::Defect;
-    use super::super::exchange::TransportErrorKind;
     use super::super::outgoing::{Anonymous, Reception};
     use super::super::testing::{Outcome, Script, answer, lost};
     use super::*;
@@ -649,6 +652,24 @@ mod tests {
         );
     }
 
+    /// As docs/SEMANTICS.md says it.
+    #[tokio::test(start_paused = true)]
+    async fn a_request_of_a_job_has_twelve_attempts_within_half_an_hour() {
+        for status in [408, 429, 500, 502, 503, 504] {
+            let script = Script::sequence(vec![answer(status, &[], "<html>")]);
+            let request = Request::new(Payload::default());
+            let outgoing = Outgoing::new("read thing", &"t-1", request, &[200], &Anonymous);
+            let began = Instant::now();
+            let error = script
+                .sender(RetryPolicy::JOB)
+                .send(outgoing)
+                .await
+                .expect_err("never succeeds");
+            assert_eq!(error.attempts(), 12, "{status}");
+            assert!(began.elapsed() < Duration::from_secs(30 * 60), "{status}");
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn lost_answers_are_asked_for_again_only_where_that_is_safe() {
         let lost = || lost(TransportErrorKind::Broken, true);
@@ -740,5 +761,26 @@ mod tests {
                 actual: 5
             })
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_is_too_long_is_fetched_again_like_others_that_are_wrong() {
+        let too_long = || lost(TransportErrorKind::TooLong, true);
+        assert!(
+            send(&Script::sequence(vec![too_long(), ok()]), Method::GET)
+                .await
+                .is_ok()
+        );
+        let error = send(&Script::sequence(vec![too_long()]), Method::GET)
+            .await
+            .expect_err("stays too long");
+        assert_eq!(
+            (error.kind(), error.attempts()),
+            (ErrorKind::InvalidAnswer, 4)
+        );
+        let error = send(&Script::sequence(vec![too_long()]), Method::POST)
+            .await
+            .expect_err("may have been carried out");
+        assert_eq!(error.attempts(), 1);
     }
 }

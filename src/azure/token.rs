@@ -19,6 +19,7 @@ use oauth2::{
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 use url::Url;
+use zeroize::Zeroizing;
 
 use super::error::Defect;
 use super::outgoing::{Anonymous, Credential, Outgoing, Reception};
@@ -73,7 +74,7 @@ impl ServicePrincipal {
         })
     }
 
-    async fn fetch(&self, sender: &Sender) -> Result<(String, Duration), Error> {
+    async fn fetch(&self, sender: &Sender) -> Result<(Secret, Duration), Error> {
         let client = BasicClient::new(ClientId::new(self.application.clone()))
             .set_client_secret(ClientSecret::new(self.secret.expose().to_owned()))
             .set_auth_type(AuthType::RequestBody)
@@ -89,7 +90,7 @@ impl ServicePrincipal {
             .await
             .map_err(|error| self.explain(error))?;
         let lifetime = token.expires_in().unwrap_or(DEFAULT_LIFETIME);
-        Ok((token.access_token().secret().clone(), lifetime))
+        Ok((Secret::new(token.access_token().secret().clone()), lifetime))
     }
 
     /// The body of an unreadable answer is left out: it may hold a token.
@@ -310,10 +311,10 @@ impl TokenCache {
             .fetch(sender)
             .await
             .and_then(|(text, lifetime)| {
-                let mut header =
-                    HeaderValue::try_from(format!("Bearer {text}")).map_err(|_invalid| {
-                        self.principal.invalid("the token is not plain text".into())
-                    })?;
+                let text = Zeroizing::new(format!("Bearer {}", text.expose()));
+                let mut header = HeaderValue::try_from(text.as_str()).map_err(|_invalid| {
+                    self.principal.invalid("the token is not plain text".into())
+                })?;
                 header.set_sensitive(true);
                 last.generation += 1;
                 Ok(Token {

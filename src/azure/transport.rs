@@ -317,16 +317,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn heads_without_end_are_refused() {
+        let many: String = (0..=MAX_HEADERS).map(|i| format!("x-{i}: v\r\n")).collect();
+        let long = format!("x: {}\r\n", "u".repeat(2 * READ_BUFFER));
+        for lines in [many, long] {
+            let answer = format!("HTTP/1.1 200 OK\r\n{lines}Content-Length: 2\r\n\r\nok");
+            let error = get_plain(answer).await.unwrap_err();
+            assert_eq!(error.kind, TransportErrorKind::Protocol, "{}", error.text);
+        }
+    }
+
+    #[tokio::test]
     async fn bodies_that_end_early_or_are_too_long_are_errors() {
         let cut = get_plain("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf").await;
         assert_eq!(cut.unwrap_err().kind, TransportErrorKind::Broken);
         let announced = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", LIMIT + 1);
         let long = get_plain(announced).await.unwrap_err();
-        assert_eq!(long.kind, TransportErrorKind::Protocol);
+        assert_eq!(long.kind, TransportErrorKind::TooLong);
         let mut endless = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n".to_vec();
         endless.resize(endless.len() + (2 << 20), b'x');
         let long = get_plain(endless).await.unwrap_err();
-        assert_eq!(long.kind, TransportErrorKind::Protocol);
+        assert_eq!(long.kind, TransportErrorKind::TooLong);
     }
 
     #[tokio::test]

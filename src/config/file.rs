@@ -76,19 +76,23 @@ pub(super) fn parse(text: &str) -> Result<Vec<Group>, String> {
         enabled_indented_mutiline_value: false,
         enabled_preserve_key_leading_whitespace: false,
     };
-    let ini = Ini::load_from_str_opt(&text, option)
+    let mut ini = Ini::load_from_str_opt(&text, option)
         .map_err(|error| format!("line {}: {}", error.line, error.msg))?;
     let mut groups: Vec<Group> = Vec::new();
-    for (name, properties) in &ini {
+    for (name, properties) in ini.iter_mut() {
         // Lines before the first group were refused; this is the parser's own empty group.
         let Some(name) = name else { continue };
         if groups.iter().any(|group| group.name == name) {
             return Err(format!("group [{name}] stands more than once"));
         }
-        let pair = |(key, value): (&str, &str)| (key.to_owned(), Secret::new(value.to_owned()));
+        // Taken and not copied, so that it is wiped.
+        let pair = |(key, value): (&str, &mut String)| {
+            let value = Secret::new(std::mem::take(value));
+            (key.to_owned(), value)
+        };
         groups.push(Group {
             name: name.to_owned(),
-            pairs: properties.iter().map(pair).collect(),
+            pairs: properties.iter_mut().map(pair).collect(),
         });
     }
     Ok(groups)

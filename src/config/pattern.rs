@@ -15,8 +15,9 @@ use super::java_regex::{Needs, Refusal, parse};
 
 /// Bytes that a compiled expression may take, for each engine and piece.
 const LARGEST: usize = 4 * 1024 * 1024;
-/// Steps back for one name: about a second. Patterns that people write need a few dozen.
-const MOST_BACKTRACKING: usize = 1_000_000;
+/// Steps back for one name: about a tenth of a second, since a subscription may have thousands of names. Patterns that people
+/// write need a few dozen.
+const MOST_BACKTRACKING: usize = 100_000;
 
 /// A regular expression in Java's syntax that must match a whole name.
 #[derive(Clone, Debug)]
