@@ -2,7 +2,8 @@
 //!
 //! It is JSON with a `format` number; `docs/conf.schema.json` is its published schema. The resources are kept exactly
 //! as Azure gave them, members unknown to this version included, because a restore may need what the service adds
-//! later. `backup::export` writes it, `restore` reads it. No secret and no SAS is in it.
+//! later; only what extensions were told and said is left out. `backup::export` writes it, `restore` reads it. No secret and no
+//! SAS is in it.
 
 use std::fmt;
 

@@ -36,6 +36,8 @@ const REFRESH_MARGIN: Duration = Duration::from_secs(300);
 const REFRESH_PAUSE: Duration = Duration::from_secs(30);
 /// Assumed where the answer does not say; the service's own minimum is an hour.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(3600);
+/// What more than this is taken for: tokens of Entra are good for 28 hours at most ("Continuous access evaluation").
+const LONGEST_LIFETIME: Duration = Duration::from_secs(28 * 3600);
 
 /// Who asks for what; prints no secret.
 pub(super) struct ServicePrincipal {
@@ -89,7 +91,10 @@ impl ServicePrincipal {
             .request_async(&channel)
             .await
             .map_err(|error| self.explain(error))?;
-        let lifetime = token.expires_in().unwrap_or(DEFAULT_LIFETIME);
+        let lifetime = token
+            .expires_in()
+            .unwrap_or(DEFAULT_LIFETIME)
+            .min(LONGEST_LIFETIME);
         Ok((Secret::new(token.access_token().secret().clone()), lifetime))
     }
 
@@ -484,6 +489,15 @@ mod tests {
             .collect();
         assert_eq!(tokens, ["Bearer t2", "Bearer t1", "Bearer t1"]);
         assert_eq!(fixture.requests(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lifetime_beyond_every_clock_is_cut() {
+        let fixture = Fixture::new(vec![token_answer("t1", u64::MAX)]);
+        assert_eq!(fixture.token().await.expect("granted"), "Bearer t1");
+        pass(27 * 3600).await;
+        assert_eq!(fixture.token().await.expect("cached"), "Bearer t1");
+        assert_eq!(fixture.requests(), 1);
     }
 
     #[tokio::test(start_paused = true)]

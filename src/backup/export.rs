@@ -7,7 +7,7 @@ use super::image::PlannedImage;
 use super::select::Candidate;
 use super::snapshot_set::OpenSnapshot;
 use super::tags::SNAPSHOT_NAME_LEN;
-use super::{Error, Run};
+use super::{Error, Run, extensions};
 use crate::azure::{Azure, ResourceId};
 use crate::document::{Document, FORMAT, ImageContent, ImageRecord, Slot};
 use crate::{catalog, json};
@@ -115,10 +115,11 @@ impl Disk {
 /// Azure's refusal; [`Error::Unsavable`] with the reason.
 pub(super) async fn read(azure: &Azure, candidate: &Candidate) -> Result<Export, Error> {
     let name = &candidate.name;
-    let virtual_machine = azure
+    let mut virtual_machine = azure
         .virtual_machine_with_instance_view(&candidate.id)
         .await
         .map_err(|source| Error::azure(format!("read virtual machine {name}"), source))?;
+    extensions::reduce(&mut virtual_machine);
     let attached = attached_disks(name, &virtual_machine)?;
     let nics = network_interface_ids(name, &virtual_machine)?;
     let (disks, network_interfaces) = futures_util::try_join!(

@@ -24,6 +24,7 @@ mod digests;
 mod error;
 mod export;
 mod exported;
+mod extensions;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod held;
