@@ -9,7 +9,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, Once};
 
 use tracing::Dispatch;
@@ -21,7 +21,7 @@ use tracing_subscriber::fmt;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::registry;
 
-use crate::private_folder::{PrivateFolder, open_file};
+use crate::private_folder::PrivateFolder;
 use crate::secret::mask;
 
 /// The first level at which libraries are heard.
@@ -37,23 +37,20 @@ const MAX_FILE_BYTES: u64 = 1 << 30;
 /// The last line of a file that was full.
 const FULL: &str = "the debug file ends here: it has reached its largest size\n";
 
-/// Opens the debug file of `job_id` in `state_dir` (made if it does not exist) for `level`, 1 to 9.
+/// Opens the debug file of `job_id` in `folder` for `level`, 1 to 9.
 ///
 /// # Errors
 ///
 /// The path, and why it cannot be used.
 pub(crate) fn open(
-    state_dir: &Path,
+    folder: &PrivateFolder,
     job_id: i32,
     level: u8,
 ) -> Result<Dispatch, (PathBuf, io::Error)> {
-    let folder = PrivateFolder::make(state_dir).map_err(|error| (state_dir.to_owned(), error))?;
-    let name = format!("azure-vm_{job_id}_{}.log", std::process::id());
-    let file = open_file(
-        OpenOptions::new().create(true).append(true),
-        &folder.at(&name),
-    )
-    .map_err(|error| (state_dir.join(&name), error))?;
+    let place = folder.file(format!("azure-vm_{job_id}_{}.log", std::process::id()));
+    let file = place
+        .open(OpenOptions::new().create(true).append(true))
+        .map_err(|error| (place.shown(), error))?;
     Ok(dispatch(file, MAX_FILE_BYTES, level))
 }
 
@@ -144,8 +141,8 @@ mod tests {
 
     fn logged(level: u8) -> String {
         let dir = tempfile::tempdir().expect("folder");
-        let state_dir = dir.path().join("azure-vm");
-        let dispatch = open(&state_dir, 12, level).expect("open");
+        let folder = PrivateFolder::open(dir.path()).expect("ours");
+        let dispatch = open(&folder, 12, level).expect("open");
         tracing::dispatcher::with_default(&dispatch, || {
             tracing::warn!("own warning");
             tracing::debug!("own debug");
@@ -158,9 +155,11 @@ mod tests {
                 "GET /disk?sv=2&sig=AbC%2F1 with Bearer eyJ.x.y and {{\"accessSAS\": \"https://x\"}}"
             );
         });
-        let mode = |path: &Path| fs::metadata(path).expect("stat").permissions().mode() & 0o777;
-        let file = state_dir.join(format!("azure-vm_12_{}.log", std::process::id()));
-        assert_eq!((mode(&state_dir), mode(&file)), (0o700, 0o600));
+        let file = dir
+            .path()
+            .join(format!("azure-vm_12_{}.log", std::process::id()));
+        let mode = fs::metadata(&file).expect("stat").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
         fs::read_to_string(file).expect("read")
     }
 
@@ -200,14 +199,9 @@ mod tests {
         let at = |name: &str| dir.path().join(name);
         let own = format!("azure-vm_12_{}.log", std::process::id());
         fs::create_dir(at("elsewhere")).expect("make");
-        symlink(at("elsewhere"), at("linked")).expect("link");
-        let (path, error) = open(&at("linked"), 12, 9).expect_err("refused");
-        assert_eq!(path, at("linked"));
-        assert!(error.to_string().contains("symbolic link"), "{error}");
-
-        PrivateFolder::make(&at("azure-vm")).expect("make");
+        let folder = PrivateFolder::make(&at("azure-vm")).expect("make");
         symlink(at("elsewhere/x"), at("azure-vm").join(&own)).expect("link");
-        let (path, error) = open(&at("azure-vm"), 12, 9).expect_err("refused");
+        let (path, error) = open(&folder, 12, 9).expect_err("refused");
         assert_eq!(path, at("azure-vm").join(&own));
         assert!(error.to_string().contains("symbolic link"), "{error}");
         assert_eq!(fs::read_dir(at("elsewhere")).expect("list").count(), 0);

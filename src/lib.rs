@@ -79,7 +79,7 @@ pub mod notice;
 pub mod payload;
 pub mod pipeline;
 pub mod plugin;
-mod private_folder;
+pub mod private_folder;
 pub mod quantity;
 pub mod query;
 pub mod range;

@@ -2,8 +2,9 @@
 //!
 //! Others may be able to write into the working directory itself: Debian's belongs to the user of Director and Storage Daemon,
 //! while the File Daemon is root. So a folder is never a symbolic link, belongs to us, and nobody else may write into it; and
-//! it stays open while it is in use. Its files are reached through the open folder ([`PrivateFolder::at`]), so that whoever puts
-//! something else in its place meanwhile leads nobody astray.
+//! it stays open while it is in use. What is in it, files and folders, is reached through the open folder (`at`), so that
+//! whoever puts something else in its place meanwhile leads nobody astray. A path is resolved once, for the outermost folder:
+//! code that works in a folder takes a [`PrivateFolder`].
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -18,21 +19,21 @@ use nix::unistd::geteuid;
 
 const LINK: &str = "it is a symbolic link, and none is followed here";
 
-/// A folder that only this user may write into; open.
+/// A folder that is no symbolic link, and that only this user may write into; open.
 #[derive(Clone, Debug)]
-pub(crate) struct PrivateFolder {
+pub struct PrivateFolder {
     path: PathBuf,
     handle: Arc<File>,
 }
 
 impl PrivateFolder {
-    /// Opens `path`; it and its parents are made, mode 0700, if they do not exist.
+    /// Opens `path`; it is made, mode 0700, if it does not exist. What its parents are is up to the caller.
     ///
     /// # Errors
     ///
     /// It cannot be made, is no folder or a symbolic link, belongs to somebody else, or others may write into it.
-    pub(crate) fn make(path: &Path) -> io::Result<Self> {
-        match DirBuilder::new().recursive(true).mode(0o700).create(path) {
+    pub fn make(path: &Path) -> io::Result<Self> {
+        match DirBuilder::new().mode(0o700).create(path) {
             // What is there instead, `open` tells.
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
             Ok(()) | Err(_) => Self::open(path),
@@ -44,16 +45,9 @@ impl PrivateFolder {
     /// # Errors
     ///
     /// As for [`PrivateFolder::make`].
-    pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        let handle = OpenOptions::new()
-            .read(true)
-            .custom_flags(O_DIRECTORY | O_NOFOLLOW)
-            .open(path)
-            .map_err(|error| match path.symlink_metadata() {
-                Ok(found) if found.is_symlink() => io::Error::other(LINK),
-                Ok(_) | Err(_) => error,
-            })?;
-        let metadata = handle.metadata()?;
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let folder = Self::open_to_read(path)?;
+        let metadata = folder.handle.metadata()?;
         let (owner, user) = (metadata.uid(), geteuid().as_raw());
         if owner != user {
             return Err(io::Error::other(format!(
@@ -66,25 +60,73 @@ impl PrivateFolder {
                 metadata.mode() & 0o7777
             )));
         }
+        Ok(folder)
+    }
+
+    /// Opens `path`; `None` if nothing is there.
+    ///
+    /// # Errors
+    ///
+    /// As for [`PrivateFolder::open`].
+    pub(crate) fn find(path: &Path) -> io::Result<Option<Self>> {
+        match Self::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            opened => opened.map(Some),
+        }
+    }
+
+    /// Opens `path`, whoever may write into it: for somebody who only shows what another user's daemon keeps there.
+    ///
+    /// # Errors
+    ///
+    /// It is no folder or a symbolic link, or the system refuses.
+    pub fn open_to_read(path: &Path) -> io::Result<Self> {
+        let handle = OpenOptions::new()
+            .read(true)
+            .custom_flags(O_DIRECTORY | O_NOFOLLOW)
+            .open(path)
+            .map_err(|error| match path.symlink_metadata() {
+                Ok(found) if found.is_symlink() => io::Error::other(LINK),
+                Ok(_) | Err(_) => error,
+            })?;
         Ok(Self {
             path: path.to_owned(),
             handle: Arc::new(handle),
         })
     }
 
-    /// Opens the folder `name` in it.
+    /// Opens the folder `name` in it, which is made if it does not exist.
+    ///
+    /// # Errors
+    ///
+    /// As for [`PrivateFolder::make`].
+    pub(crate) fn make_child(&self, name: impl AsRef<Path>) -> io::Result<Self> {
+        self.child(name, Self::make)
+    }
+
+    /// Opens the folder `name` in it, which exists.
     ///
     /// # Errors
     ///
     /// As for [`PrivateFolder::make`].
     pub(crate) fn open_child(&self, name: impl AsRef<Path>) -> io::Result<Self> {
-        let path = self.path.join(&name);
-        let child = Self::open(&self.at(name))?;
-        Ok(Self { path, ..child })
+        self.child(name, Self::open)
+    }
+
+    fn child(
+        &self,
+        name: impl AsRef<Path>,
+        open: impl FnOnce(&Path) -> io::Result<Self>,
+    ) -> io::Result<Self> {
+        let child = open(&self.at(&name))?;
+        Ok(Self {
+            path: self.path.join(name),
+            ..child
+        })
     }
 
     /// The folder as people know it, for messages.
-    pub(crate) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.path
     }
 
@@ -200,24 +242,36 @@ mod tests {
         PrivateFolder::make(path).unwrap_err().to_string()
     }
 
+    fn mode(path: &Path) -> u32 {
+        path.symlink_metadata().unwrap().mode() & 0o7777
+    }
+
     #[test]
     fn a_folder_is_ours_alone_or_refused() {
         let place = tempfile::tempdir().unwrap();
         let at = |name: &str| place.path().join(name);
-        let folder = PrivateFolder::make(&at("a/b")).unwrap();
-        for dir in [at("a"), at("a/b")] {
-            assert_eq!(dir.metadata().unwrap().mode() & 0o7777, 0o700);
-        }
+        assert!(PrivateFolder::find(&at("a")).unwrap().is_none());
+        let folder = PrivateFolder::make(&at("a")).unwrap();
+        assert_eq!(mode(folder.path()), 0o700);
         PrivateFolder::make(folder.path()).unwrap();
+        PrivateFolder::find(folder.path()).unwrap().unwrap();
 
-        symlink(at("a/b"), at("link")).unwrap();
+        symlink(at("a"), at("link")).unwrap();
         symlink(at("nowhere"), at("dangling")).unwrap();
         for name in ["link", "dangling"] {
             assert_eq!(refused(&at(name)), LINK);
+            for open in [PrivateFolder::open, PrivateFolder::open_to_read] {
+                assert_eq!(open(&at(name)).unwrap_err().to_string(), LINK);
+            }
+            let found = PrivateFolder::find(&at(name));
+            assert_eq!(found.unwrap_err().to_string(), LINK);
         }
         assert!(!at("nowhere").exists());
         fs::write(at("file"), "").unwrap();
         assert!(refused(&at("file")).contains("Not a directory"));
+        // Nobody's word is taken for what would have to be made on the way.
+        assert!(refused(&at("nowhere/a")).contains("No such file"));
+        assert!(!at("nowhere").exists());
         for (mode, writable) in [(0o720, true), (0o702, true), (0o755, false)] {
             fs::set_permissions(folder.path(), Permissions::from_mode(mode)).unwrap();
             match PrivateFolder::make(folder.path()) {
@@ -227,6 +281,7 @@ mod tests {
                     "{mode:o}: {error}"
                 ),
             }
+            PrivateFolder::open_to_read(folder.path()).unwrap();
         }
         // The root folder is nobody's but root's, and root may be given away.
         if geteuid().is_root() {
@@ -240,20 +295,54 @@ mod tests {
     #[test]
     fn what_takes_its_name_meanwhile_leads_nowhere() {
         let place = tempfile::tempdir().unwrap();
-        let (ours, away) = (place.path().join("ours"), place.path().join("away"));
-        let elsewhere = place.path().join("elsewhere");
-        fs::create_dir(&elsewhere).unwrap();
-        let folder = PrivateFolder::make(&ours).unwrap();
-        fs::rename(&ours, &away).unwrap();
-        symlink(&elsewhere, &ours).unwrap();
+        let at = |name: &str| place.path().join(name);
+        fs::create_dir(at("elsewhere")).unwrap();
+        let folder = PrivateFolder::make(&at("ours")).unwrap();
+        fs::rename(at("ours"), at("away")).unwrap();
+        symlink(at("elsewhere"), at("ours")).unwrap();
+
         let mut options = OpenOptions::new();
-        let file = open_file(options.write(true).create(true), &folder.at("file"));
-        file.unwrap().write_all(b"text").unwrap();
+        let file = folder.file("file");
+        let opened = file.open(options.write(true).create(true));
+        opened.unwrap().write_all(b"text").unwrap();
         folder.sync().unwrap();
-        assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
-        let written = away.join("file");
-        assert_eq!(fs::read(&written).unwrap(), b"text");
-        assert_eq!(written.metadata().unwrap().mode() & 0o7777, 0o600);
+        let child = folder.make_child("child").unwrap();
+        // People know it by the name that it had.
+        assert_eq!(child.path(), at("ours/child"));
+        let mut options = OpenOptions::new();
+        let inner = child.file("inner");
+        inner.open(options.write(true).create_new(true)).unwrap();
+        assert_eq!(fs::read(at("away/file")).unwrap(), b"text");
+        let made = ["away/file", "away/child", "away/child/inner"].map(|name| mode(&at(name)));
+        assert_eq!(made, [0o600, 0o700, 0o600]);
+
+        // The same names there are not meant.
+        fs::create_dir(at("elsewhere/child")).unwrap();
+        fs::write(at("elsewhere/file"), "").unwrap();
+        folder
+            .open_child("child")
+            .unwrap()
+            .file("inner")
+            .remove()
+            .unwrap();
+        file.rename(&file.sibling("renamed")).unwrap();
+        assert!(!at("away/child/inner").exists() && at("away/renamed").exists());
+        assert!(at("elsewhere/file").exists() && !at("elsewhere/renamed").exists());
+        assert_eq!(fs::read_dir(at("elsewhere/child")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_folder_in_it_is_no_link_either() {
+        let place = tempfile::tempdir().unwrap();
+        let at = |name: &str| place.path().join(name);
+        fs::create_dir(at("elsewhere")).unwrap();
+        let folder = PrivateFolder::make(&at("ours")).unwrap();
+        symlink(at("elsewhere"), at("ours/link")).unwrap();
+        for child in [folder.make_child("link"), folder.open_child("link")] {
+            assert_eq!(child.unwrap_err().to_string(), LINK);
+        }
+        let absent = folder.open_child("absent").unwrap_err();
+        assert_eq!(absent.kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

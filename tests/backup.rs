@@ -6,7 +6,7 @@ mod support;
 use std::fs;
 
 use azure_vm_fd::backup::{self, Backup, Content, Error, Level, Outcome};
-use azure_vm_fd::config::NamePattern;
+use azure_vm_fd::config::{NamePattern, Selection};
 use azure_vm_fd::document::Document;
 use azure_vm_fd::notice::Severity;
 use mock_server::{Action, Fault, Snapshot, SnapshotView};
@@ -143,7 +143,7 @@ async fn a_bad_run_leaves_nothing_and_is_no_base() {
     backup.finish(Outcome::Bad).await.unwrap();
     assert!(world.state().snapshots.is_empty());
     world.assert_settled();
-    let tracker = fs::read_to_string(world.options().state_dir.join("tracker.json")).unwrap();
+    let tracker = fs::read_to_string(world.state_dir().join("tracker.json")).unwrap();
     assert!(!tracker.contains(&run(1).job), "{tracker}");
 }
 
@@ -224,9 +224,15 @@ async fn a_vm_that_is_listed_without_its_uuid_is_an_error_of_that_vm() {
         errors[0].contains("virtual machine a ") && errors[0].contains("properties.vmId"),
         "{errors:?}"
     );
-    let plan = Backup::plan(&world.azure(), &run(3), &world.options(), &world.notices)
-        .await
-        .unwrap();
+    let plan = Backup::plan(
+        &world.azure(),
+        &run(3),
+        &Selection::default(),
+        None,
+        &world.notices,
+    )
+    .await
+    .unwrap();
     assert!(plan[0].refusal.is_some() && plan[1].refusal.is_none());
     world.assert_settled();
 }
@@ -363,7 +369,7 @@ async fn debris_of_a_dead_run_is_cleared_and_foreign_snapshots_are_not() {
         of_run.count()
     };
     let marks = || {
-        let files = fs::read_dir(world.options().state_dir).unwrap();
+        let files = fs::read_dir(world.state_dir()).unwrap();
         files
             .filter(|file| {
                 let path = file.as_ref().unwrap().path();
@@ -393,7 +399,7 @@ async fn debris_of_a_dead_run_is_cleared_and_foreign_snapshots_are_not() {
 async fn a_lost_tracker_is_rebuilt_from_tags() {
     let world = World::new(scenario().vm(ledger())).await;
     world.back_up(run(1)).await;
-    fs::remove_dir_all(world.options().state_dir).unwrap();
+    fs::remove_dir_all(world.state_dir()).unwrap();
     world.back_up(run(2)).await;
     assert_eq!(world.state().snapshots.len(), 6, "not deleted on a guess");
     world.back_up(run(3)).await;
@@ -437,15 +443,21 @@ async fn an_incremental_without_a_base_saves_everything_and_says_so() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_plan_reads_only() {
     let world = World::new(scenario().vm(ledger()).vm(small("a"))).await;
-    let plans = Backup::plan(&world.azure(), &run(1), &world.options(), &world.notices)
-        .await
-        .unwrap();
+    let plans = Backup::plan(
+        &world.azure(),
+        &run(1),
+        &Selection::default(),
+        None,
+        &world.notices,
+    )
+    .await
+    .unwrap();
     let names: Vec<_> = plans.iter().map(|plan| plan.name.as_str()).collect();
     assert_eq!(names, ["a", "ledger01"]);
     assert_eq!(plans[1].entries.len(), 6);
     assert_eq!(plans[1].entries[2].size, 64 << 20);
     assert_eq!(plans[1].disks[2].slot.to_string(), "LUN 5");
-    assert!(!world.options().state_dir.exists());
+    assert!(!world.state_dir().exists());
     let counters = world.emulator.counters();
     for operation in [
         "Snapshots_CreateOrUpdate",

@@ -8,7 +8,9 @@ use std::fs;
 use std::path::PathBuf;
 
 use azure_vm_fd::backup::{self, Backup, Error, Level, Options, Outcome, Run, known_snapshots};
+use azure_vm_fd::config::Selection;
 use azure_vm_fd::document::{Document, ImageContent, Slot};
+use azure_vm_fd::private_folder::PrivateFolder;
 use mock_server::{Action, Change, Disk, Fault, MIB, Snapshot, Vm};
 use support::{GROUP, SavedFile, World, read_vm, run, scenario, small};
 
@@ -26,7 +28,7 @@ fn next(number: u32, level: Level, previous: u32) -> Run {
 /// What a daemon named `client` is told: each has a state folder of its own.
 fn options(world: &World, client: &str) -> Options {
     Options {
-        state_dir: state_dir(world, client),
+        state: PrivateFolder::make(&state_dir(world, client)).unwrap(),
         ..world.options()
     }
 }
@@ -206,7 +208,7 @@ async fn two_plugin_lines_may_save_one_vm() {
         files
     };
     both(run(1)).await;
-    let known = known_snapshots(&state_dir(&world, "prod-fd")).unwrap();
+    let known = known_snapshots(&options(&world, "prod-fd").state).unwrap();
     assert_eq!(known.len(), 2, "{known:?}");
     let newest = known.iter().map(|known| known.epoch).max().unwrap();
     for known in &known {
@@ -276,7 +278,7 @@ async fn of_a_vm_that_is_gone_nothing_stays() {
     let error = begin(&world, next(5, I, 4)).await.unwrap_err();
     assert!(matches!(error, Error::Selection(_)), "{error}");
     assert!(world.state().snapshots.is_empty());
-    let known = known_snapshots(&state_dir(&world, "prod-fd")).unwrap();
+    let known = known_snapshots(&options(&world, "prod-fd").state).unwrap();
     assert!(known.is_empty(), "{known:?}");
     world.assert_settled();
 }
@@ -407,8 +409,9 @@ async fn a_plan_says_what_each_disk_would_build_on() {
             client: client.into(),
             ..run
         };
-        let options = options(&world, client);
-        let plans = Backup::plan(&world.azure(), &run, &options, &world.notices).await;
+        let state = PrivateFolder::open(&state_dir(&world, client)).ok();
+        let all = Selection::default();
+        let plans = Backup::plan(&world.azure(), &run, &all, state.as_ref(), &world.notices).await;
         let plans: Vec<backup::VmPlan> = plans.unwrap();
         plans[0].disks[0].reason.clone()
     };

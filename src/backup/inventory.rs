@@ -1,13 +1,12 @@
 //! Which snapshots of ours there are: by the tracker of one state folder, and by the tags in Azure. Reads only, but for
 //! [`delete_snapshot`].
 
-use std::path::Path;
-
 use super::tags::OurSnapshot;
 use super::tracker::State;
 use super::{Error, Level, snapshot_set};
 use crate::azure::{Azure, ResourceId};
 use crate::document::Slot;
+use crate::private_folder::PrivateFolder;
 
 /// A snapshot of ours, as the tracker or its tags describe it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,14 +50,14 @@ pub struct OwnSnapshot {
     pub is_open: bool,
 }
 
-/// The snapshots that the tracker in `state_dir` knows, oldest run first within a job; none if there is no tracker file.
+/// The snapshots that the tracker in the folder `state` knows, oldest run first within a job; none if there is no tracker file.
 /// Takes no lock and changes nothing.
 ///
 /// # Errors
 ///
 /// A file that cannot be read, is damaged, or was written by a newer release.
-pub fn known_snapshots(state_dir: &Path) -> Result<Vec<KnownSnapshot>, Error> {
-    let state = State::peek(state_dir)?;
+pub fn known_snapshots(state: &PrivateFolder) -> Result<Vec<KnownSnapshot>, Error> {
+    let state = State::peek(state)?;
     let mut known = Vec::new();
     for chain in state.chains() {
         for run in &chain.runs {

@@ -44,7 +44,6 @@ mod tracker;
 mod vm;
 
 use std::fmt;
-use std::path::PathBuf;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -63,6 +62,7 @@ pub use self::vm::VmBackup;
 use crate::config::{Selection, Transfer};
 use crate::document::Slot;
 use crate::pipeline::Limits;
+use crate::private_folder::PrivateFolder;
 
 /// Level of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,8 +127,8 @@ pub struct Options {
     pub limits: Limits,
     /// Which way the bytes take.
     pub transfer: Transfer,
-    /// Folder of the tracker file; created (mode 0700) if it does not exist.
-    pub state_dir: PathBuf,
+    /// The folder of the tracker file.
+    pub state: PrivateFolder,
 }
 
 /// How a run ended, as far as the driver knows.

@@ -24,9 +24,10 @@ use super::{
 };
 use crate::azure::{Azure, ResourceId};
 use crate::catalog;
-use crate::config::Transfer;
+use crate::config::{Selection, Transfer};
 use crate::notice::{Notices, some_of, with_causes};
 use crate::pipeline::ReadQueue;
+use crate::private_folder::PrivateFolder;
 
 /// VMs whose configuration is read at the same time for a plan: two or more requests each, far below Azure's limits.
 const PLANS_AT_ONCE: usize = 8;
@@ -136,7 +137,8 @@ struct Ahead {
 }
 
 impl Backup {
-    /// What a run would save. Reads only: no snapshot, no access, no state.
+    /// What a run would save of `selection`, by the tracker in the folder `state`, if there is one. Reads only: no snapshot, no access,
+    /// no state.
     ///
     /// # Errors
     ///
@@ -145,11 +147,12 @@ impl Backup {
     pub async fn plan(
         azure: &Azure,
         run: &Run,
-        options: &Options,
+        selection: &Selection,
+        state: Option<&PrivateFolder>,
         notices: &Notices,
     ) -> Result<Vec<VmPlan>, Error> {
-        let selected = select(listed(azure).await?, &options.selection, notices)?;
-        let chain = planned_chain(azure, run, options, notices).await?;
+        let selected = select(listed(azure).await?, selection, notices)?;
+        let chain = planned_chain(azure, run, state, notices).await?;
         let epoch = seconds(SystemTime::now());
         let mut plans = stream::iter(selected)
             .map(|vm| plan_vm(azure, &chain, run, epoch, vm))
@@ -179,7 +182,7 @@ impl Backup {
             Transfer::Direct => None,
             Transfer::Blob(account) => Some(StagingContainer::open(&azure, account, &run).await?),
         };
-        let tracker = Tracker::open(&options.state_dir)?;
+        let tracker = Tracker::new(options.state.clone());
         let mark = tracker.mark(&run).await?;
         let queue = ReadQueue::new(options.limits, azure.cancellation());
         let chain = Chain::new(ChainKey {
@@ -443,7 +446,7 @@ async fn prepare(context: &Context, vm: &Listed) -> Result<PreparedVm, Error> {
 async fn planned_chain(
     azure: &Azure,
     run: &Run,
-    options: &Options,
+    state: Option<&PrivateFolder>,
     notices: &Notices,
 ) -> Result<Chain, Error> {
     // An estimate has a job name of its own; that of the run it would build on tells the job.
@@ -455,7 +458,8 @@ async fn planned_chain(
     if run.level == Level::Full {
         return Ok(Chain::new(key));
     }
-    let state = State::peek(&options.state_dir).unwrap_or_else(|error| {
+    let state = state.map_or_else(|| Ok(State::default()), State::peek);
+    let state = state.unwrap_or_else(|error| {
         notices.warning(with_causes(&error));
         State::default()
     });

@@ -20,6 +20,7 @@ use crate::config::{Selection, Transfer};
 use crate::document::Slot;
 use crate::notice::{Notices, Severity};
 use crate::pipeline::Limits;
+use crate::private_folder::PrivateFolder;
 
 /// How long each job took, and what the service saw.
 struct Night {
@@ -141,7 +142,7 @@ async fn job(azure: Azure, number: usize, machines: usize) -> Duration {
             chunk: 1 << 20,
         },
         transfer: Transfer::Direct,
-        state_dir: state.path().to_owned(),
+        state: PrivateFolder::open(state.path()).unwrap(),
     };
     let began = Instant::now();
     let saved = save(azure, run(number, 3), options, &notices).await;

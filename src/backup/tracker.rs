@@ -96,15 +96,15 @@ impl State {
         *last = used.max(*last);
     }
 
-    /// The state in `dir`, without a lock, since the file is replaced as a whole; the default if there is none.
+    /// The state in `folder`, without a lock, since the file is replaced as a whole; the default if there is none.
     ///
     /// # Errors
     ///
     /// A file that cannot be read, is damaged, or was written by a newer release.
-    pub(super) fn peek(dir: &Path) -> Result<Self, Error> {
-        let path = dir.join(FILE);
-        let failed = |source| Error::tracker("read tracker file", &path, source);
-        match read_state(&path) {
+    pub(super) fn peek(folder: &PrivateFolder) -> Result<Self, Error> {
+        let shown = folder.path().join(FILE);
+        let failed = |source| Error::tracker("read tracker file", &shown, source);
+        match read_state(&folder.at(FILE)) {
             Ok(state) => state.map_err(|reason| failed(io::Error::other(reason))),
             Err(missing) if missing.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
             Err(source) => Err(failed(source)),
@@ -156,11 +156,8 @@ impl State {
 }
 
 impl Tracker {
-    /// Makes the folder, mode 0700, if there is none.
-    pub(super) fn open(dir: &Path) -> Result<Self, Error> {
-        let folder = PrivateFolder::make(dir)
-            .map_err(|source| Error::tracker("open state folder", dir, source))?;
-        Ok(Self { folder })
+    pub(super) fn new(folder: PrivateFolder) -> Self {
+        Self { folder }
     }
 
     /// The present state.
@@ -413,6 +410,13 @@ mod tests {
 
     use super::*;
 
+    impl Tracker {
+        /// In a folder that is made if there is none.
+        fn open(dir: &Path) -> io::Result<Self> {
+            PrivateFolder::make(dir).map(Self::new)
+        }
+    }
+
     fn run(job: &str) -> Run {
         Run {
             job: job.into(),
@@ -427,7 +431,7 @@ mod tests {
     #[tokio::test]
     async fn state_survives_and_is_private() {
         let folder = tempfile::tempdir().unwrap();
-        let dir = folder.path().join("a/b");
+        let dir = folder.path().join("a");
         let notices = Notices::default();
         let tracker = Tracker::open(&dir).unwrap();
         let first = tracker
@@ -486,7 +490,7 @@ mod tests {
         // Its holes take no room, and would take all memory.
         let large = File::create(tracker.shown(FILE)).unwrap();
         large.set_len(1 << 40).unwrap();
-        assert!(State::peek(folder.path()).is_err());
+        assert!(State::peek(&tracker.folder).is_err());
         assert_eq!(tracker.read(&notices).await.unwrap(), State::default());
         assert!(!tracker.shown(FILE).exists());
 
@@ -504,16 +508,13 @@ mod tests {
             let text = crate::notice::with_causes(&error);
             assert!(text.contains("symbolic link"), "{text}");
         };
-        symlink(at("elsewhere"), at("linked")).unwrap();
-        refused(Tracker::open(&at("linked")).unwrap_err());
-
         let notices = Notices::default();
         let run = run("job");
         for name in [FILE, LOCK, &mark_name(&run)] {
             let tracker = Tracker::open(&at(&format!("of {name}"))).unwrap();
             symlink(at("elsewhere/x"), tracker.shown(name)).unwrap();
             if name == FILE {
-                refused(State::peek(tracker.folder.path()).unwrap_err());
+                refused(State::peek(&tracker.folder).unwrap_err());
                 let update = tracker.update(&notices, |state| state.reserve_epoch("vm", 1));
                 refused(update.await.unwrap_err());
             } else {

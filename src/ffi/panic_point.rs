@@ -6,15 +6,27 @@ use crate::plugin::host::Host;
 /// calls of the entry point still pass. Once.
 #[cfg(debug_assertions)]
 pub(super) fn reached(entry: &str, host: &dyn Host) {
+    use std::fs::OpenOptions;
+    use std::io::{Read as _, Write as _};
+    use std::path::Path;
+
     use crate::plugin::host::{IntVariable, TextVariable};
+    use crate::private_folder::PrivateFolder;
 
     let Some(dir) = host.text(TextVariable::WorkingDir) else {
         return;
     };
-    let path = std::path::Path::new(&dir).join("azure-vm/panic");
-    let Ok(text) = std::fs::read_to_string(&path) else {
+    let Ok(folder) = PrivateFolder::open(&Path::new(&dir).join("azure-vm")) else {
         return;
     };
+    let place = folder.file("panic");
+    let Ok(mut file) = place.open(OpenOptions::new().read(true)) else {
+        return;
+    };
+    let mut text = String::new();
+    if file.read_to_string(&mut text).is_err() {
+        return;
+    }
     let words: Vec<_> = text.split_whitespace().collect();
     let [wanted, job, passes] = words[..] else {
         return;
@@ -24,12 +36,16 @@ pub(super) fn reached(entry: &str, host: &dyn Host) {
         return;
     }
     match passes.parse::<u32>() {
-        Ok(passes @ 1..) => drop(std::fs::write(
-            &path,
-            format!("{wanted} {job} {}", passes - 1),
-        )),
+        Ok(passes @ 1..) => {
+            let rest = format!("{wanted} {job} {}", passes - 1);
+            drop(
+                place
+                    .open(OpenOptions::new().write(true).truncate(true))
+                    .and_then(|mut file| file.write_all(rest.as_bytes())),
+            );
+        }
         Ok(0) | Err(_) => {
-            drop(std::fs::remove_file(&path));
+            drop(place.remove());
             panic!("asked for in {entry}");
         }
     }

@@ -5,9 +5,10 @@ use std::fmt;
 use super::error::Error;
 use super::host::{Host, Io, IoDone, SaveFile, TextVariable};
 use super::options;
-use super::session::{Session, job_status, restores_dir, state_dir};
+use super::session::{RESTORES, Session, job_status};
 use crate::backup::{Backup, Content, DiskImage, Entry, Level, Options, Outcome, Run, VmBackup};
 use crate::config::Settings;
+use crate::private_folder::PrivateFolder;
 use crate::restore::clear_debris;
 
 /// All Plugin lines of one backup.
@@ -85,15 +86,15 @@ pub(super) fn run(host: &dyn Host, level: char, keep_snapshots: bool) -> Result<
 }
 
 /// What a run of `settings` is told.
-pub(super) fn run_options(host: &dyn Host, settings: &Settings) -> Result<Options, Error> {
-    Ok(Options {
+fn run_options(settings: &Settings, state: PrivateFolder) -> Options {
+    Options {
         selection: settings.selection.clone(),
         abort_on_error: settings.abort_on_error,
         fallback: settings.fallback,
         limits: settings.limits,
         transfer: settings.transfer.clone(),
-        state_dir: state_dir(host)?,
-    })
+        state,
+    }
 }
 
 impl BackupJob {
@@ -110,12 +111,16 @@ impl BackupJob {
             line: self.delivered.len(),
             ..run(host, level, true)?
         };
-        let run_options = run_options(host, settings)?;
+        let state = session.state_folder(host)?;
+        let restores = state.open_child(RESTORES);
+        let run_options = run_options(settings, state);
         let azure = session.connect(settings)?;
         let notices = session.notices.clone();
-        let restores = restores_dir(host)?;
         let begin = async {
-            clear_debris(&azure, &restores, &notices).await;
+            // There is none before the first restore; one that is not ours is the business of restores.
+            if let Ok(restores) = &restores {
+                clear_debris(&azure, restores, &notices).await;
+            }
             Backup::begin(azure.clone(), run, run_options, notices.clone()).await
         };
         let backup = session.run(host, begin)?;

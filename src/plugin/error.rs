@@ -50,7 +50,7 @@ pub(crate) enum Error {
     #[error("read the restore options: {0}")]
     Options(String),
 
-    /// Our folder in the working directory.
+    /// Our folder in the working directory, or one in it.
     #[error("open state folder {}", path.display())]
     StateFolder {
         /// Where it is, or should be.

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use super::backup::{run, run_options};
+use super::backup::run;
 use super::error::Error;
 use super::host::{Host, SaveFile};
 use super::session::Session;
@@ -31,12 +31,25 @@ impl Estimate {
         settings: &Settings,
     ) -> Result<Self, Error> {
         let run = run(host, level, false)?;
-        let options = run_options(host, settings)?;
-        let azure = session.connect(settings)?;
         let notices = session.notices.clone();
+        // As for a tracker that cannot be read: the tags of the snapshots tell the same.
+        let state = match session.find_state_folder(host) {
+            Err(error @ Error::StateFolder { .. }) => {
+                notices.warning(error.chain());
+                None
+            }
+            found => found?,
+        };
+        let azure = session.connect(settings)?;
         let plan = session
             .bridge()?
-            .race(Backup::plan(&azure, &run, &options, &notices))
+            .race(Backup::plan(
+                &azure,
+                &run,
+                &settings.selection,
+                state.as_ref(),
+                &notices,
+            ))
             .ok_or(Error::Cancelled)??;
         if level != 'F' {
             notices.info(

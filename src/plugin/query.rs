@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::host::Host;
-use super::session::{Session, state_dir};
+use super::session::Session;
 use crate::config::{self, DEFAULT_CONFIG_FILE};
 use crate::notice::with_causes;
 use crate::query::{Sources, answer, failure};
@@ -21,7 +21,9 @@ pub(super) fn text(
             .map_err(|error| error.chain()),
         groups: config::groups_of_command(command, Path::new(DEFAULT_CONFIG_FILE))
             .map_err(|error| with_causes(&error)),
-        state_dir: state_dir(host).map_err(|error| error.chain()),
+        state: session
+            .find_state_folder(host)
+            .map_err(|error| error.chain()),
         cancel: session.cancel.clone(),
     };
     let answered = session

@@ -5,9 +5,8 @@ use super::host::{
     CreateStatus, DataStream, Host, Io, IoDone, PluginLine, RestoreFile, TextVariable,
 };
 use super::options::RestoreOptions;
-use super::session::{Session, job_id, job_status, restores_dir, state_dir};
+use super::session::{RESTORES, Session, job_id, job_status};
 use crate::catalog::CatalogName;
-use crate::private_folder::PrivateFolder;
 use crate::restore::{Disposition, Options, Restore};
 
 /// `debug` from which local images are kept.
@@ -147,13 +146,17 @@ fn begin(
             "where={place} is ignored: a virtual machine is restored to Azure"
         ));
     }
-    let path = state_dir(host)?;
-    // Checked here, since images go to a folder further below.
-    PrivateFolder::make(&path).map_err(|source| Error::StateFolder { path, source })?;
-    let staging_dir = restores_dir(host)?.join(job_id(host)?.to_string());
+    let state = session.state_folder(host)?;
+    let restores = state
+        .make_child(RESTORES)
+        .map_err(|source| Error::StateFolder {
+            path: state.path().join(RESTORES),
+            source,
+        })?;
     let restore_options = Options {
         new_hostname: settings.new_hostname.clone(),
-        staging_dir,
+        restores,
+        staging_name: job_id(host)?.to_string(),
         has_next_job: true,
         keep_staging: settings.debug >= KEEP_STAGING,
         one_run: false,

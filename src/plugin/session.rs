@@ -16,6 +16,10 @@ use crate::azure::Azure;
 use crate::config::{self, DEFAULT_CONFIG_FILE, Settings};
 use crate::debug_log;
 use crate::notice::Notices;
+use crate::private_folder::PrivateFolder;
+
+/// The folder in our own where the images of restores are staged, each restore in a folder of its own.
+pub(super) const RESTORES: &str = "restore";
 
 /// The means of one job. Nothing is opened or started before it is asked for.
 #[derive(Debug, Default)]
@@ -24,6 +28,8 @@ pub(super) struct Session {
     pub(super) cancel: CancellationToken,
     /// What the core has to say; drained before every return to the host.
     pub(super) notices: Notices,
+    /// Our folder in the working directory, once somebody has asked for it.
+    state_folder: Option<PrivateFolder>,
     debug_log: Option<Dispatch>,
     /// The level of the debug file.
     debug: u8,
@@ -82,7 +88,13 @@ impl Session {
         if level <= self.debug {
             return Ok(());
         }
-        match debug_log::open(&state_dir(host)?, job_id(host)?, level) {
+        let job_id = job_id(host)?;
+        let opened = match self.state_folder(host) {
+            Ok(folder) => debug_log::open(&folder, job_id, level),
+            Err(Error::StateFolder { path, source }) => Err((path, source)),
+            Err(error) => return Err(error),
+        };
+        match opened {
             Ok(dispatch) => {
                 // In this order: the end of the one before would end this one, too.
                 drop(OPENED.take());
@@ -96,6 +108,32 @@ impl Session {
             )),
         }
         Ok(())
+    }
+
+    /// Where the plugin keeps its state: tracker, debug files, staging. Made if it does not exist, and opened once: what takes its
+    /// place in the midst of a job leads nowhere.
+    pub(super) fn state_folder(&mut self, host: &dyn Host) -> Result<PrivateFolder, Error> {
+        if let Some(folder) = &self.state_folder {
+            return Ok(folder.clone());
+        }
+        let path = state_dir(host)?;
+        match PrivateFolder::make(&path) {
+            Ok(folder) => Ok(self.state_folder.insert(folder).clone()),
+            Err(source) => Err(Error::StateFolder { path, source }),
+        }
+    }
+
+    /// The same for somebody who only reads; `None` if it does not exist.
+    pub(super) fn find_state_folder(
+        &mut self,
+        host: &dyn Host,
+    ) -> Result<Option<PrivateFolder>, Error> {
+        if self.state_folder.is_none() {
+            let path = state_dir(host)?;
+            self.state_folder =
+                PrivateFolder::find(&path).map_err(|source| Error::StateFolder { path, source })?;
+        }
+        Ok(self.state_folder.clone())
     }
 
     /// A client for Azure as `settings` say; no request is made.
@@ -196,16 +234,10 @@ pub(super) fn job_id(host: &dyn Host) -> Result<i32, Error> {
         .ok_or(Error::HostValue("its JobId"))
 }
 
-/// Where the plugin keeps its state: tracker, debug files, staging.
-pub(super) fn state_dir(host: &dyn Host) -> Result<PathBuf, Error> {
+fn state_dir(host: &dyn Host) -> Result<PathBuf, Error> {
     host.text(TextVariable::WorkingDir)
         .map(|dir| Path::new(&dir).join("azure-vm"))
         .ok_or(Error::HostValue("its working directory"))
-}
-
-/// Where the images of restores are staged, each in a folder of its own.
-pub(super) fn restores_dir(host: &dyn Host) -> Result<PathBuf, Error> {
-    Ok(state_dir(host)?.join("restore"))
 }
 
 /// The letter of the job's status; `None` if the host does not tell.

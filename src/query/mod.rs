@@ -7,7 +7,6 @@ mod tools;
 
 use std::env;
 use std::fmt;
-use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
@@ -21,6 +20,7 @@ use crate::document::Slot;
 use crate::inventory::ManagedDisks;
 use crate::json;
 use crate::notice::with_causes;
+use crate::private_folder::PrivateFolder;
 
 /// A person waits; a login that takes longer is of no use to a job either.
 const LOGIN_LIMIT: Duration = Duration::from_secs(60);
@@ -52,8 +52,8 @@ pub struct Sources {
     pub settings: Result<Settings, String>,
     /// The groups of the configuration file, in file order; or why it cannot be read.
     pub groups: Result<Vec<String>, String>,
-    /// Where the tracker is; or why that is not known.
-    pub state_dir: Result<PathBuf, String>,
+    /// The folder of the tracker, if there is one; or why it cannot be used.
+    pub state: Result<Option<PrivateFolder>, String>,
     /// Ends every wait.
     pub cancel: CancellationToken,
 }
@@ -229,11 +229,13 @@ async fn versions(sources: &Sources, answer: &mut Answer) -> Result<(), Reason> 
 
 /// What the tracker knows; asks nobody.
 fn snapshots(sources: &Sources, answer: &mut Answer) -> Result<(), Reason> {
-    let state_dir = sources.state_dir.as_ref().map_err(Clone::clone)?;
+    let Some(state) = sources.state.as_ref().map_err(Clone::clone)? else {
+        return Ok(());
+    };
     let now = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |age| age.as_secs());
-    for snapshot in known_snapshots(state_dir).map_err(|error| with_causes(&error))? {
+    for snapshot in known_snapshots(state).map_err(|error| with_causes(&error))? {
         // The job comes last: its name may contain blanks.
         answer.line(
             "SNAPSHOT",
@@ -321,7 +323,7 @@ mod tests {
         Sources {
             settings: Settings::from_command(command, file).map_err(|error| with_causes(&error)),
             groups: Ok(vec!["zeta".to_owned(), "alpha".to_owned()]),
-            state_dir: Err("no folder".to_owned()),
+            state: Err("no folder".to_owned()),
             cancel: CancellationToken::new(),
         }
     }

@@ -228,12 +228,14 @@ fn apply(
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::Path;
 
     use proptest::collection::vec;
     use proptest::prelude::*;
 
     use super::super::staging::Form;
     use super::*;
+    use crate::private_folder::PrivateFolder;
     use crate::range::ByteRange;
 
     const SECTOR: u64 = 512;
@@ -249,6 +251,12 @@ mod tests {
             vec((0..48_u64, 0..3_u8), 0..12),
         );
         vec(image, 1..6)
+    }
+
+    /// A folder `7` in `parent`.
+    fn staging(parent: &Path, notices: Notices) -> Staging {
+        let parent = PrivateFolder::open(parent).unwrap();
+        Staging::new(parent, "7", false, notices)
     }
 
     /// Stages the image `number` of the chain, and does to `bytes` what it does to the disk.
@@ -315,7 +323,7 @@ mod tests {
         #[test]
         fn a_chain_makes_the_bytes_that_the_disk_had(models in models(), full_known in any::<bool>()) {
             let folder = tempfile::tempdir().unwrap();
-            let mut staging = Staging::new(folder.path().join("7"), false, Notices::default());
+            let mut staging = staging(folder.path(), Notices::default());
             let mut bytes = Vec::new();
             let mut images = Vec::new();
             for (number, model) in models.iter().enumerate() {
@@ -348,7 +356,7 @@ mod tests {
     #[tokio::test]
     async fn images_that_cannot_be_used_are_named_all_at_once() {
         let folder = tempfile::tempdir().unwrap();
-        let mut staging = Staging::new(folder.path().join("7"), false, Notices::default());
+        let mut staging = staging(folder.path(), Notices::default());
         let mut bytes = Vec::new();
         let mut image = |number, form| {
             let model = (4, vec![], vec![(1, 1)]);
@@ -376,7 +384,7 @@ mod tests {
     async fn a_cancelled_job_stops_between_blocks() {
         let folder = tempfile::tempdir().unwrap();
         let notices = Notices::default();
-        let mut staging = Staging::new(folder.path().join("7"), false, notices.clone());
+        let mut staging = staging(folder.path(), notices.clone());
         let mut bytes = Vec::new();
         let full = stage(
             &mut staging,

@@ -16,6 +16,7 @@ use super::undo::{changed_hands, delete_disk};
 use crate::azure::{Azure, Error as AzureError, ErrorKind, ResourceId};
 use crate::json;
 use crate::notice::{Notices, some_of, with_causes};
+use crate::private_folder::PrivateFolder;
 
 const DISKS: &str = "Microsoft.Compute/disks";
 const INTERFACES: &str = "Microsoft.Network/networkInterfaces";
@@ -24,11 +25,11 @@ const MACHINES: &str = "Microsoft.Compute/virtualMachines";
 /// How long all of it may keep a job from its work.
 const LIMIT: Duration = Duration::from_secs(5 * 60);
 
-/// Clears what is left of restores whose folders are below `parent`. What is in another subscription waits for a job that works
+/// Clears what is left of restores whose folders are in `restores`. What is in another subscription waits for a job that works
 /// there, and what cannot be read for somebody who removes the folder: a job names each once. What cannot be removed within five
 /// minutes is a warning, and is tried again by the next job: it does not keep this one from going on.
-pub async fn clear_debris(azure: &Azure, parent: &Path, notices: &Notices) {
-    let folders = dead_folders(parent);
+pub async fn clear_debris(azure: &Azure, restores: &PrivateFolder, notices: &Notices) {
+    let folders = dead_folders(restores);
     for folder in &folders {
         clear_images(folder, notices);
     }
@@ -42,7 +43,7 @@ pub async fn clear_debris(azure: &Azure, parent: &Path, notices: &Notices) {
         notices.warning_once(format!(
             "clear what restores left that ended without a clean-up: not finished within {} s; the next job goes on ({})",
             LIMIT.as_secs(),
-            parent.display()
+            restores.path().display()
         ));
     }
 }

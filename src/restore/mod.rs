@@ -33,8 +33,6 @@ mod undo;
 mod upload;
 mod verify;
 
-use std::path::PathBuf;
-
 pub use self::debris::clear_debris;
 pub use self::error::Error;
 pub use self::receive::Restore;
@@ -42,17 +40,20 @@ pub use self::sparse::{SparseReader, clear_range};
 pub use self::upload::{RawImage, UploadProgress, upload_image};
 
 use crate::pipeline::Limits;
+use crate::private_folder::PrivateFolder;
 
 /// What a restore is told.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Name of the new VM; the saved name without it.
     pub new_hostname: Option<String>,
-    /// Folder for local images, of this restore alone, removed at the end. If something has that name, it is made beside it, with a
-    /// number added.
-    pub staging_dir: PathBuf,
-    /// A later job calls [`clear_debris`] for the parent of `staging_dir`: what cannot be removed in Azure is left to it. Else a
-    /// message asks the user to delete it.
+    /// Holds the staging folders of all restores.
+    pub restores: PrivateFolder,
+    /// What the folder for local images is called in it: of this restore alone, removed at the end. If something has that name, it is
+    /// made beside it, with a number added.
+    pub staging_name: String,
+    /// A later job calls [`clear_debris`] for `restores`: what cannot be removed in Azure is left to it. Else a message asks the user
+    /// to delete it.
     pub has_next_job: bool,
     /// Leave the local images (debug=9).
     pub keep_staging: bool,

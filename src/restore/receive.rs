@@ -80,7 +80,8 @@ impl Restore {
     pub fn new(azure: Azure, options: Options, notices: Notices) -> Self {
         Self {
             staging: Staging::new(
-                options.staging_dir.clone(),
+                options.restores.clone(),
+                &options.staging_name,
                 options.keep_staging,
                 notices.clone(),
             ),
@@ -114,10 +115,8 @@ impl Restore {
         let Some(name) = CatalogName::parse(path) else {
             return refuse("it is not a file of this plugin");
         };
-        if self.vm.is_none()
-            && let Some(parent) = self.staging.parent()
-        {
-            clear_debris(&self.azure, parent, &self.notices).await;
+        if self.vm.is_none() {
+            clear_debris(&self.azure, &self.options.restores, &self.notices).await;
         }
         let vm = *self.vm.get_or_insert(name.vm());
         if vm != name.vm() {

@@ -8,7 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use nix::sys::statvfs::statvfs;
 
@@ -25,8 +25,10 @@ use crate::range::ByteRange;
 /// The staged images. Dropping it removes them; the folder with its mark stays as long as that names something in Azure.
 #[derive(Debug)]
 pub(super) struct Staging {
-    /// Where the folder shall be. If something is there, it is made beside it: see [`Made`].
-    dir: PathBuf,
+    /// The folder that holds those of all restores.
+    parent: PrivateFolder,
+    /// What the folder shall be called in it. If something has that name, it is made beside it: see [`Made`].
+    name: OsString,
     keep: bool,
     notices: Notices,
     /// There once the folder was made.
@@ -37,8 +39,6 @@ pub(super) struct Staging {
 
 #[derive(Debug)]
 struct Made {
-    /// The folder that holds those of all restores.
-    parent: PrivateFolder,
     /// What the folder is called in it.
     name: OsString,
     folder: PrivateFolder,
@@ -94,9 +94,10 @@ pub(super) struct RawDisk {
 
 impl Staging {
     /// Nothing is created before the first image.
-    pub(super) fn new(dir: PathBuf, keep: bool, notices: Notices) -> Self {
+    pub(super) fn new(parent: PrivateFolder, name: &str, keep: bool, notices: Notices) -> Self {
         Self {
-            dir,
+            parent,
+            name: name.into(),
             keep,
             notices,
             made: None,
@@ -109,34 +110,28 @@ impl Staging {
         self.made.as_ref().map(|made| &made.mark)
     }
 
-    /// The folder that holds those of all restores.
-    pub(super) fn parent(&self) -> Option<&Path> {
-        self.dir.parent()
-    }
-
     /// Checks that `needed` bytes are free where the folder is, or will be.
     ///
     /// # Errors
     ///
     /// [`Error::Space`].
     pub(super) fn check_space(&self, needed: u64) -> Result<(), Error> {
-        // The nearest ancestor that exists is on the file system that counts.
-        let existing = self
-            .dir
-            .ancestors()
-            .find(|dir| dir.exists())
-            .unwrap_or(Path::new("/"));
-        let free = statvfs(existing)
-            .map_err(|errno| Error::local("read free space of", &self.dir, errno.into()))?;
+        let free = statvfs(&self.parent.at(""))
+            .map_err(|errno| Error::local("read free space of", &self.shown(), errno.into()))?;
         let available = free.blocks_available().saturating_mul(free.fragment_size());
         if available < needed {
             return Err(Error::Space {
-                dir: self.dir.clone(),
+                dir: self.shown(),
                 needed,
                 available,
             });
         }
         Ok(())
+    }
+
+    /// The folder as people know it, if it is not made beside that.
+    fn shown(&self) -> PathBuf {
+        self.parent.path().join(&self.name)
     }
 
     /// Begins an image of `size` bytes; an incomplete one of this name is forgotten.
@@ -204,20 +199,12 @@ impl Staging {
         if let Some(made) = &self.made {
             return Ok(made.folder.clone());
         }
-        let (Some(parent), Some(name)) = (self.dir.parent(), self.dir.file_name()) else {
-            let source = io::Error::from(io::ErrorKind::InvalidFilename);
-            return Err(Error::local("create staging folder", &self.dir, source));
-        };
-        let parent = PrivateFolder::make(parent)
-            .map_err(|source| Error::local("open folder of restores", parent, source))?;
-        let failed = |source| Error::local("create staging folder", &self.dir, source);
-        let name = make_beside(&parent, name).map_err(failed)?;
-        let dir = parent.at(&name);
-        let opened = parent.open_child(&name);
-        match opened.and_then(|folder| Ok((Mark::set(&dir)?, folder))) {
+        let failed = |source| Error::local("create staging folder", &self.shown(), source);
+        let name = make_beside(&self.parent, &self.name).map_err(failed)?;
+        let opened = self.parent.open_child(&name);
+        match opened.and_then(|folder| Ok((Mark::set(&folder)?, folder))) {
             Ok((mark, folder)) => {
                 self.made = Some(Made {
-                    parent,
                     name,
                     folder: folder.clone(),
                     mark,
@@ -225,9 +212,10 @@ impl Staging {
                 Ok(folder)
             }
             Err(error) => {
-                // Empty, or it fails and says so with the error below.
-                drop(fs::remove_dir(&dir));
-                Err(failed(error))
+                let error = failed(error);
+                // Empty, or it fails and says so with the error.
+                drop(fs::remove_dir(self.parent.at(&name)));
+                Err(error)
             }
         }
     }
@@ -271,7 +259,7 @@ impl Drop for Staging {
         // The folder was made here, for nobody else.
         let removed = match leaves_debris {
             true => remove_images(&made.folder).map(|_| ()),
-            false => fs::remove_dir_all(made.parent.at(&made.name)),
+            false => fs::remove_dir_all(self.parent.at(&made.name)),
         };
         if let Err(error) = removed {
             self.notices
@@ -456,19 +444,22 @@ fn create_file(file: &PrivateFile) -> Result<File, Error> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::path::Path;
 
     use super::*;
     use crate::azure::ResourceId;
 
-    fn staging(dir: &Path, keep: bool) -> Staging {
-        Staging::new(dir.to_owned(), keep, Notices::default())
+    /// Of the restore `name`, whose folder is made in `parent`.
+    fn staging(parent: &Path, name: &str, keep: bool) -> Staging {
+        let parent = PrivateFolder::open(parent).unwrap();
+        Staging::new(parent, name, keep, Notices::default())
     }
 
     #[test]
     fn files_are_private_sparse_and_removed() {
         let folder = tempfile::tempdir().unwrap();
-        let dir = folder.path().join("a/7");
-        let mut staging = staging(&dir, false);
+        let dir = folder.path().join("7");
+        let mut staging = staging(folder.path(), "7", false);
         assert!(!dir.exists());
         staging.begin("1_osdisk", 1 << 40, Form::Disk).unwrap();
         staging.begin("2_osdisk", 1 << 40, Form::Blocks).unwrap();
@@ -478,19 +469,18 @@ mod tests {
         assert_eq!(modes, [0o700, 0o600, 0o600]);
         drop(staging);
         assert!(!dir.exists());
-        assert!(folder.path().join("a").exists());
     }
 
     #[test]
     fn images_can_be_kept() {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join("7");
-        let mut kept = staging(&dir, true);
+        let mut kept = staging(folder.path(), "7", true);
         kept.begin("1_osdisk", 512, Form::Disk).unwrap();
         drop(kept);
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 1, "the mark is gone");
         assert!(dir.join("1_osdisk").exists());
-        staging(&folder.path().join("8"), false)
+        staging(folder.path(), "8", false)
             .begin("1_osdisk", 512, Form::Disk)
             .unwrap();
         assert!(dir.exists(), "what was kept is not taken for debris");
@@ -500,9 +490,9 @@ mod tests {
     fn a_folder_stays_as_long_as_its_mark_names_something() {
         let folder = tempfile::tempdir().unwrap();
         let id = ResourceId::new("s", "g", "Microsoft.Compute/disks", "d");
-        for (number, keep, files) in [(1, false, 1), (2, true, 2)] {
-            let dir = folder.path().join(number.to_string());
-            let mut left = staging(&dir, keep);
+        for (number, keep, files) in [("1", false, 1), ("2", true, 2)] {
+            let dir = folder.path().join(number);
+            let mut left = staging(folder.path(), number, keep);
             left.begin("1_osdisk", 512, Form::Disk).unwrap();
             left.mark().unwrap().note(&id).unwrap();
             drop(left);
@@ -510,7 +500,7 @@ mod tests {
             assert_eq!(dir.join("1_osdisk").exists(), keep);
         }
         let dir = folder.path().join("3");
-        let mut good = staging(&dir, false);
+        let mut good = staging(folder.path(), "3", false);
         good.begin("1_osdisk", 512, Form::Disk).unwrap();
         good.mark().unwrap().note(&id).unwrap();
         good.mark().unwrap().clear().unwrap();
@@ -521,7 +511,7 @@ mod tests {
     #[test]
     fn an_image_is_complete_only_with_its_last_block() {
         let folder = tempfile::tempdir().unwrap();
-        let mut staging = staging(&folder.path().join("7"), false);
+        let mut staging = staging(folder.path(), "7", false);
         for form in [Form::Disk, Form::Blocks] {
             staging.begin("1_osdisk", 4096, form).unwrap();
             let image = staging.image_mut("1_osdisk").unwrap();
@@ -564,60 +554,77 @@ mod tests {
     fn nothing_that_exists_is_used() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
-        let begin = |dir: &Path| staging(dir, false).begin("1_osdisk", 512, Form::Disk);
         fs::create_dir(at("7")).unwrap();
         fs::write(at("7-2"), "").unwrap();
         symlink("/nonexistent", at("7-3")).unwrap();
-        let mut beside = staging(&at("7"), false);
+        let mut beside = staging(folder.path(), "7", false);
         beside.begin("1_osdisk", 512, Form::Disk).unwrap();
         assert!(at("7-4/1_osdisk").exists());
         drop(beside);
         assert!(!at("7-4").exists() && at("7-2").exists() && at("7-3").is_symlink());
         assert_eq!(fs::read_dir(at("7")).unwrap().count(), 0);
-
-        let elsewhere = folder.path().join("elsewhere");
-        fs::create_dir(&elsewhere).unwrap();
-        let link = folder.path().join("restore");
-        symlink(&elsewhere, &link).unwrap();
-        let error = begin(&link.join("9")).unwrap_err();
-        let text = crate::notice::with_causes(&error);
-        assert!(text.contains("symbolic link"), "{text}");
-        assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
     }
 
-    /// Whoever exchanges the folder of restores in the midst of one does not choose what is written and removed.
+    /// Whoever exchanges the state folder, or the folder of restores in it, does not choose what is written and removed: neither before
+    /// the first image, nor after it.
     #[test]
     fn nothing_is_written_or_removed_elsewhere() {
-        let folder = tempfile::tempdir().unwrap();
-        let (ours, away) = (folder.path().join("ours"), folder.path().join("away"));
-        let mut staging = staging(&ours.join("7"), false);
-        staging.begin("1_osdisk", 512, Form::Disk).unwrap();
-        let victim = folder.path().join("victim");
-        fs::create_dir_all(victim.join("7")).unwrap();
-        fs::rename(&ours, &away).unwrap();
-        symlink(&victim, &ours).unwrap();
-        staging.begin("2_osdisk", 512, Form::Disk).unwrap();
-        assert!(away.join("7/2_osdisk").exists());
-        assert_eq!(fs::read_dir(victim.join("7")).unwrap().count(), 0);
-        drop(staging);
-        assert!(victim.join("7").exists() && !away.join("7").exists());
+        for (exchanged, is_made) in [("ours", false), ("ours", true), ("ours/restore", true)] {
+            let folder = tempfile::tempdir().unwrap();
+            let at = |name: &str| folder.path().join(name);
+            let state = PrivateFolder::make(&at("ours")).unwrap();
+            let parent = state.make_child("restore").unwrap();
+            let mut staging = Staging::new(parent, "7", false, Notices::default());
+            if is_made {
+                staging.begin("1_osdisk", 512, Form::Disk).unwrap();
+            }
+            // Both ways, whichever is exchanged.
+            fs::create_dir_all(at("victim/restore/7")).unwrap();
+            fs::create_dir(at("victim/7")).unwrap();
+            fs::rename(at(exchanged), at("away")).unwrap();
+            symlink(at("victim"), at(exchanged)).unwrap();
+
+            staging.begin("2_osdisk", 512, Form::Blocks).unwrap();
+            staging.check_space(1).unwrap();
+            let away = match exchanged {
+                "ours" => at("away/restore/7"),
+                _ => at("away/7"),
+            };
+            assert!(away.join("2_osdisk.blocks").exists());
+            let untouched = || {
+                for (name, files) in [
+                    ("victim/restore", 1),
+                    ("victim/restore/7", 0),
+                    ("victim/7", 0),
+                ] {
+                    let count = fs::read_dir(at(name)).unwrap().count();
+                    assert_eq!(count, files, "{name} when {exchanged} is exchanged");
+                }
+            };
+            untouched();
+            drop(staging);
+            assert!(!away.exists());
+            untouched();
+        }
     }
 
     #[test]
     fn too_little_space_is_said_before_anything_is_made() {
         let folder = tempfile::tempdir().unwrap();
-        let staging = staging(&folder.path().join("not/yet/there"), false);
+        let staging = staging(folder.path(), "7", false);
         assert!(staging.check_space(1).is_ok());
         let error = staging.check_space(u64::MAX).unwrap_err();
         assert!(
             matches!(
-                error,
+                &error,
                 Error::Space {
+                    dir,
                     needed: u64::MAX,
                     ..
-                }
+                } if *dir == folder.path().join("7")
             ),
             "{error}"
         );
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }

@@ -9,12 +9,12 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use crate::azure::ResourceId;
-use crate::private_folder::{PrivateFolder, open_file, read_at_most};
+use crate::private_folder::{PrivateFile, PrivateFolder, read_at_most};
 
 const NAME: &str = "in-use";
 
@@ -24,7 +24,7 @@ const LARGEST: u64 = 1 << 20;
 /// Says that a folder is in use, and what its restore makes.
 #[derive(Debug)]
 pub(super) struct Mark {
-    path: PathBuf,
+    place: PrivateFile,
     /// Locked as long as it is open.
     file: File,
 }
@@ -35,28 +35,31 @@ impl Mark {
     /// # Errors
     ///
     /// The file system refuses, or has no locks.
-    pub(super) fn set(folder: &Path) -> io::Result<Self> {
-        let path = folder.join(NAME);
+    pub(super) fn set(folder: &PrivateFolder) -> io::Result<Self> {
+        let place = folder.file(NAME);
         // Appears locked, so that nobody takes it for a dead one in between.
-        let hidden = folder.join(format!(".{NAME}"));
+        let hidden = folder.file(format!(".{NAME}"));
         let mut options = OpenOptions::new();
-        let file = open_file(options.read(true).append(true).create_new(true), &hidden)?;
+        let file = hidden.open(options.read(true).append(true).create_new(true))?;
         let marked = file
             .try_lock()
             .map_err(io::Error::from)
-            .and_then(|()| fs::rename(&hidden, &path));
+            .and_then(|()| hidden.rename(&place));
         if let Err(error) = marked {
-            drop(fs::remove_file(&hidden));
+            drop(hidden.remove());
             return Err(error);
         }
-        Ok(Self { path, file })
+        Ok(Self { place, file })
     }
 
-    /// Takes over the one at `path`; `None` if there is none, or somebody holds it.
-    fn take(path: PathBuf) -> Option<Self> {
-        let file = open_file(OpenOptions::new().read(true).append(true), &path).ok()?;
+    /// Takes over the one in `folder`; `None` if there is none, or somebody holds it.
+    fn take(folder: &PrivateFolder) -> Option<Self> {
+        let place = folder.file(NAME);
+        let file = place
+            .open(OpenOptions::new().read(true).append(true))
+            .ok()?;
         file.try_lock().ok()?;
-        Some(Self { path, file })
+        Some(Self { place, file })
     }
 
     /// Notes a resource that is about to be made; on disk when this returns.
@@ -127,8 +130,8 @@ impl Mark {
 
     /// The folder stays, and is not in use any more.
     pub(super) fn remove(self) {
-        if let Err(error) = fs::remove_file(&self.path) {
-            tracing::warn!("remove {}: {error}", self.path.display());
+        if let Err(error) = self.place.remove() {
+            tracing::warn!("remove {}: {error}", self.place.shown().display());
         }
     }
 }
@@ -229,7 +232,7 @@ impl DeadFolder {
     /// `None` if it is not a folder of ours, there is no mark, or somebody holds it.
     fn take(parent: &PrivateFolder, name: OsString) -> Option<Self> {
         let folder = parent.open_child(&name).ok()?;
-        let mark = Mark::take(folder.at(NAME))?;
+        let mark = Mark::take(&folder)?;
         mark.cut_unfinished().ok()?;
         Some(Self {
             path: folder.path().to_owned(),
@@ -243,7 +246,7 @@ impl DeadFolder {
 
     /// The file that names what the restore made, as people know it.
     pub(super) fn shown_mark(&self) -> PathBuf {
-        self.path.join(NAME)
+        self.mark.place.shown()
     }
 
     /// Notes that nothing is to be done about a resource any more; on disk when this returns.
@@ -284,22 +287,19 @@ pub(super) fn remove_images(folder: &PrivateFolder) -> io::Result<bool> {
     for entry in fs::read_dir(folder.at(""))? {
         let name = entry?.file_name();
         if name != NAME {
-            fs::remove_file(folder.at(name))?;
+            folder.file(name).remove()?;
             found = true;
         }
     }
     Ok(found)
 }
 
-/// The folders below `parent` whose restore died or left something; none below one that is not ours.
-pub(super) fn dead_folders(parent: &Path) -> Vec<DeadFolder> {
-    let Ok(parent) = PrivateFolder::open(parent) else {
-        return Vec::new();
-    };
+/// The folders in `parent` whose restore died or left something.
+pub(super) fn dead_folders(parent: &PrivateFolder) -> Vec<DeadFolder> {
     let entries = fs::read_dir(parent.at("")).into_iter().flatten().flatten();
     let names = entries.map(|entry| entry.file_name());
     names
-        .filter_map(|name| DeadFolder::take(&parent, name))
+        .filter_map(|name| DeadFolder::take(parent, name))
         .collect()
 }
 
@@ -311,11 +311,11 @@ mod tests {
 
     #[test]
     fn only_folders_of_the_dead_are_found_with_what_they_made() {
-        let parent = tempfile::tempdir().unwrap();
+        let place = tempfile::tempdir().unwrap();
+        let parent = PrivateFolder::open(place.path()).unwrap();
         let folder = |name: &str| {
-            let folder = parent.path().join(name);
-            PrivateFolder::make(&folder).unwrap();
-            fs::write(folder.join("1_osdisk"), "bytes").unwrap();
+            let folder = parent.make_child(name).unwrap();
+            fs::write(folder.path().join("1_osdisk"), "bytes").unwrap();
             folder
         };
         let (alive, dead, kept) = (folder("1"), folder("2"), folder("3"));
@@ -340,30 +340,32 @@ mod tests {
         drop(died);
         Mark::set(&kept).unwrap().remove();
 
-        let mut found = dead_folders(parent.path());
+        let mut found = dead_folders(&parent);
         let found = found.pop().filter(|_| found.is_empty()).unwrap();
-        assert_eq!((&found.path, &*found.noted.made), (&dead, &made[..]));
+        let dead = dead.path();
+        assert_eq!((&*found.path, &*found.noted.made), (dead, &made[..]));
         assert_eq!(found.noted.gone, [id("gone")]);
         assert_eq!(found.noted.freed_at(&made[0]), Some("later"));
         assert_eq!(found.noted.freed_at(&made[1]), None);
         let damage = found.noted.damage.as_deref();
         assert_eq!(damage, Some("lines that cannot be read: 1"));
-        assert!(dead_folders(parent.path()).is_empty(), "it is held");
+        assert!(dead_folders(&parent).is_empty(), "it is held");
         assert!(found.remove_images().unwrap());
         assert!(!found.remove_images().unwrap() && dead.join(NAME).exists());
         // Not lost in the line that was cut off.
         found.strike(&made[0]).unwrap();
         assert_eq!(Noted::read(&found.mark.file).unwrap().made, made[1..]);
         found.remove().unwrap();
-        assert!(!dead.exists() && alive.join("1_osdisk").exists());
+        assert!(!dead.exists() && alive.path().join("1_osdisk").exists());
         drop(held);
-        assert_eq!(dead_folders(parent.path()).len(), 1);
+        assert_eq!(dead_folders(&parent).len(), 1);
     }
 
     #[test]
     fn a_mark_names_what_is_left() {
-        let folder = tempfile::tempdir().unwrap();
-        let mark = Mark::set(folder.path()).unwrap();
+        let place = tempfile::tempdir().unwrap();
+        let folder = PrivateFolder::open(place.path()).unwrap();
+        let mark = Mark::set(&folder).unwrap();
         assert!(!mark.names_something());
         let [a, b] = ["a", "b"].map(|name| ResourceId::new("s", "g", "t/disks", name));
         mark.note(&a).unwrap();
@@ -384,20 +386,54 @@ mod tests {
     fn folders_that_are_not_ours_are_left_alone() {
         let place = tempfile::tempdir().unwrap();
         let at = |name: &str| place.path().join(name);
-        PrivateFolder::make(&at("victim/7")).unwrap();
-        fs::write(at("victim/7").join(NAME), "").unwrap();
-        PrivateFolder::make(&at("restore")).unwrap();
+        let dead = |name: &str| {
+            let parent = PrivateFolder::make(&at(name)).unwrap();
+            let folder = parent.make_child("7").unwrap();
+            fs::write(folder.path().join(NAME), "").unwrap();
+            parent
+        };
+        let victim = dead("victim");
+        let restores = PrivateFolder::make(&at("restore")).unwrap();
         symlink(at("victim/7"), at("restore/7")).unwrap();
-        symlink(at("victim"), at("linked")).unwrap();
-        assert!(dead_folders(&at("restore")).is_empty());
-        assert!(dead_folders(&at("linked")).is_empty());
+        assert!(dead_folders(&restores).is_empty());
 
-        let dead = dead_folders(&at("victim")).pop().unwrap();
+        let dead = dead_folders(&victim).pop().unwrap();
         fs::rename(at("victim"), at("away")).unwrap();
-        PrivateFolder::make(&at("victim/7")).unwrap();
-        fs::write(at("victim/7/1_osdisk"), "bytes").unwrap();
+        let other = PrivateFolder::make(&at("victim")).unwrap();
+        fs::write(
+            other.make_child("7").unwrap().path().join("1_osdisk"),
+            "bytes",
+        )
+        .unwrap();
         assert!(!dead.remove_images().unwrap());
         dead.remove().unwrap();
         assert!(at("victim/7/1_osdisk").exists() && !at("away/7").exists());
+    }
+
+    /// Also if they are put there after the folder was opened, and hold what a dead restore leaves.
+    #[test]
+    fn dead_folders_elsewhere_are_not_found_through_a_link() {
+        let place = tempfile::tempdir().unwrap();
+        let at = |name: &str| place.path().join(name);
+        for state in ["ours", "elsewhere"] {
+            let state = PrivateFolder::make(&at(state)).unwrap();
+            let folder = state
+                .make_child("restore")
+                .unwrap()
+                .make_child("7")
+                .unwrap();
+            for file in [NAME, "1_osdisk"] {
+                fs::write(folder.path().join(file), "").unwrap();
+            }
+        }
+        let state = PrivateFolder::open(&at("ours")).unwrap();
+        fs::rename(at("ours"), at("away")).unwrap();
+        symlink(at("elsewhere"), at("ours")).unwrap();
+        let restores = state.open_child("restore").unwrap();
+        for dead in dead_folders(&restores) {
+            assert!(dead.remove_images().unwrap());
+            dead.remove().unwrap();
+        }
+        assert!(at("elsewhere/restore/7/1_osdisk").exists() && !at("away/restore/7").exists());
     }
 }

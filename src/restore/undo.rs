@@ -281,6 +281,7 @@ pub(super) async fn delete_disk(azure: &Azure, id: &ResourceId) -> Result<(), Az
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::private_folder::PrivateFolder;
 
     fn id(name: &str) -> ResourceId {
         ResourceId::new("s", "g", "t/things", name)
@@ -310,7 +311,7 @@ mod tests {
     #[test]
     fn nobody_is_promised_what_no_job_does() {
         let folder = tempfile::tempdir().unwrap();
-        let mark = Mark::set(folder.path()).unwrap();
+        let mark = Mark::set(&PrivateFolder::open(folder.path()).unwrap()).unwrap();
         let notices = Notices::default();
         for (mark, has_next_job, vm, struck, hope) in [
             (None, true, false, false, YOURSELF),

@@ -21,6 +21,7 @@ mod jobs;
 mod library;
 #[path = "../support/life.rs"]
 mod life;
+mod links;
 mod load;
 mod messages;
 mod numbers;

@@ -3,12 +3,11 @@
 use std::process::{Command, Output, Stdio};
 
 use azure_vm_fd::azure::ResourceId;
-use azure_vm_fd::backup::{self, Backup, Level, Run};
-use azure_vm_fd::config::{Selection, Transfer};
+use azure_vm_fd::backup::{Backup, Level, Run};
+use azure_vm_fd::config::Selection;
 use azure_vm_fd::document::Slot;
 use azure_vm_fd::inventory::ManagedDisks;
 use azure_vm_fd::notice::Notices;
-use azure_vm_fd::pipeline::Limits;
 use serde_json::{Value, json};
 
 use crate::recording::{Exchange, exchanges};
@@ -188,7 +187,6 @@ async fn unmanaged_disks_are_refused_by_name() {
     ] {
         let recorded = exchanges(name);
         let service = Service::start(listed_alone(&recorded[0]), &[]).await;
-        let folder = tempfile::tempdir().unwrap();
         let run = Run {
             job: "AzureVMs.2026-11-23_09.05.00_01".into(),
             line: 0,
@@ -197,22 +195,16 @@ async fn unmanaged_disks_are_refused_by_name() {
             previous: None,
             keep_snapshots: true,
         };
-        let options = backup::Options {
-            selection: Selection::default(),
-            abort_on_error: false,
-            fallback: true,
-            limits: Limits {
-                memory: 1 << 20,
-                concurrency: 1,
-                chunk: 1 << 20,
-            },
-            transfer: Transfer::Direct,
-            state_dir: folder.path().to_owned(),
-        };
         let notices = Notices::default();
-        let plans = Backup::plan(&service.azure(), &run, &options, &notices)
-            .await
-            .unwrap();
+        let plans = Backup::plan(
+            &service.azure(),
+            &run,
+            &Selection::default(),
+            None,
+            &notices,
+        )
+        .await
+        .unwrap();
         let vm = recorded[0].json();
         assert_eq!(plans[0].name, text(&vm, "/name"));
         assert_eq!(plans[0].uuid, text(&vm, "/properties/vmId"));

@@ -505,7 +505,7 @@ async fn neither_tracker_nor_snapshots_are_needed() {
             .change(&Change::DeleteSnapshot { snapshot })
             .unwrap();
     }
-    fs::remove_dir_all(world.options().state_dir).unwrap();
+    fs::remove_dir_all(world.state_dir()).unwrap();
     world.emulator.reset_counters();
     assert_restores(&world, &files(&points), &points[2], "copy").await;
     for operation in ["Snapshots_List", "Snapshots_Get", "Snapshots_GrantAccess"] {

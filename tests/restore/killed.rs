@@ -43,8 +43,7 @@ fn elsewhere() -> String {
 }
 
 async fn clear(world: &World) -> Vec<String> {
-    let folder = world.staging_dir();
-    clear_debris(&world.azure(), folder.parent().unwrap(), &world.notices).await;
+    clear_debris(&world.azure(), &world.restores(), &world.notices).await;
     let mut notices = world.take_notices();
     assert_eq!(notices.get(&Severity::Error), None);
     notices.remove(&Severity::Warning).unwrap_or_default()

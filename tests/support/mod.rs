@@ -13,6 +13,7 @@ use azure_vm_fd::backup::{self, Backup, Content, Level, Outcome, Run, VmBackup};
 use azure_vm_fd::config::{Selection, Transfer};
 use azure_vm_fd::notice::{Notices, Severity};
 use azure_vm_fd::pipeline::Limits;
+use azure_vm_fd::private_folder::PrivateFolder;
 use azure_vm_fd::restore::{self, Disposition, Restore, RestoredVm};
 use azure_vm_fd::secret::Secret;
 use mock_server::{
@@ -177,8 +178,12 @@ impl World {
             fallback: true,
             limits: limits(),
             transfer: Transfer::Direct,
-            state_dir: self.folder.path().join("state"),
+            state: PrivateFolder::make(&self.state_dir()).unwrap(),
         }
+    }
+
+    pub(crate) fn state_dir(&self) -> PathBuf {
+        self.folder.path().join("state")
     }
 
     pub(crate) async fn begin(&self, run: Run) -> Result<Backup, backup::Error> {
@@ -196,6 +201,12 @@ impl World {
         files
     }
 
+    /// The folder that holds those of all restores.
+    pub(crate) fn restores(&self) -> PrivateFolder {
+        PrivateFolder::make(&self.folder.path().join("restore")).unwrap()
+    }
+
+    /// The folder of the restores of these tests.
     pub(crate) fn staging_dir(&self) -> PathBuf {
         self.folder.path().join("restore/17")
     }
@@ -203,7 +214,8 @@ impl World {
     pub(crate) fn restore_options(&self, new_name: &str) -> restore::Options {
         restore::Options {
             new_hostname: Some(new_name.into()),
-            staging_dir: self.staging_dir(),
+            restores: self.restores(),
+            staging_name: "17".into(),
             has_next_job: true,
             keep_staging: false,
             one_run: false,

@@ -507,7 +507,7 @@ impl Try {
         let notices = self.world.notices.clone();
         let options = restore::Options {
             limits: Self::limits(),
-            staging_dir: self.place("restore").join(self.jobs.to_string()),
+            staging_name: self.jobs.to_string(),
             ..self.world.restore_options(name)
         };
         let files = saved.files.clone();

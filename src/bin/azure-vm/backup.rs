@@ -9,6 +9,7 @@ use azure_vm_fd::backup::{
 };
 use azure_vm_fd::config::Settings;
 use azure_vm_fd::notice::{Severity, with_causes};
+use azure_vm_fd::private_folder::PrivateFolder;
 use nix::unistd::gethostname;
 use serde::Serialize;
 use tempfile::TempDir;
@@ -55,7 +56,9 @@ pub(crate) async fn run(
 ) -> Result<Report, Failure> {
     let settings = parameters.settings(args.pairs(), output)?;
     let state = state()?;
-    let options = options(&settings, &state);
+    let folder = PrivateFolder::open(state.path())
+        .map_err(|error| Failure::local("open folder", state.path(), &error))?;
+    let options = options(&settings, folder);
     let abort_on_error = options.abort_on_error;
     let azure = Azure::new(settings.azure, cancel)?;
     let mut backup = Backup::begin(azure, this_run(), options, output.notices()).await?;
@@ -92,19 +95,19 @@ pub(crate) async fn run(
 }
 
 /// What the settings say to the core.
-pub(crate) fn options(settings: &Settings, state: &TempDir) -> Options {
+fn options(settings: &Settings, state: PrivateFolder) -> Options {
     Options {
         selection: settings.selection.clone(),
         abort_on_error: settings.abort_on_error,
         fallback: settings.fallback,
         limits: settings.limits,
         transfer: settings.transfer.clone(),
-        state_dir: state.path().to_owned(),
+        state,
     }
 }
 
 /// A folder for the tracker of a run that no later one builds on: it goes when the command ends.
-pub(crate) fn state() -> Result<TempDir, Failure> {
+fn state() -> Result<TempDir, Failure> {
     tempfile::tempdir().map_err(|error| Failure::local("create a folder in", &temp_dir(), &error))
 }
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{Parameters, SelectionArgs};
-use crate::backup::{options, state, this_run};
+use crate::backup::this_run;
 use crate::failure::{Failure, Status};
 use crate::output::{Output, Report, human};
 
@@ -57,10 +57,9 @@ pub(crate) async fn run(
     output: &mut Output,
 ) -> Result<Report, Failure> {
     let settings = parameters.settings(selection.pairs(), output)?;
-    let state = state()?;
-    let options = options(&settings, &state);
     let azure = Azure::new(settings.azure, cancel)?;
-    let plans = Backup::plan(&azure, &this_run(), &options, &output.notices()).await?;
+    let (run, selection) = (this_run(), &settings.selection);
+    let plans = Backup::plan(&azure, &run, selection, None, &output.notices()).await?;
     output.drain();
     let plan = Plan::new(plans);
     plan.print(output);

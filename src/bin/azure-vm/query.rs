@@ -1,5 +1,6 @@
 //! `query NAME`: what `.query` in bconsole answers, word by word.
 
+use azure_vm_fd::private_folder::PrivateFolder;
 use azure_vm_fd::query::{Question, Sources, answer};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -32,7 +33,7 @@ pub(crate) async fn run(
     let sources = Sources {
         settings: settings.map_err(|failure| failure.text),
         groups: groups.map_err(|failure| failure.text),
-        state_dir: state_dir(args),
+        state: state(args).map(Some),
         cancel: cancel.clone(),
     };
     let answer = answer(&args.name, &sources).await;
@@ -58,13 +59,12 @@ pub(crate) async fn run(
 }
 
 /// The plugin knows its working directory; here a wrong one must not look like a daemon without snapshots.
-fn state_dir(args: &QueryArgs) -> Result<std::path::PathBuf, String> {
+fn state(args: &QueryArgs) -> Result<PrivateFolder, String> {
     let dir = args.working_directory.join("azure-vm");
-    match dir.read_dir() {
-        Ok(_) => Ok(dir),
-        Err(error) => Err(format!(
+    PrivateFolder::open_to_read(&dir).map_err(|error| {
+        format!(
             "read folder {}: {error}; name the File Daemon's WorkingDirectory with --working-directory",
             dir.display()
-        )),
-    }
+        )
+    })
 }

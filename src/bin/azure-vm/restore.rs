@@ -6,6 +6,7 @@ use std::path::Path;
 
 use azure_vm_fd::azure::Azure;
 use azure_vm_fd::notice::Severity;
+use azure_vm_fd::private_folder::PrivateFolder;
 use azure_vm_fd::restore::{Disposition, Options, Restore, RestoredVm, SparseReader};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -57,7 +58,9 @@ pub(crate) async fn run(
         .map_err(|error| Failure::local("create a folder in", staging, &error))?;
     let options = Options {
         new_hostname: settings.new_hostname,
-        staging_dir: staging.path().join("images"),
+        restores: PrivateFolder::open(staging.path())
+            .map_err(|error| Failure::local("open folder", staging.path(), &error))?,
+        staging_name: "images".to_owned(),
         has_next_job: false,
         keep_staging: false,
         one_run: true,

@@ -211,7 +211,29 @@ fn links_in_the_working_directory_are_refused(generation: Generation) -> Result<
     let bench = Bench::start_jobs(generation, cloud, jobs, |_| {})?;
     let sandbox = &bench.sandbox;
     let full = bench.full()?;
+    // As if restores had died there.
     let elsewhere = tempfile::tempdir()?;
+    let at = |name: &str| elsewhere.path().join(name);
+    for (names, mode) in [
+        (&["7", "restore", "restore/7"][..], 0o700),
+        (
+            &[
+                "7/in-use",
+                "7/victim",
+                "restore/7/in-use",
+                "restore/7/victim",
+            ],
+            0o600,
+        ),
+    ] {
+        for name in names {
+            match mode {
+                0o700 => fs::create_dir(at(name))?,
+                _ => fs::write(at(name), "")?,
+            }
+            fs::set_permissions(at(name), fs::Permissions::from_mode(mode))?;
+        }
+    }
     let ours = sandbox.file_daemon_directory().join("azure-vm");
     let inner = ours.join("restore");
     fs::create_dir_all(&inner)?;
@@ -235,7 +257,10 @@ fn links_in_the_working_directory_are_refused(generation: Generation) -> Result<
                 report.log
             );
         }
-        ensure!(fs::read_dir(elsewhere.path())?.next().is_none());
+        for (folder, entries) in [(".", 2), ("7", 2), ("restore", 1), ("restore/7", 2)] {
+            let count = fs::read_dir(at(folder))?.count();
+            ensure!(count == entries, "{count} entries in {folder}");
+        }
         fs::remove_file(link)?;
         fs::rename(&aside, link)?;
     }
