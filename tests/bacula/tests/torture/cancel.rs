@@ -32,9 +32,6 @@ const GRACE: Duration = Duration::from_secs(2);
 /// Bytes of images that a restore stages.
 const STAGED: u64 = 16 * MIB;
 
-/// Snapshots of the last good backup: one of each disk.
-const SNAPSHOTS: usize = 2;
-
 /// What is cancelled.
 #[derive(Clone, Copy, Debug)]
 enum Work {
@@ -240,7 +237,7 @@ fn snapshots(bench: &Bench) -> BTreeSet<String> {
 
 /// Nothing is there of a job, and of those before it there are still these `bases`.
 fn nothing_left(bench: &Bench, bases: &BTreeSet<String>) -> Result<()> {
-    let findings = leftovers(&bench.cloud, &bench.sandbox, SNAPSHOTS)?;
+    let findings = leftovers(&bench.cloud, &bench.sandbox, bases.len())?;
     let bad: Vec<_> = findings.iter().filter(|finding| !finding.good).collect();
     ensure!(bad.is_empty(), "left behind: {bad:#?}");
     let now = snapshots(bench);

@@ -21,8 +21,9 @@ const JOBS: u64 = 5;
 /// Jobs of a round that only list.
 const LISTINGS: u64 = 3;
 
-/// Snapshots after each round: the last good backup has one of the only disk.
-const SNAPSHOTS: usize = 1;
+/// Snapshots after each round, of the only disk: those of the Incremental and of the Full that it builds on, which the next one may
+/// build on as well. The next Full of a good end, and the Incremental that names it, let both go.
+const SNAPSHOTS: usize = 2;
 
 /// What the allocator may keep after the warm-up. A job that leaked one of its buffers would need more in a few rounds.
 const GROWTH: u64 = 4 * MIB;
