@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use bacula_bench::{
-    Bench, Generation, JOB, JobReport, Moment, RESTORED, RestoreRequest, leftovers, number,
-    on_both_generations,
+    Bench, Cloud, Generation, JOB, JobDefinition, JobReport, Moment, RESTORED, RestoreRequest,
+    leftovers, number, on_both_generations,
 };
 use fastrand::Rng;
 use mock_server::{Disk, KIB, MIB, Scenario, Vm};
@@ -31,6 +31,9 @@ const GRACE: Duration = Duration::from_secs(2);
 
 /// Bytes of images that a restore stages.
 const STAGED: u64 = 16 * MIB;
+
+/// The job that runs undisturbed. One of its own, so that a cancelled one finds no snapshots that it would let go at its end.
+const MEASURED: &str = "measured";
 
 /// What is cancelled.
 #[derive(Clone, Copy, Debug)]
@@ -73,7 +76,10 @@ fn play(generation: Generation, seed: u64, cancels: u64, limit: Duration) -> Res
     let disk = |name: &str, seed| Disk::new(name, 24 * MIB).pattern(seed, MIB, 8 * MIB);
     let world = Scenario::new()
         .vm(Vm::new("rg", "web", disk("web-os", 1)).data_disk(3, disk("web-data", 2)));
-    let bench = Bench::start(generation, world, "vm=web")?;
+    let cloud = Cloud::start(world)?;
+    let command = cloud.plugin_command("vm=web");
+    let jobs = [JOB, MEASURED].map(|job| JobDefinition::plugin(job, &command));
+    let bench = Bench::start_jobs(generation, cloud, jobs.into(), |_| {})?;
     let full = bench.full()?.id;
     let expected = bench.cloud.digests("web")?;
     let lengths = measure(&bench, full, &expected)?;
@@ -121,9 +127,10 @@ fn measure(bench: &Bench, full: u32, expected: &[String]) -> Result<Lengths> {
     let backup = |level| -> Result<u64> {
         guest_works(bench, 0)?;
         emulator.reset_counters();
-        bench.sandbox.backup(JOB, level)?.clean()?;
+        bench.sandbox.backup(MEASURED, level)?.clean()?;
         Ok(emulator.counters().all_requests())
     };
+    backup("Full")?;
     let lengths = Lengths {
         incremental: backup("Incremental")?,
         full: backup("Full")?,
