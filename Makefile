@@ -69,7 +69,7 @@ torture:
 torture-daemons:
 	@tests/bacula/install-deps tests
 	$(CARGO) build --locked -p azure-vm-fd --lib
-	DEATHS=25 CANCELS=25 PANICS=8 LEAK_ROUNDS=25 LOAD_MIB=64 RUST_TEST_THREADS=4 \
+	DEATHS=25 CANCELS=25 PANICS=8 LEAK_ROUNDS=40 LOAD_MIB=64 RUST_TEST_THREADS=4 \
 		$(CARGO) test --locked -p bacula-bench --test daemons -- torture:: --include-ignored --nocapture
 
 # Fuzz targets of src/fuzzing.rs, one after the other, FUZZ_SECONDS each; needs the nightly toolchain, and cargo-fuzz, which is

@@ -80,6 +80,7 @@ pub mod payload;
 pub mod pipeline;
 pub mod plugin;
 pub mod private_folder;
+mod process_group;
 pub mod quantity;
 pub mod query;
 pub mod range;

@@ -1,7 +1,7 @@
 //! The running emulator and what its owner can do to it.
 use crate::{
     Change, Config, Counters, DEFAULT_STORAGE_KEY, Error, Fault, Link, OperationPolicy, Scenario,
-    SecretKind, Sighting, StateView, front::Front, service::Service,
+    SecretKind, Sighting, StateView, account::AccountSas, front::Front, service::Service,
 };
 use std::{io, net::IpAddr, ops::Range, sync::Arc, time::Duration};
 use tokio::runtime::Runtime;
@@ -156,6 +156,14 @@ impl Emulator {
             "DefaultEndpointsProtocol=http;AccountName={account};AccountKey={DEFAULT_STORAGE_KEY};BlobEndpoint={}/{account}",
             self.http_url
         )
+    }
+
+    /// An account SAS for all that is in a storage account, as a connection string has it; `None`: no such account.
+    #[must_use]
+    pub fn account_sas(&self, account: &str) -> Option<String> {
+        let world = self.service.world();
+        let sas = AccountSas::issue(account, world.accounts.get(account)?)?;
+        Some(sas.query)
     }
 
     /// Everything that exists.

@@ -1,5 +1,6 @@
 //! What a client must keep to itself: which secrets exist, and in what part of its requests they came.
 use crate::{
+    account::AccountSas,
     message::{Body, Request, Response, percent_decode},
     state::World,
     sync::lock,
@@ -24,6 +25,10 @@ pub enum SecretKind {
     Token,
     /// Of a SAS of a disk or snapshot, base64.
     Signature,
+    /// Of the SAS of a storage account, base64.
+    AccountSignature,
+    /// Of a polling URL, base64 as in URLs.
+    PollingSignature,
 }
 
 /// Where a secret came.
@@ -70,10 +75,14 @@ impl Watch {
     pub(crate) fn look(&self, world: &World, operation: &str, request: &Request) {
         let mut seen = lock(&self.0);
         let Some(seen) = seen.as_mut() else { return };
-        let parts = parts(request);
+        let parts = parts(request).into_iter().map(|(place, text)| {
+            let decoded = percent_decode(&text);
+            (place, text, decoded)
+        });
+        let parts: Vec<_> = parts.collect();
         for (kind, secret) in all(seen.tokens.iter(), world) {
-            for (place, text) in &parts {
-                if text.contains(&secret) || percent_decode(text).contains(&secret) {
+            for (place, text, decoded) in &parts {
+                if text.contains(&secret) || decoded.contains(&secret) {
                     seen.sightings.insert(Sighting {
                         operation: operation.to_owned(),
                         kind,
@@ -101,13 +110,20 @@ fn all<'a>(tokens: impl Iterator<Item = &'a String>, world: &World) -> Vec<(Secr
     let clients = principals.map(|p| (SecretKind::ClientSecret, p.client_secret.clone()));
     let keys = world.accounts.values().flat_map(|account| &account.keys);
     let keys = keys.map(|key| (SecretKind::AccountKey, STANDARD.encode(key)));
+    let accounts = world.accounts.iter();
+    let accounts = accounts.filter_map(|(name, account)| AccountSas::issue(name, account));
+    let accounts = accounts.map(|sas| (SecretKind::AccountSignature, sas.signature));
     let tokens = tokens.map(|token| (SecretKind::Token, token.clone()));
     let grants = world.grants.values();
     let signatures = grants.map(|grant| (SecretKind::Signature, grant.signature.clone()));
+    let operations = world.operations.keys();
+    let polls = operations.map(|id| (SecretKind::PollingSignature, world.polling_signature(id)));
     clients
         .chain(keys)
+        .chain(accounts)
         .chain(tokens)
         .chain(signatures)
+        .chain(polls)
         .collect()
 }
 

@@ -375,6 +375,9 @@ async fn signatures_open_what_they_say_and_no_more() {
     let forged = account_sas("b", "o", "r").replace("sp=r", "sp=rwd");
     refused(head("box/a", forged).await, 403, "AuthenticationFailed");
     let make = "second?restype=container";
+    let given = azure.emulator.account_sas("stage");
+    assert_eq!(given, Some(account_sas("b", "co", "rwdlac")));
+    assert_eq!(azure.emulator.account_sas("nowhere"), None);
     let sas = account_sas("b", "c", "c");
     with_sas(&azure, Method::PUT, make, &sas).await.expect(201);
 

@@ -301,6 +301,21 @@ impl Chain {
             .any(|known| known.id.eq_ignore_ascii_case(snapshot.as_str()))
     }
 
+    /// All recorded snapshots of a run.
+    pub(super) fn snapshots_of(&self, job: &str) -> Vec<ResourceId> {
+        let runs = self.runs.iter().filter(|run| run.job == job);
+        runs.flat_map(RunRecord::snapshots)
+            .filter_map(|snapshot| ResourceId::parse(&snapshot.id))
+            .collect()
+    }
+
+    /// Forgets snapshots that are gone, and the run that they are of: no later one is built on it, or links to it.
+    pub(super) fn withdraw(&mut self, job: &str, gone: &[ResourceId]) {
+        self.forget(gone);
+        self.runs
+            .retain(|run| run.job != job || !run.vms.is_empty());
+    }
+
     /// Forgets snapshots that are gone. Their runs stay as links.
     pub(super) fn forget(&mut self, gone: &[ResourceId]) {
         for run in &mut self.runs {

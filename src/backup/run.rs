@@ -296,8 +296,8 @@ impl Backup {
         }
     }
 
-    /// Records the snapshots of a good run and removes those that no later run can need; removes those of a bad one.
-    /// What cannot be given back is reported as an error notice.
+    /// Records the snapshots of a good run and removes those that no later run can need; removes those of a bad one, and
+    /// those of a run that is cancelled before this has ended. What cannot be given back is reported as an error notice.
     ///
     /// # Errors
     ///
@@ -341,6 +341,9 @@ impl Backup {
         recorded?;
         if context.run.keep_snapshots && !saved.is_empty() {
             self.prune().await?;
+            if context.azure.cancellation().is_cancelled() {
+                self.withdraw().await?;
+            }
         }
         let leaves_debris = context.leaves_debris.load(Ordering::Relaxed);
         if left.is_empty() && !leaves_debris && self.swept {
@@ -401,6 +404,27 @@ impl Backup {
         tracker
             .update(&self.context.notices, |state| {
                 state.chain_mut(key).record(record);
+            })
+            .await
+    }
+
+    /// Deletes what is recorded of this run, also what earlier Plugin lines have saved in this subscription: the Director calls it
+    /// cancelled, so nothing will build on it. What cannot be deleted stays recorded, and is surplus to a later run.
+    async fn withdraw(&self) -> Result<(), Error> {
+        let context = &*self.context;
+        let Context { azure, notices, .. } = context;
+        let job = &context.run.job;
+        let mut gone = context.recorded().await?.snapshots_of(job);
+        gone.retain(|id| {
+            id.subscription()
+                .eq_ignore_ascii_case(azure.subscription_id())
+        });
+        let left = snapshot_set::delete(&azure.for_cleanup(), &gone, notices).await;
+        gone.retain(|id| !left.contains(id));
+        context
+            .tracker
+            .update(notices, |state| {
+                state.chain_mut(&context.chain.key).withdraw(job, &gone);
             })
             .await
     }

@@ -222,7 +222,7 @@ pub(super) async fn revoke(grant: AccessGrant, id: &ResourceId, notices: &Notice
     }
 }
 
-/// Deletes snapshots, also open ones. What cannot be deleted is an error notice; these are returned.
+/// Deletes snapshots, also open ones. What cannot be deleted is an error notice, unless the job was cancelled; these are returned.
 pub(super) async fn delete(
     azure: &Azure,
     ids: &[ResourceId],
@@ -232,6 +232,7 @@ pub(super) async fn delete(
         match delete_one(azure, id).await {
             Ok(()) => None,
             Err(error) if error.is_not_found() => None,
+            Err(error) if error.is_cancelled() => Some(id.clone()),
             Err(error) => {
                 notices.error(format!(
                     "delete snapshot {} in resource group {}: {}; a later run of this job tries again",

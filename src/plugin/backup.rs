@@ -241,6 +241,9 @@ impl BackupJob {
         self.file = None;
         self.end_line(session);
         self.end_runs(session, Outcome::Good)?;
+        if session.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
         let plural = if self.vms == 1 { "" } else { "s" };
         session.notices.info(format!(
             "backup ended: {} files of {} virtual machine{plural} handed over",

@@ -1,14 +1,22 @@
 //! Whether the File Daemon encrypts what it stores (`PKI Encryption`), which does not work with images.
 //!
 //! The plugin interface gives no way to ask, and 9.6 stores blocks with offsets in plain text while it reports
-//! encryption. So the daemon's configuration file is read, as far as this one directive needs it.
+//! encryption. So the daemon's configuration file is read, as far as this one directive needs it. That includes to run the
+//! commands whose output is part of it (`@|command`), as the daemon does at each of its starts.
 
 use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::iter;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::bridge::Bridge;
+use crate::process_group::ProcessGroup;
 
 /// Where packages put the file, unless the command line says otherwise.
 const DEFAULT_FILES: [&str; 2] = [
@@ -22,6 +30,12 @@ const OPTIONS_WITH_VALUE: &[u8] = b"cdDgu";
 /// `@file` inside `@file` inside ...
 const MAX_DEPTH: u32 = 8;
 
+/// How long a command may take. The daemon waits for ever, which somebody sees at its start; in a job nobody would.
+const COMMAND_LIMIT: Duration = Duration::from_secs(30);
+
+/// Far more than a configuration has.
+const MAX_OUTPUT_BYTES: usize = 1024 * 1024;
+
 /// What the configuration says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Encryption {
@@ -33,8 +47,8 @@ pub(super) enum Encryption {
     Unknown(PathBuf, String),
 }
 
-/// Asks the configuration file of this process.
-pub(super) fn of_this_daemon() -> Encryption {
+/// Asks the configuration file of this process. Waits for commands in it end when the job is cancelled.
+pub(super) fn of_this_daemon(bridge: &Bridge) -> Encryption {
     let arguments = fs::read("/proc/self/cmdline").unwrap_or_default();
     // The daemon of a separate installation reads its own file even where both exist.
     let is_separate = fs::read_link("/proc/self/exe").is_ok_and(|exe| exe.starts_with("/opt"));
@@ -54,11 +68,11 @@ pub(super) fn of_this_daemon() -> Encryption {
         None => {}
     }
     let found = candidates.iter().find(|file| file.exists());
-    of_file(found.unwrap_or(&candidates[0]))
+    of_file(found.unwrap_or(&candidates[0]), bridge)
 }
 
-fn of_file(file: &Path) -> Encryption {
-    let mut scan = Scan::default();
+fn of_file(file: &Path, bridge: &Bridge) -> Encryption {
+    let mut scan = Scan::new(bridge);
     match fs::read(file).and_then(|text| scan.text(&text, 0)) {
         Ok(()) if scan.encryption => Encryption::On(file.to_owned()),
         Ok(()) => Encryption::Off,
@@ -101,15 +115,25 @@ fn config_argument(arguments: &[u8]) -> Option<PathBuf> {
 /// Reads a configuration. Names of directives are compared without blanks and case; `#` outside of quotes begins a
 /// comment; directives end at a line end, `;` or brace; `@` at the beginning of a word includes a file or, with a `|`,
 /// what a command prints.
-#[derive(Debug, Default)]
-struct Scan {
+#[derive(Debug)]
+struct Scan<'a> {
+    /// Where commands are waited for.
+    bridge: &'a Bridge,
     /// What stands before the next end of a directive, in lower case and without blanks.
     directive: String,
     /// The last `PKI Encryption` counts, for the daemon too.
     encryption: bool,
 }
 
-impl Scan {
+impl<'a> Scan<'a> {
+    fn new(bridge: &'a Bridge) -> Self {
+        Self {
+            bridge,
+            directive: String::new(),
+            encryption: false,
+        }
+    }
+
     fn text(&mut self, text: &[u8], depth: u32) -> io::Result<()> {
         let text = String::from_utf8_lossy(text);
         let mut chars = text.chars().chain(['\n']);
@@ -157,7 +181,10 @@ impl Scan {
             return Err(told(io::Error::other("included too deeply")));
         }
         let text = match name.strip_prefix('|') {
-            Some(command) => output_of(command),
+            Some(command) => {
+                let output = self.bridge.race(output_of(command));
+                output.unwrap_or_else(|| Err(io::Error::other("the job was cancelled")))
+            }
             // From the daemon's folder of the moment, not that of the including file.
             None => fs::read(name),
         };
@@ -196,25 +223,57 @@ fn include(chars: &mut impl Iterator<Item = char>) -> (String, char) {
     (name, '\n')
 }
 
-/// What a command of the configuration prints. The daemon runs it at each of its starts.
-fn output_of(command: &str) -> io::Result<Vec<u8>> {
-    let output = Command::new("/bin/sh")
-        .args(["-c", command])
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output()?;
-    if !output.status.success() {
-        return Err(io::Error::other(format!("it ended with {}", output.status)));
-    }
-    Ok(output.stdout)
+/// What a command of the configuration prints; with the daemon's environment, and an error if the command does not end well.
+async fn output_of(command: &str) -> io::Result<Vec<u8>> {
+    let mut words = words(command);
+    let program = words.next().ok_or_else(|| io::Error::other("no command"))?;
+    let mut group = ProcessGroup::start(Command::new(program).args(words))?;
+    let output = async {
+        let bytes = group.output(MAX_OUTPUT_BYTES as u64 + 1).await?;
+        if bytes.len() > MAX_OUTPUT_BYTES {
+            let problem = format!("it prints more than {MAX_OUTPUT_BYTES} bytes");
+            return Err(io::Error::other(problem));
+        }
+        group.success().await?;
+        Ok(bytes)
+    };
+    timeout(COMMAND_LIMIT, output).await.unwrap_or_else(|_| {
+        let problem = format!("it has not ended after {} s", COMMAND_LIMIT.as_secs());
+        Err(io::Error::other(problem))
+    })
+}
+
+/// A program and its arguments, as the daemon takes a command apart (`build_argc_argv` in its `bpipe.c`, 9.6 and 15.0): at blanks, or
+/// from one quote to the next. There is no shell, and a quote inside of a word is part of it.
+fn words(command: &str) -> impl Iterator<Item = &str> {
+    let mut rest = command;
+    iter::from_fn(move || {
+        rest = rest.trim_start_matches([' ', '\t']);
+        let (word, behind) = match rest.chars().next()? {
+            quote @ ('"' | '\'') => {
+                let inside = rest.strip_prefix(quote)?;
+                inside.split_once(quote).unwrap_or((inside, ""))
+            }
+            _ => rest.split_once(' ').unwrap_or((rest, "")),
+        };
+        rest = behind;
+        Some(word)
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
 
+    fn bridge() -> Bridge {
+        Bridge::start(CancellationToken::new(), None).expect("threads")
+    }
+
     fn is_on(text: &str) -> bool {
-        let mut scan = Scan::default();
+        let bridge = bridge();
+        let mut scan = Scan::new(&bridge);
         scan.text(text.as_bytes(), 0).expect("no includes");
         scan.encryption
     }
@@ -273,6 +332,8 @@ mod tests {
 
     #[test]
     fn what_is_included_counts_and_what_is_missing_is_told() {
+        let bridge = bridge();
+        let of_file = |file: &Path| of_file(file, &bridge);
         let dir = tempfile::tempdir().expect("folder");
         let path = |name: &str| dir.path().join(name);
         let included = path("pki.conf");
@@ -313,5 +374,61 @@ mod tests {
             of_file(&path("none.conf")),
             Encryption::Unknown(..)
         ));
+    }
+
+    #[test]
+    fn a_command_is_run_without_a_shell_as_the_daemon_does() {
+        for (command, expected) in [
+            ("cat /a/b", &["cat", "/a/b"][..]),
+            ("  cat\t x  y ", &["cat\t", "x", "y"]),
+            (
+                "sh -c 'echo \"a  b\"; true' z",
+                &["sh", "-c", "echo \"a  b\"; true", "z"],
+            ),
+            ("\"/a b/c\" d'e f", &["/a b/c", "d'e", "f"]),
+            ("echo 'open end", &["echo", "open end"]),
+            (" ", &[]),
+        ] {
+            assert_eq!(words(command).collect::<Vec<_>>(), expected, "{command}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_command_that_prints_without_end_is_ended() {
+        let line = "yes PKI Encryption = yes";
+        let error = output_of(line).await.expect_err("too much");
+        assert_eq!(error.to_string(), "it prints more than 1048576 bytes");
+        let output = output_of("head -c 1048576 /dev/zero").await;
+        assert_eq!(output.expect("just enough").len(), MAX_OUTPUT_BYTES);
+    }
+
+    /// The clock is paused: it goes on as soon as everything waits.
+    #[tokio::test(start_paused = true)]
+    async fn a_command_that_hangs_is_ended() {
+        for hangs in ["sleep 1000", "sh -c 'exec >&-; sleep 1000'"] {
+            let error = output_of(hangs).await.expect_err("no end");
+            assert_eq!(error.to_string(), "it has not ended after 30 s", "{hangs}");
+        }
+    }
+
+    #[test]
+    fn a_command_that_hangs_does_not_hold_up_a_cancel() {
+        let cancel = CancellationToken::new();
+        let bridge = Bridge::start(cancel.clone(), None).expect("threads");
+        let dir = tempfile::tempdir().expect("folder");
+        let (file, started) = (dir.path().join("fd.conf"), dir.path().join("started"));
+        let hangs = format!("sh -c 'echo > {}; sleep 1000'", started.display());
+        fs::write(&file, format!("@|\"{hangs}\"\n")).expect("write");
+        std::thread::scope(|scope| {
+            let asked = scope.spawn(|| of_file(&file, &bridge));
+            while !started.exists() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            cancel.cancel();
+            let Encryption::Unknown(_, reason) = asked.join().expect("no panic") else {
+                panic!("it waited for the command");
+            };
+            assert!(reason.ends_with("the job was cancelled"), "{reason}");
+        });
     }
 }

@@ -111,7 +111,7 @@ impl Job {
             let settings = self.session.settings(host, command.expose())?;
             self.lines.push((command, settings));
         }
-        match encryption::of_this_daemon() {
+        match encryption::of_this_daemon(self.session.bridge()?) {
             Encryption::Off => {}
             Encryption::On(file) => {
                 return Err(Error::Encryption {

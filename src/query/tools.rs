@@ -6,18 +6,14 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::io::AsyncReadExt;
-use tokio::net::unix::pipe;
 use tokio::time::timeout;
+
+use crate::process_group::ProcessGroup;
 
 /// `az` is a large Python program: seconds on a slow host.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -73,23 +69,24 @@ fn word(text: &str) -> Option<String> {
 async fn output(program: &str, args: &[&str], path: &OsStr) -> Output {
     let failed = |error: io::Error| format!("{program}: {error}");
     let scratch = tempfile::tempdir().map_err(failed)?;
-    let mut group = match spawn(program, args, path, &scratch) {
-        Ok(child) => ProcessGroup(child),
+    let mut group = match start(program, args, path, &scratch) {
+        Ok(group) => group,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(error)),
     };
-    let stdout = group.0.stdout.take().map(OwnedFd::from);
-    let stdout = stdout.ok_or_else(|| format!("{program}: no output"))?;
-    let stdout = pipe::Receiver::from_owned_fd(stdout).map_err(failed)?;
-    let mut bytes = Vec::new();
-    match timeout(LIMIT, stdout.take(MAX_OUTPUT_BYTES).read_to_end(&mut bytes)).await {
-        Ok(Ok(_)) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+    match timeout(LIMIT, group.output(MAX_OUTPUT_BYTES)).await {
+        Ok(Ok(bytes)) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Ok(Err(error)) => Err(failed(error)),
         Err(_elapsed) => Err(format!("{program}: no answer in {} s", LIMIT.as_secs())),
     }
 }
 
-fn spawn(program: &str, args: &[&str], path: &OsStr, scratch: &TempDir) -> io::Result<Child> {
+fn start(
+    program: &str,
+    args: &[&str],
+    path: &OsStr,
+    scratch: &TempDir,
+) -> io::Result<ProcessGroup> {
     let mut command = Command::new(program);
     command
         .args(args)
@@ -108,27 +105,7 @@ fn spawn(program: &str, args: &[&str], path: &OsStr, scratch: &TempDir) -> io::R
     ] {
         command.env(variable, scratch.path());
     }
-    command
-        .current_dir("/")
-        .process_group(0)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-}
-
-/// A tool and whatever it started; killed when dropped.
-struct ProcessGroup(Child);
-
-impl Drop for ProcessGroup {
-    fn drop(&mut self) {
-        // Not waited for yet, so the number is still this group's. Fails only if all of it is gone.
-        if let Ok(id) = i32::try_from(self.0.id()) {
-            killpg(Pid::from_raw(id), Signal::SIGKILL).ok();
-        }
-        // It was killed, so this takes no time; it only keeps a zombie from staying.
-        drop(self.0.wait());
-    }
+    ProcessGroup::start(command.current_dir("/"))
 }
 
 #[cfg(test)]

@@ -206,6 +206,57 @@ fn a_cancel_while_bases_are_closed_leaves_nothing_for_the_end_of_the_job() {
     cloud.assert_clean(3);
 }
 
+/// All files have been handed over, and the run is recorded: the Director calls it cancelled all the same.
+#[test]
+fn a_cancel_at_the_end_of_the_job_leaves_nothing_of_it() {
+    let never = Action::delay(Duration::from_secs(3600));
+    // Giving access back; and, where two Fulls are there already, deleting the snapshots of the older one.
+    for (fulls, operation) in [(1, "Snapshots_RevokeAccess"), (2, "Snapshots_Delete")] {
+        let cloud = Cloud::start();
+        let command = cloud.command("vm=web-01");
+        let hand_over = |id| {
+            let mut job = start(V14, &cloud, id);
+            assert_eq!(begin_backup(&mut job, &command), RC_OK);
+            store_files(&mut job, V14.buffer());
+            job
+        };
+        for id in 1..=fulls {
+            let mut job = hand_over(id);
+            end_backup(&mut job, 'T');
+            job.end();
+        }
+        let emulator = &cloud.emulator;
+        emulator.reset_counters();
+        emulator.fault(Fault::new(operation, never.clone()).first(3));
+        let mut job = hand_over(9);
+        let tracker = cloud.working_dir().join("azure-vm/tracker.json");
+        let is_recorded = || {
+            let text = std::fs::read_to_string(&tracker).expect("a tracker");
+            text.contains("test.2026-01-01_00.00.00_09")
+        };
+        let canceller = job.canceller();
+        let took = std::thread::scope(|scope| {
+            let cancelling = scope.spawn(move || {
+                while emulator.counters().requests(operation) < 3 || !is_recorded() {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                assert_eq!(canceller.cancel(), RC_OK);
+                Instant::now()
+            });
+            end_backup(&mut job, 'R');
+            cancelling.join().expect("cancelled").elapsed()
+        });
+        assert!(took < Duration::from_secs(5), "{took:?}");
+        cloud.assert_given_back(3);
+        assert!(!is_recorded());
+        let said: Vec<_> = job.messages().into_iter().map(|(_, text)| text).collect();
+        let told = said.iter().filter(|text| text.contains("cancelled"));
+        assert_eq!(told.count(), 1, "{said:?}");
+        job.end();
+        cloud.assert_clean(3);
+    }
+}
+
 #[test]
 fn an_image_that_stops_half_way_ends_the_job() {
     let cloud = Cloud::start();

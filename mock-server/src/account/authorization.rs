@@ -5,7 +5,7 @@ use crate::{
     blob::page::Refusal,
     clock,
     message::Request,
-    state::{World, grant::sign},
+    state::{World, grant::sign, storage::Account},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use std::{
@@ -189,6 +189,29 @@ impl Fields<'_> {
 
     fn scoped(&self) -> bool {
         self.get("sv") >= SCOPED_SAS
+    }
+}
+
+/// The account SAS that the emulator gives out: for all that is in an account, until 2099, by its first key.
+pub(crate) struct AccountSas {
+    /// As a connection string has it.
+    pub(crate) query: String,
+    /// Not encoded.
+    pub(crate) signature: String,
+}
+
+impl AccountSas {
+    pub(crate) fn issue(name: &str, account: &Account) -> Option<Self> {
+        let (permissions, services, types) = ("rwdlac", "b", "co");
+        let (expiry, version) = ("2099-01-01T00:00:00Z", "2022-11-02");
+        let text =
+            format!("{name}\n{permissions}\n{services}\n{types}\n\n{expiry}\n\n\n{version}\n\n");
+        let signature = STANDARD.encode(sign(account.keys.first()?, text.as_bytes()));
+        let encoded: String = url::form_urlencoded::byte_serialize(signature.as_bytes()).collect();
+        let query = format!(
+            "sv={version}&ss={services}&srt={types}&sp={permissions}&se={expiry}&sig={encoded}"
+        );
+        Some(Self { query, signature })
     }
 }
 

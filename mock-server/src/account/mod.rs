@@ -6,6 +6,8 @@ mod blobs;
 mod containers;
 mod copy;
 
+pub(crate) use authorization::AccountSas;
+
 use crate::{
     blob::page::{self, Refusal},
     clock,

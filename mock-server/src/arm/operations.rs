@@ -97,10 +97,11 @@ impl PollingUrls {
         let version = call.request.query("api-version").unwrap_or_default();
         let base = &call.request.base;
         // The service signs these URLs; clients must return them unchanged and not cut them.
+        let signature = call.world.polling_signature(id);
         let stamp = call.world.now.as_nanos() / 100;
         let filler = crate::pattern::mix(call.world.now.as_secs()).to_string();
         let certificate: String = filler.chars().cycle().take(signature_len).collect();
-        let signature = format!("t={stamp}&c=MII{certificate}&s={id}&h={id}");
+        let signature = format!("t={stamp}&c=MII{certificate}&s={signature}&h={id}");
         let network = collection.starts_with("Microsoft.Network");
         let partition = match network {
             true => String::new(),
@@ -139,11 +140,9 @@ pub(super) fn result(call: &mut Call<'_>) -> Result<Response, ArmError> {
 
 fn look(call: &mut Call<'_>, by_location: bool) -> Result<Response, ArmError> {
     let id = call.capture("id").to_ascii_lowercase();
-    let signed = ["s", "h"].iter().all(|name| {
-        call.request
-            .query(name)
-            .is_some_and(|signature| signature == id)
-    });
+    let signature = call.world.polling_signature(&id);
+    let signed =
+        call.request.query("s") == Some(&*signature) && call.request.query("h") == Some(&*id);
     let expected_len = call.world.settings.operations.signature_len + "MII".len();
     let whole = call
         .request

@@ -1,6 +1,10 @@
 //! Long-running operations: begun by a request, polled until they end, taking effect at their end.
-use super::{World, grant::Access};
+use super::{
+    World,
+    grant::{Access, sign},
+};
 use crate::{clock::Instant, faults::Action, scenario::PowerState, view::OperationView};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::Value;
 
 /// What an operation does when it ends well.
@@ -82,6 +86,11 @@ impl World {
         self.running.push(id.clone());
         self.try_end(&id);
         id
+    }
+
+    /// What opens the polling URLs of an operation, base64 as in URLs.
+    pub(crate) fn polling_signature(&self, id: &str) -> String {
+        URL_SAFE_NO_PAD.encode(sign(&self.key, id.as_bytes()))
     }
 
     /// Counts a poll of the operation.

@@ -22,6 +22,9 @@ on_both_generations!(
 /// The job that copies to a storage account.
 const BLOB: &str = "blob";
 
+/// The job that does so by signature.
+const SIGNED: &str = "signed";
+
 /// The job beside another.
 const OTHER: &str = "other";
 
@@ -32,7 +35,9 @@ fn secrets_go_where_they_must_and_nowhere_else(generation: Generation) -> Result
     umask(Mode::empty());
     let tools = tempfile::tempdir()?;
     let called = tools.path().join("called");
-    write_tool(&tools.path().join("az"), &called)?;
+    write_tool(&tools.path().join("az"), &called, "{}")?;
+    let (command, included) = (tools.path().join("include"), tools.path().join("included"));
+    write_tool(&command, &included, "# nothing")?;
     let os = Disk::new("web-os", 24 * MIB).pattern(1, 0, 4 * MIB);
     let world = Scenario::new()
         .vm(Vm::new("rg", "web", os))
@@ -44,11 +49,14 @@ fn secrets_go_where_they_must_and_nowhere_else(generation: Generation) -> Result
         // Onto a device of its own.
         JobDefinition::plugin(BLOB, &cloud.plugin_command("vm=web transfer=blob debug=9"))
             .with("Pool = copies"),
+        JobDefinition::plugin(SIGNED, &signed_command(&cloud)?).with("Pool = copies"),
     ];
     let path = format!("{}:{}", tools.path().display(), std::env::var("PATH")?);
     let bench = Bench::start_jobs(generation, cloud, jobs, |config| {
         config.environment = vec![("PATH".into(), path)];
+        config.file_daemon = format!("@|\"{}\"", command.display());
     })?;
+    let at_start = fs::read(&included)?.len();
     let pid = bench.sandbox.file_daemon_pid();
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     ensure!(status.contains("\nUmask:\t0000\n"), "{status}");
@@ -64,6 +72,12 @@ fn secrets_go_where_they_must_and_nowhere_else(generation: Generation) -> Result
             fs::read(&called).context("no tool was called")?,
         ));
     }
+    let seen = fs::read(&included)?;
+    ensure!(
+        seen.len() > at_start,
+        "no job has run the command of the configuration"
+    );
+    kept.push(("what a command of the configuration saw".into(), seen));
     let private = bench.sandbox.file_daemon_directory().join("azure-vm");
     ensure_private(&private)?;
     let files = contents(bench.sandbox.root())?;
@@ -99,6 +113,20 @@ fn secrets_go_where_they_must_and_nowhere_else(generation: Generation) -> Result
     ensure_sent_where_needed(&bench)
 }
 
+/// The plugin command of a job that copies to the storage account, which a signature opens.
+fn signed_command(cloud: &Cloud) -> Result<String> {
+    let emulator = cloud.emulator();
+    let sas = emulator.account_sas("stage").context("no account")?;
+    let endpoint = emulator.https_url().replace("localhost", "127.0.0.1");
+    let key =
+        format!("AccountName=stage;BlobEndpoint={endpoint}/stage;SharedAccessSignature={sas}");
+    let config = cloud.write_config("signed.conf", &[("connection_key", Some(&key))])?;
+    let config = config.display();
+    Ok(format!(
+        "azure-vm: config={config} vm=web transfer=blob debug=9"
+    ))
+}
+
 /// Jobs of all kinds and endings, and questions; returns all that they said.
 fn say(bench: &Bench) -> Result<Kept> {
     let (sandbox, emulator) = (&bench.sandbox, bench.cloud.emulator());
@@ -106,6 +134,7 @@ fn say(bench: &Bench) -> Result<Kept> {
     let blob = sandbox.start_backup(BLOB, "Full")?;
     let full = bench.full()?;
     let blob = sandbox.wait(blob, started)?.clean()?;
+    let signed = sandbox.backup(SIGNED, "Full")?.clean()?;
     emulator.guest_pattern("web-os", 7, 5 * MIB, 4096)?;
     let changes = sandbox.backup(JOB, "Incremental")?.clean()?;
     let restore = sandbox.restore(&RestoreRequest {
@@ -117,11 +146,14 @@ fn say(bench: &Bench) -> Result<Kept> {
     // A gateway that quotes the request in full.
     let texts: BTreeMap<_, _> = emulator.secrets().into_iter().collect();
     let quote = format!(
-        "Authorization: Bearer {}; client_secret={}; AccountKey={}; sv=1&sig={}",
+        "Authorization: Bearer {}; client_secret={}; AccountKey={}; sv=1&sig={}; \
+         https://stage.example/c/b?sv=1&sig={}; https://arm.example/operations/1?t=1&c=MII&s={}",
         texts[&SecretKind::Token],
         texts[&SecretKind::ClientSecret],
         texts[&SecretKind::AccountKey],
         texts[&SecretKind::Signature],
+        texts[&SecretKind::AccountSignature],
+        texts[&SecretKind::PollingSignature],
     );
     let body = format!(r#"{{"error": {{"code": "Quoted", "message": "{quote}"}}}}"#);
     emulator.fault(Fault::new(
@@ -149,7 +181,7 @@ fn say(bench: &Bench) -> Result<Kept> {
         panicked.log
     );
 
-    let mut kept: Kept = [full, blob, changes, restore, failed, panicked]
+    let mut kept: Kept = [full, blob, signed, changes, restore, failed, panicked]
         .into_iter()
         .map(|report| (format!("log of job {}", report.id), report.log.into_bytes()))
         .collect();
@@ -174,24 +206,29 @@ fn ensure_sent_where_needed(bench: &Bench) -> Result<()> {
         SecretKind::ClientSecret,
         SecretKind::Token,
         SecretKind::Signature,
+        SecretKind::AccountSignature,
+        SecretKind::PollingSignature,
     ];
     ensure!(kinds == sent.into(), "{sightings:?}");
     for sighting in &sightings {
         let (operation, place) = (&*sighting.operation, &*sighting.place);
         let is_token = operation == "Token";
-        let is_blob = operation.contains("Blob_");
+        let is_account =
+            operation.starts_with("StorageBlob_") || operation.starts_with("Container_");
+        let is_blob = operation.starts_with("Blob_");
+        let is_poll = operation.contains("Operations_Get");
         let needed = match sighting.kind {
             SecretKind::ClientSecret => is_token && place == "body",
-            SecretKind::Token => !is_token && !is_blob && place == "header authorization",
-            SecretKind::Signature => {
-                is_blob
-                    && matches!(
-                        place,
-                        "query sig"
-                            | "header x-ms-previous-snapshot-url"
-                            | "header x-ms-copy-source"
-                    )
+            SecretKind::Token => {
+                !(is_token || is_blob || is_account) && place == "header authorization"
             }
+            SecretKind::Signature => match place {
+                "query sig" | "header x-ms-previous-snapshot-url" => is_blob,
+                "header x-ms-copy-source" => is_account,
+                _ => false,
+            },
+            SecretKind::AccountSignature => is_account && place == "query sig",
+            SecretKind::PollingSignature => is_poll && place == "query s",
             // It signs, and stays here.
             SecretKind::AccountKey => false,
         };
@@ -268,12 +305,11 @@ fn links_in_the_working_directory_are_refused(generation: Generation) -> Result<
 }
 
 /// A tool that leaves its arguments and its environment in `called`.
-fn write_tool(path: &Path, called: &Path) -> Result<()> {
+fn write_tool(path: &Path, called: &Path, answer: &str) -> Result<()> {
     let called = called.display();
-    fs::write(
-        path,
-        format!("#!/bin/sh\necho \"$@\" >> {called}\n/usr/bin/env >> {called}\necho '{{}}'\n"),
-    )?;
+    let script =
+        format!("#!/bin/sh\necho \"$@\" >> {called}\n/usr/bin/env >> {called}\necho '{answer}'\n");
+    fs::write(path, script)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
     Ok(())
 }

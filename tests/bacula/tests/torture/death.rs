@@ -2,9 +2,10 @@
 //! gives the same bytes.
 //!
 //! A moment is a request that the emulator counts, or bytes that lie in the File Daemon's working directory.
-//! `DEATH_SEED=<n>` repeats a run, `DEATHS=<n>` asks for that many moments per generation (`make torture-daemons`).
+//! `DEATH_SEED=<n>` repeats a run, `DEATHS=<n>` asks for that many deaths per generation (`make torture-daemons`). Only those
+//! count that came in the middle of a job: a moment that a job did not reach is drawn again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::time::Instant;
 
@@ -19,20 +20,31 @@ use serde_json::Value;
 
 on_both_generations!(the_next_job_clears_what_the_dead_one_left);
 
-/// Moments of a short run.
-const DEATHS: u64 = 3;
+/// Deaths of a short run: one of each of the victims.
+const DEATHS: u64 = 4;
+
+/// Moments that may be drawn for each death.
+const DRAWS: u64 = 4;
 
 /// The name for a second VM; of the same length as [`RESTORED`], for the same reason.
 const BESIDE: &str = "anotherx";
 
 /// Who dies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Victim {
     FileDaemon,
     StorageDaemon,
     /// All connections to Azure.
     Connections,
 }
+
+/// Who dies one after the other.
+const VICTIMS: [Victim; 4] = [
+    Victim::FileDaemon,
+    Victim::StorageDaemon,
+    Victim::FileDaemon,
+    Victim::Connections,
+];
 
 /// In the middle of what.
 #[derive(Clone, Copy, Debug)]
@@ -42,8 +54,10 @@ enum Work {
 }
 
 /// Requests of the undisturbed jobs: the moments to choose from.
+#[derive(Debug)]
 struct Lengths {
-    backup: u64,
+    full: u64,
+    incremental: u64,
     restore: u64,
 }
 
@@ -52,7 +66,7 @@ const STAGED: u64 = 16 * MIB;
 fn the_next_job_clears_what_the_dead_one_left(generation: Generation) -> Result<()> {
     let seed = number("DEATH_SEED")?.unwrap_or_else(|| fastrand::u64(..1_000_000));
     let deaths = number("DEATHS")?.unwrap_or(DEATHS);
-    println!("{deaths} moments of seed {seed}");
+    println!("{deaths} deaths of seed {seed}");
     play(generation, seed, deaths).with_context(|| format!("repeat with DEATH_SEED={seed}"))
 }
 
@@ -63,47 +77,82 @@ fn play(generation: Generation, seed: u64, deaths: u64) -> Result<()> {
         .vm(Vm::new("rg", "web", disk("web-os", 1)).data_disk(3, disk("web-data", 2)));
     let mut bench = Bench::start(generation, world, "vm=web")?;
     // What the Director would restore.
-    let mut jobs = vec![bench.full()?.id];
-    let backup = bench.cloud.emulator().counters().all_requests();
-    bench.cloud.emulator().reset_counters();
-    restore_as(&bench, RESTORED, &jobs)?;
-    let lengths = Lengths {
-        backup,
-        restore: bench.cloud.emulator().counters().all_requests(),
-    };
-    bench.cloud.delete_vm(RESTORED)?;
-    for number in 0..deaths {
-        let victim = [
-            Victim::FileDaemon,
-            Victim::StorageDaemon,
-            Victim::FileDaemon,
-            Victim::Connections,
-        ][usize::try_from(number % 4)?];
-        let (work, moment) = choose(&mut rng, &lengths);
-        println!("{number}: {victim:?} dies in {work:?} at {moment:?}");
-        death(&mut bench, &mut rng, &mut jobs, victim, work, moment)
-            .with_context(|| format!("{number}: {victim:?} in {work:?} at {moment:?}"))?;
+    let mut jobs = Vec::new();
+    let lengths = measure(&bench, &mut rng, &mut jobs)?;
+    println!("{lengths:?}");
+    let mut hits = BTreeMap::<_, u64>::new();
+    let mut draws = 0;
+    for (number, victim) in (0..deaths).zip(VICTIMS.into_iter().cycle()) {
+        let last = draws + DRAWS;
+        loop {
+            ensure!(
+                draws < last,
+                "{number}: the jobs ended before {DRAWS} times"
+            );
+            draws += 1;
+            let (work, moment) = choose(&mut rng, &lengths, victim);
+            let what = format!("{number}: {victim:?} in {work:?} at {moment:?}");
+            println!("{what}");
+            if death(&mut bench, &mut rng, &mut jobs, victim, work, moment).context(what)? {
+                break;
+            }
+            println!("    it ended before");
+        }
+        *hits.entry(victim).or_default() += 1;
     }
+    println!(
+        "in the middle of a job died {hits:?}; {} moments came too late",
+        draws - deaths
+    );
+    let all = [
+        Victim::FileDaemon,
+        Victim::StorageDaemon,
+        Victim::Connections,
+    ];
+    ensure!(deaths < DEATHS || all.iter().all(|victim| hits.contains_key(victim)));
     // The images of all jobs that went well are in it.
     restore_equals(&bench, RESTORED, &jobs)?;
     ensure!(bench.cloud.emulator().unmodelled().is_empty());
     Ok(())
 }
 
-fn choose(rng: &mut Rng, lengths: &Lengths) -> (Work, Moment) {
-    let work = match rng.u8(..4) {
-        0 => Work::Backup("Full"),
-        1 => Work::Backup("Incremental"),
-        _ => Work::Restore,
+/// Lets each kind of job run undisturbed, and counts its requests.
+fn measure(bench: &Bench, rng: &mut Rng, jobs: &mut Vec<u32>) -> Result<Lengths> {
+    let emulator = bench.cloud.emulator();
+    emulator.reset_counters();
+    jobs.push(bench.full()?.id);
+    let full = emulator.counters().all_requests();
+    guest_works(bench, rng)?;
+    emulator.reset_counters();
+    jobs.push(bench.sandbox.backup(JOB, "Incremental")?.clean()?.id);
+    let incremental = emulator.counters().all_requests();
+    emulator.reset_counters();
+    restore_as(bench, RESTORED, jobs)?;
+    let restore = emulator.counters().all_requests();
+    bench.cloud.delete_vm(RESTORED)?;
+    Ok(Lengths {
+        full,
+        incremental,
+        restore,
+    })
+}
+
+fn choose(rng: &mut Rng, lengths: &Lengths, victim: Victim) -> (Work, Moment) {
+    let (work, requests) = match rng.u8(..4) {
+        0 => (Work::Backup("Full"), lengths.full),
+        1 => (Work::Backup("Incremental"), lengths.incremental),
+        _ => (Work::Restore, lengths.restore),
     };
-    let moment = match work {
-        Work::Backup(_) => Moment::Request(rng.u64(1..=lengths.backup)),
-        Work::Restore if rng.u8(..4) == 0 => Moment::Staged(rng.u64(..STAGED)),
-        Work::Restore => Moment::Request(rng.u64(1..=lengths.restore)),
+    // While a restore stages, it may have no connection to lose; a request that is not answered has one.
+    let may_stage = matches!(work, Work::Restore) && victim != Victim::Connections;
+    let moment = match may_stage && rng.u8(..4) == 0 {
+        true => Moment::Staged(rng.u64(..STAGED)),
+        false => Moment::Request(rng.u64(1..=requests)),
     };
     (work, moment)
 }
 
+/// Whether it came in the middle of the job.
 fn death(
     bench: &mut Bench,
     rng: &mut Rng,
@@ -111,7 +160,7 @@ fn death(
     victim: Victim,
     work: Work,
     moment: Moment,
-) -> Result<()> {
+) -> Result<bool> {
     if matches!(work, Work::Backup(_)) {
         guest_works(bench, rng)?;
     }
@@ -125,7 +174,13 @@ fn death(
         })?,
     };
     if !bench.wait_for(id, moment)? {
-        println!("    it ended before");
+        bench.cloud.emulator().clear_faults();
+        bench.sandbox.wait(id, started)?.clean()?;
+        match work {
+            Work::Backup(level) => keep(jobs, level, id),
+            Work::Restore => bench.cloud.delete_vm(RESTORED)?,
+        }
+        return Ok(false);
     }
     match victim {
         Victim::FileDaemon => bench.sandbox.crash_file_daemon()?,
@@ -150,15 +205,21 @@ fn death(
             report.log
         );
         if let (Work::Backup(level), 'T') = (work, report.status) {
-            if level == "Full" {
-                jobs.clear();
-            }
-            jobs.push(id);
+            keep(jobs, level, id);
         }
         log = report.log;
     }
     let restored = bench.cloud.state().vm(RESTORED).is_some();
-    next_job(bench, rng, jobs, work, restored).context(log)
+    next_job(bench, rng, jobs, work, restored).context(log)?;
+    Ok(true)
+}
+
+/// Adds a job that went well to those that the Director would restore.
+fn keep(jobs: &mut Vec<u32>, level: &str, id: u32) {
+    if level == "Full" {
+        jobs.clear();
+    }
+    jobs.push(id);
 }
 
 /// The next job of this File Daemon, and what there is afterwards.

@@ -32,6 +32,12 @@ const LINK: Link = Link {
 /// How many times as long as the first job the last one may take. If each waited for the one before, it would be eight times.
 const FAIR: u32 = 4;
 
+/// What of its bytes each other job must have read when the first ends. Measured: 0.65 at least.
+const SHARE: f64 = 1.0 / FAIR as f64;
+
+/// Jobs of a short run whose bytes are restored; of a long one it is all of them.
+const RESTORES: u64 = 3;
+
 on_both_generations!(eight_jobs_share_a_daemon_that_azure_throttles);
 
 /// Bytes that each disk holds.
@@ -98,7 +104,7 @@ fn eight_jobs_share_a_daemon_that_azure_throttles(generation: Generation) -> Res
         emulator.counters().all_requests(),
     );
     ensure!(
-        behind.iter().all(|&share| share > 0.0) && last < first * FAIR,
+        behind.iter().all(|&share| share >= SHARE) && last < first * FAIR,
         "a job was left behind"
     );
     ensure!(peak < before.resident + JOBS * (MEMORY + BESIDE), "memory");
@@ -106,13 +112,12 @@ fn eight_jobs_share_a_daemon_that_azure_throttles(generation: Generation) -> Res
         most.sockets < before.sockets + usize::try_from(JOBS * (CONNECTIONS + 4))?,
         "connections"
     );
-    // What was saved side by side comes back alone; 9.6 wants its data in order.
-    let restored = if generation == Generation::V15_0 {
-        2
-    } else {
-        1
+    let restores = match number("LOAD_MIB")? {
+        Some(_) => JOBS,
+        None => RESTORES,
     };
-    for (job, &id) in ids.iter().enumerate().take(restored) {
+    let restoring = Instant::now();
+    for (job, &id) in (0..restores).zip(&ids) {
         let report = bench.sandbox.restore(&RestoreRequest {
             jobs: vec![id],
             ..RestoreRequest::named(RESTORED)
@@ -125,6 +130,10 @@ fn eight_jobs_share_a_daemon_that_azure_throttles(generation: Generation) -> Res
         );
         bench.cloud.delete_vm(RESTORED)?;
     }
+    println!(
+        "{restores} jobs restored and compared in {:.1} s",
+        restoring.elapsed().as_secs_f64()
+    );
     let findings = leftovers(&bench.cloud, &bench.sandbox, usize::try_from(JOBS * DISKS)?)?;
     ensure!(findings.iter().all(|finding| finding.good), "{findings:#?}");
     Ok(())
