@@ -23,6 +23,7 @@ mod change;
 mod clock;
 mod config;
 mod control;
+mod effect;
 mod emulator;
 mod error;
 mod faults;
