@@ -1,14 +1,15 @@
 //! What a fault does to a request and to its answer.
 use crate::{
     arm::{self, error::ArmError},
-    blob, clock,
+    blob,
+    clock::{self, Instant},
     faults::{Action, RetryAfter},
     message::{Body, Request, Response},
     service::{Area, Reply, Wire},
-    state::World,
+    state::{World, grant::Grant},
     token,
 };
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 /// What a fault does before the request reaches the state; an answer means that it never does.
 pub(crate) fn before(
@@ -56,16 +57,11 @@ pub(crate) fn before(
             None
         }
         Action::RevokeSas => {
-            if let Some(grant) = world.grants.get_mut(&request.path) {
-                grant.revoked = true;
-            }
+            end_sas(world, request, |grant, _now| grant.revoked = true);
             None
         }
         Action::ExpireSas => {
-            let now = world.now;
-            if let Some(grant) = world.grants.get_mut(&request.path) {
-                grant.expires = now;
-            }
+            end_sas(world, request, |grant, now| grant.expires = now);
             None
         }
         Action::Delay { .. }
@@ -79,6 +75,79 @@ pub(crate) fn before(
         | Action::SkewClock { .. }
         | Action::FailOperation { .. }
         | Action::NeverEnding => None,
+    }
+}
+
+/// A signature that a request came with.
+enum Sas {
+    /// Of a disk or snapshot, under this path.
+    Grant(String),
+    /// Of a storage account.
+    Account(String),
+}
+
+/// The signature of the request's address, else of what it copies.
+fn sas(world: &World, request: &Request) -> Option<Sas> {
+    if world.grants.contains_key(&request.path) {
+        return Some(Sas::Grant(request.path.clone()));
+    }
+    if let Some(signature) = request.query("sig") {
+        return Some(Sas::Account(signature.to_owned()));
+    }
+    let source = url::Url::parse(request.header("x-ms-copy-source")?).ok()?;
+    let path = source.path().to_owned();
+    world.grants.contains_key(&path).then_some(Sas::Grant(path))
+}
+
+fn end_sas(world: &mut World, request: &Request, end: impl FnOnce(&mut Grant, Instant)) {
+    let now = world.now;
+    match sas(world, request) {
+        Some(Sas::Grant(path)) => {
+            if let Some(grant) = world.grants.get_mut(&path) {
+                end(grant, now);
+            }
+        }
+        Some(Sas::Account(signature)) => {
+            world.ended_signatures.insert(signature);
+        }
+        None => {}
+    }
+}
+
+/// Whether a request feels a fault; `response` is its answer as [`before`] or the state made it.
+pub(crate) fn is_felt(
+    world: &World,
+    request: &Request,
+    response: &Response,
+    fault: &Action,
+) -> bool {
+    let has = |wanted: &str| response.headers.iter().any(|(name, _)| *name == wanted);
+    let sent = match &response.body {
+        Body::Head(_) => 0,
+        body => body.len(),
+    };
+    match fault {
+        Action::CutBody { after } | Action::Stall { after } => sent > after.0,
+        Action::ShortBody { by } => sent.min(by.0) > 0,
+        Action::WrongContentRange { .. } => has("content-range"),
+        Action::OtherRange { by } => other_range(&response.body, by.0).is_some(),
+        Action::UntrustedCertificate { .. } => request.base.starts_with("https:"),
+        Action::ExpireToken | Action::RotateSecret { .. } => response.status == 401,
+        Action::Ignore { name } => {
+            request.query(name).is_some() || request.headers.contains_key(name)
+        }
+        Action::RevokeSas | Action::ExpireSas => sas(world, request).is_some(),
+        Action::FailOperation { .. } | Action::NeverEnding => {
+            has("azure-asyncoperation") || has("x-ms-copy-id")
+        }
+        Action::Status { .. }
+        | Action::Throttle { .. }
+        | Action::Delay { .. }
+        | Action::Reset
+        | Action::LostAnswer
+        | Action::Refuse { .. }
+        | Action::ForgetNames { .. }
+        | Action::SkewClock { .. } => true,
     }
 }
 
@@ -136,7 +205,7 @@ fn with_retry_after(
 }
 
 /// What a fault does to the answer.
-pub(crate) fn after(reply: &mut Reply, fault: Option<Action>) {
+pub(crate) fn after(reply: &mut Reply, fault: Option<&Action>) {
     match fault {
         Some(
             Action::Reset
@@ -147,15 +216,15 @@ pub(crate) fn after(reply: &mut Reply, fault: Option<Action>) {
         ) => reply.wire = Wire::Reset,
         Some(Action::CutBody { after }) => reply.wire = Wire::Cut(after.0),
         Some(Action::Stall { after }) => reply.wire = Wire::Stall(after.0),
-        Some(Action::Delay { milliseconds }) => reply.delay = Duration::from_millis(milliseconds),
+        Some(Action::Delay { milliseconds }) => reply.delay = Duration::from_millis(*milliseconds),
         Some(Action::ShortBody { by }) => shorten(&mut reply.response.body, by.0),
-        Some(Action::WrongContentRange { by }) => displace(&mut reply.response, by.0),
+        Some(Action::WrongContentRange { by }) => displace(&mut reply.response, 0, by.0),
         Some(Action::OtherRange { by }) => {
-            if let Body::Content(content, range) = &mut reply.response.body
-                && range.end + by.0 <= content.len()
-            {
-                *range = range.start + by.0..range.end + by.0;
-                displace(&mut reply.response, by.0);
+            let other = other_range(&reply.response.body, by.0);
+            if let (Some(other), Body::Content(_, range)) = (other, &mut reply.response.body) {
+                let (from, to) = (range.start, other.start);
+                *range = other;
+                displace(&mut reply.response, from, to);
             }
         }
         Some(
@@ -185,7 +254,20 @@ fn shorten(body: &mut Body, by: u64) {
     }
 }
 
-fn displace(response: &mut Response, by: u64) {
+/// So much further in the content, or before it where the content ends.
+fn other_range(body: &Body, by: u64) -> Option<Range<u64>> {
+    let Body::Content(content, range) = body else {
+        return None;
+    };
+    let further = range.start + by..range.end + by;
+    if further.end <= content.len() {
+        return Some(further);
+    }
+    Some(range.start.checked_sub(by)?..range.end - by)
+}
+
+/// Moves `Content-Range` as far as it is between the two.
+fn displace(response: &mut Response, from: u64, to: u64) {
     for (name, value) in &mut response.headers {
         let parts = value.strip_prefix("bytes ").and_then(|rest| {
             let (range, len) = rest.split_once('/')?;
@@ -197,7 +279,7 @@ fn displace(response: &mut Response, by: u64) {
             ))
         });
         if let ("content-range", Some((start, end, len))) = (*name, parts) {
-            *value = format!("bytes {}-{}/{len}", start + by, end + by);
+            *value = format!("bytes {}-{}/{len}", start + to - from, end + to - from);
         }
     }
 }

@@ -22,7 +22,7 @@ pub enum SecretKind {
     AccountKey,
     /// Access to Resource Manager.
     Token,
-    /// Of a SAS of a disk or snapshot, base64.
+    /// Of a SAS, base64.
     Signature,
 }
 
@@ -44,7 +44,8 @@ pub(crate) struct Watch(Mutex<Option<Seen>>);
 
 #[derive(Debug, Default)]
 struct Seen {
-    tokens: Vec<String>,
+    /// Tokens, and signatures of storage accounts.
+    issued: Vec<(SecretKind, String)>,
     sightings: BTreeSet<Sighting>,
 }
 
@@ -56,8 +57,8 @@ impl Watch {
     /// Every secret that exists or existed since the watch began.
     pub(crate) fn secrets(&self, world: &World) -> Vec<(SecretKind, String)> {
         let seen = lock(&self.0);
-        let tokens = seen.iter().flat_map(|seen| &seen.tokens);
-        all(tokens, world)
+        let issued = seen.iter().flat_map(|seen| &seen.issued);
+        all(issued, world)
     }
 
     pub(crate) fn sightings(&self) -> Vec<Sighting> {
@@ -71,7 +72,7 @@ impl Watch {
         let mut seen = lock(&self.0);
         let Some(seen) = seen.as_mut() else { return };
         let parts = parts(request);
-        for (kind, secret) in all(seen.tokens.iter(), world) {
+        for (kind, secret) in all(seen.issued.iter(), world) {
             for (place, text) in &parts {
                 if text.contains(&secret) || percent_decode(text).contains(&secret) {
                     seen.sightings.insert(Sighting {
@@ -91,22 +92,31 @@ impl Watch {
             && let Ok(answer) = serde_json::from_slice::<Value>(body)
             && let Some(token) = answer["access_token"].as_str()
         {
-            seen.tokens.push(token.to_owned());
+            seen.issued.push((SecretKind::Token, token.to_owned()));
+        }
+    }
+
+    /// Keeps the signature of a storage account.
+    pub(crate) fn note_signature(&self, signature: String) {
+        if let Some(seen) = lock(&self.0).as_mut() {
+            seen.issued.push((SecretKind::Signature, signature));
         }
     }
 }
 
-fn all<'a>(tokens: impl Iterator<Item = &'a String>, world: &World) -> Vec<(SecretKind, String)> {
+fn all<'a>(
+    issued: impl Iterator<Item = &'a (SecretKind, String)>,
+    world: &World,
+) -> Vec<(SecretKind, String)> {
     let principals = world.tenants.iter().flat_map(|tenant| &tenant.principals);
     let clients = principals.map(|p| (SecretKind::ClientSecret, p.client_secret.clone()));
     let keys = world.accounts.values().flat_map(|account| &account.keys);
     let keys = keys.map(|key| (SecretKind::AccountKey, STANDARD.encode(key)));
-    let tokens = tokens.map(|token| (SecretKind::Token, token.clone()));
     let grants = world.grants.values();
     let signatures = grants.map(|grant| (SecretKind::Signature, grant.signature.clone()));
     clients
         .chain(keys)
-        .chain(tokens)
+        .chain(issued.cloned())
         .chain(signatures)
         .collect()
 }

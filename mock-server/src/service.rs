@@ -5,7 +5,7 @@ use crate::{
     blob,
     clock::{self, Clock},
     control,
-    effect::{after, before},
+    effect::{after, before, is_felt},
     faults::{Action, Faults},
     message::{Request, Response},
     observer::{Flight, Observer},
@@ -154,9 +154,12 @@ impl Service {
     pub(crate) fn knows_name(&self, name: &str) -> bool {
         let flight = self.observer.begin(LOOK_UP, 0);
         let now = self.clock.now();
-        if let Some(Action::ForgetNames { seconds }) = self.faults.next(LOOK_UP, name) {
+        if let Some(due) = self.faults.next(LOOK_UP, name)
+            && let Action::ForgetNames { seconds } = due.action
+        {
             self.outage.forget_names(now, seconds);
             self.outage.cut.send_replace(());
+            due.fired();
         }
         let known = !self.outage.is_unknown(now);
         flight.answered(if known { 200 } else { 404 });
@@ -187,16 +190,18 @@ impl Service {
         };
         let body_len = u64::try_from(request.body.len()).unwrap_or(u64::MAX);
         let flight = self.observer.begin(operation, body_len);
-        let fault = self.faults.next(operation, &request.target);
-        let heeded = match &fault {
+        let due = self.faults.next(operation, &request.target);
+        let fault = due.as_ref().map(|due| &due.action);
+        let sent = request;
+        let heeded = match fault {
             Some(Action::Ignore { name }) => Some(request.without(name)),
             Some(_) | None => None,
         };
-        let request = heeded.as_ref().unwrap_or(request);
+        let request = heeded.as_ref().unwrap_or(sent);
         let mut world = self.world();
         self.secrets.look(&world, operation, request);
         world.skew = 0;
-        match &fault {
+        match fault {
             Some(Action::Refuse { seconds }) => self.outage.refuse(world.now, *seconds),
             Some(Action::UntrustedCertificate { seconds }) => {
                 self.outage.distrust(world.now, *seconds);
@@ -213,7 +218,7 @@ impl Service {
             delay: Duration::ZERO,
             flight: Some(flight),
         };
-        if let Some(response) = before(&mut world, area, request, fault.as_ref()) {
+        if let Some(response) = before(&mut world, area, request, fault) {
             reply.response = response;
         } else {
             reply.response = match (area, route) {
@@ -227,10 +232,10 @@ impl Service {
                     blob::respond(&mut world, &self.spool, request, operation)
                 }
                 (Area::Account, _) => {
-                    account::respond(&mut world, &self.spool, request, operation, fault.as_ref())
+                    account::respond(&mut world, &self.spool, request, operation, fault)
                 }
                 (Area::Arm, Some((route, captures))) => {
-                    match route.respond(&mut world, request, captures, fault.as_ref()) {
+                    match route.respond(&mut world, request, captures, fault) {
                         Ok(response) => response,
                         Err(error) => self.refused(request, error),
                     }
@@ -241,6 +246,11 @@ impl Service {
                 self.observer
                     .unmodelled(describe(request, "a header of the data endpoint"));
             }
+        }
+        if let Some(due) = &due
+            && is_felt(&world, sent, &reply.response, &due.action)
+        {
+            due.fired();
         }
         after(&mut reply, fault);
         finish(&mut reply.response, area, request, &world);
