@@ -170,9 +170,10 @@ async fn nobody_gets_through_for_a_time() {
     );
     assert_eq!(other.body, pattern::bytes(1, 4096, 1 << 20));
     azure.emulator.clear_faults();
-    azure
-        .emulator
-        .fault(Fault::new("Blob_Get", Action::OtherRange { by: 512.into() }));
+    azure.emulator.fault(Fault::new(
+        "Blob_Get",
+        Action::OtherRange { by: 512.into() },
+    ));
     let footer = format!("bytes={}-{}", 32 * MIB, 32 * MIB + 511);
     let headers = [("x-ms-version", "2025-11-05"), ("x-ms-range", &*footer)];
     let before = azure.send(Method::GET, &sas, &headers, "").await.unwrap();
@@ -202,10 +203,18 @@ async fn only_what_is_felt_has_fired() {
         ("Blob_Get", Action::UntrustedCertificate { seconds: 1 }),
         ("Blob_Get", Action::ExpireToken),
         ("Blob_Get", Action::NeverEnding),
-        ("Blob_Get", Action::OtherRange { by: (64 * MIB).into() }),
+        (
+            "Blob_Get",
+            Action::OtherRange {
+                by: (64 * MIB).into(),
+            },
+        ),
         ("Blob_Get", ignore("maxresults")),
         ("VirtualMachines_ListAll", Action::RevokeSas),
-        ("VirtualMachines_ListAll", Action::WrongContentRange { by: 512.into() }),
+        (
+            "VirtualMachines_ListAll",
+            Action::WrongContentRange { by: 512.into() },
+        ),
         ("LookUp", Action::Reset),
     ];
     for (operation, action) in cannot_be_felt {
@@ -225,7 +234,9 @@ async fn only_what_is_felt_has_fired() {
     gets(ignore("x-ms-range"));
     // Of two that are due at the same request the first wins.
     gets(Action::Reset);
-    azure.emulator.fault(Fault::new("Blob_*", Action::delay(Duration::ZERO)));
+    azure
+        .emulator
+        .fault(Fault::new("Blob_*", Action::delay(Duration::ZERO)));
     for _ in 0..3 {
         azure.send(Method::GET, &sas, &WHOLE, "").await.unwrap();
     }
@@ -509,7 +520,8 @@ async fn the_control_interface_does_what_the_library_does() {
     .expect(204);
     let faults = control(Method::GET, "faults", "").await.json();
     assert_eq!(faults.as_array().unwrap().len(), 2);
-    let second = json!({ "operation": "Disks_Get", "when": "always", "action": "reset", "fired": 0 });
+    let second =
+        json!({ "operation": "Disks_Get", "when": "always", "action": "reset", "fired": 0 });
     assert_eq!(faults[1], second);
     control(Method::DELETE, "faults", "").await.expect(204);
     let counters = control(Method::GET, "counters", "").await.json();

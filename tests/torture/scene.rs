@@ -43,7 +43,7 @@ pub(crate) enum Scene {
     Backup,
     /// The same by way of a blob.
     ByBlob,
-    /// Both runs into a new machine.
+    /// Both runs into a new machine, whose disks are read back.
     Restore,
     /// An Incremental by way of a blob, after another one that was killed when a snapshot was being copied.
     BackupAfterDeath,
@@ -80,6 +80,39 @@ impl Scene {
     }
 }
 
+/// How a try reaches Azure, and what opens its storage account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Without TLS; the account by its key.
+    Plain,
+    /// Over TLS; the account by its key.
+    Tls,
+    /// Without TLS; the account by a signature.
+    Signed,
+}
+
+impl Way {
+    pub(crate) const ALL: [Self; 3] = [Self::Plain, Self::Tls, Self::Signed];
+}
+
+/// How a try ended, and how often each of its faults fired.
+#[derive(Clone, Debug)]
+pub(crate) struct Played {
+    ending: Ending,
+    fired: Vec<u64>,
+}
+
+impl Played {
+    pub(crate) fn has_succeeded(&self) -> bool {
+        self.ending == Ending::Succeeded
+    }
+
+    /// Whether anything went wrong at all.
+    pub(crate) fn has_fired(&self) -> bool {
+        self.fired.iter().any(|&fired| fired > 0)
+    }
+}
+
 /// What earlier runs saved, and what was on the disks then.
 #[derive(Clone, Default)]
 pub(crate) struct Saved {
@@ -91,7 +124,7 @@ pub(crate) struct Saved {
 pub(crate) struct Try {
     scene: Scene,
     world: Arc<World>,
-    tls: bool,
+    way: Way,
     jobs: u32,
     /// Unique name of the last good run.
     previous: Option<String>,
@@ -132,7 +165,7 @@ fn machine() -> Scenario {
 }
 
 impl Try {
-    pub(crate) fn new(scene: Scene, tls: bool) -> Self {
+    pub(crate) fn new(scene: Scene, way: Way) -> Self {
         let emulator = Emulator::start_blocking(&Config {
             scenario: machine(),
             arm_page_size: 1,
@@ -156,7 +189,7 @@ impl Try {
         Self {
             scene,
             world: Arc::new(world),
-            tls,
+            way,
             jobs: 0,
             previous: None,
             images: Vec::new(),
@@ -185,17 +218,34 @@ impl Try {
         emulator.disk_read(disk, 0, size).expect("bytes")
     }
 
-    fn azure(&self) -> Azure {
+    /// Where all of Azure is, with the name that the emulator has instead of its address.
+    fn base(&self) -> String {
         let emulator = &self.world.emulator;
-        let base = if self.tls {
-            emulator.https_url().to_owned()
-        } else {
-            by_name(emulator.http_url())
+        match self.way {
+            Way::Tls => emulator.https_url().to_owned(),
+            Way::Plain | Way::Signed => emulator.http_url().replace("//127.0.0.1:", "//localhost:"),
+        }
+    }
+
+    fn account(&self) -> ConnectionString {
+        let emulator = &self.world.emulator;
+        let text = match self.way {
+            Way::Plain | Way::Tls => emulator.connection_string(ACCOUNT),
+            Way::Signed => {
+                // Each job has another one: what was withdrawn does not open again.
+                let expires = format!("2099-01-01T00:{:02}:00Z", self.jobs);
+                emulator.signed_connection_string(ACCOUNT, &expires)
+            }
         };
+        let text = text.replace(emulator.http_url(), &self.base());
+        ConnectionString::parse(&text).expect("a connection string")
+    }
+
+    fn azure(&self) -> Azure {
         let config = AzureConfig {
             ca_file: Some(self.world.folder.path().join("ca.pem")),
             concurrency: 2,
-            ..World::config(&base)
+            ..World::config(&self.base())
         };
         let names = Arc::new(Names(Arc::downgrade(&self.world)));
         Azure::resolving(config, self.world.cancel.clone(), names).expect("a client")
@@ -209,8 +259,8 @@ impl Try {
         }
     }
 
-    /// The scene under `faults`: the ending, or what is wrong with it.
-    pub(crate) fn play(&mut self, faults: Vec<Fault>, saved: &Saved) -> Result<Ending, String> {
+    /// The scene under `faults`, or what is wrong with its ending.
+    pub(crate) fn play(&mut self, faults: Vec<Fault>, saved: &Saved) -> Result<Played, String> {
         // What begins while the service's clock is ahead ends when the clock has come as far.
         let lasts = faults.iter().any(|fault| {
             matches!(
@@ -225,7 +275,14 @@ impl Try {
         }
         let before = self.things();
         let outcome = self.act(saved);
-        let ending = verdict.judge(outcome, &before, &self.things())?;
+        let faults = self.world.emulator.faults();
+        let played = Played {
+            ending: verdict.judge(outcome, &before, &self.things())?,
+            fired: faults.into_iter().map(|fault| fault.fired).collect(),
+        };
+        if !played.has_succeeded() && !played.has_fired() {
+            return Err(format!("it fails of itself: {:?}", played.ending));
+        }
         // What is left is what the next job finds.
         self.world.emulator.clear_faults();
         let secret = Change::SetSecret {
@@ -245,7 +302,7 @@ impl Try {
         if !unmodelled.is_empty() {
             return Err(format!("not modelled: {unmodelled:?}"));
         }
-        Ok(ending)
+        Ok(played)
     }
 
     /// A job without a fault: it must work, and say nothing unless it may.
@@ -413,14 +470,11 @@ impl Try {
             ..run(self.jobs)
         };
         let name = run.job.clone();
-        let account = by_name(&self.world.emulator.connection_string(ACCOUNT));
         let options = Options {
             abort_on_error: true,
             limits: Self::limits(),
             transfer: match self.scene {
-                Scene::ByBlob | Scene::BackupAfterDeath => {
-                    Transfer::Blob(ConnectionString::parse(&account).expect("a connection string"))
-                }
+                Scene::ByBlob | Scene::BackupAfterDeath => Transfer::Blob(self.account()),
                 Scene::Backup | Scene::Restore | Scene::RestoreAfterDeath => Transfer::Direct,
             },
             ..self.world.options()
@@ -508,6 +562,7 @@ impl Try {
         let options = restore::Options {
             limits: Self::limits(),
             staging_dir: self.place("restore").join(self.jobs.to_string()),
+            verify: self.scene == Scene::Restore,
             ..self.world.restore_options(name)
         };
         let files = saved.files.clone();
@@ -531,11 +586,6 @@ pub(crate) const OTHER_SECRET: &str = "rotated~secret+of/the=job";
 
 fn told<E: std::error::Error>(error: E) -> String {
     with_causes(&error)
-}
-
-/// With the name that the emulator has instead of its address.
-fn by_name(url: &str) -> String {
-    url.replace("//127.0.0.1:", "//localhost:")
 }
 
 /// A folder and all that is in it.
