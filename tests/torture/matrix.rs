@@ -84,6 +84,9 @@ pub(crate) const WRONG: char = '!';
 /// So many requests did not come this time, and the job went as without a fault.
 pub(crate) const NOT_FIRED: char = '·';
 
+/// Less than any body has.
+const SHORTEST: ByteSize = ByteSize(10);
+
 /// What the emulator calls a question for the address of a name.
 const LOOK_UP: &str = "LookUp";
 
@@ -169,16 +172,12 @@ pub(crate) fn troubles() -> Vec<Trouble> {
         trouble("reset before the head", |_| Action::Reset, is_request),
         trouble(
             "reset in mid-body",
-            |_| Action::CutBody {
-                after: ByteSize(100),
-            },
+            |_| Action::CutBody { after: SHORTEST },
             has_body,
         ),
         trouble(
             "stalled body",
-            |_| Action::Stall {
-                after: ByteSize(100),
-            },
+            |_| Action::Stall { after: SHORTEST },
             has_body,
         ),
         trouble(
@@ -382,7 +381,13 @@ pub(crate) fn schedule(
     cells
 }
 
-/// The kinds of a scene; `without` counted what it asks for besides what it is about.
+/// What a cancelled backup did not ask for before it was cancelled.
+fn is_asked_once_cancelled(operation: &str) -> bool {
+    let cleaning = ["_AbortCopy", "_Delete", "_RevokeAccess"];
+    cleaning.iter().any(|end| operation.ends_with(end))
+}
+
+/// The kinds of a scene; `without` counted what it asks for besides what it is about, if not all is new.
 pub(crate) fn kinds(scene: Scene, counters: &Counters, without: Option<&Counters>) -> Vec<Kind> {
     let besides = |operation: &String| {
         let counted = without.and_then(|without| without.operations.get(operation));
@@ -390,7 +395,10 @@ pub(crate) fn kinds(scene: Scene, counters: &Counters, without: Option<&Counters
     };
     let operations = counters.operations.iter();
     operations
-        .filter(|(operation, counted)| counted.requests > besides(operation))
+        .filter(|(operation, counted)| match scene {
+            Scene::Cancelled => is_asked_once_cancelled(operation),
+            _ => counted.requests > besides(operation),
+        })
         .map(|(operation, counted)| Kind {
             scene,
             operation: operation.clone(),

@@ -22,6 +22,7 @@ use mock_server::{
     Fault, KIB, MIB, NetworkInterface, OperationPolicy, Scenario, Vm,
 };
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use crate::hours::hasten;
 use crate::support::{GROUP, SavedFile, World, read_vm, receive, run, scenario};
@@ -34,6 +35,9 @@ pub(crate) const ACCOUNT: &str = "ledgerstage";
 pub(crate) const MACHINE: &str = "ledger01";
 /// Names of restored machines, in the order in which they are tried. No message has one of them for another reason.
 pub(crate) const COPIES: [&str; 3] = ["ledger02", "ledger03", "ledger04"];
+const START_COPY: &str = "StorageBlob_StartCopy";
+/// What a cancelled job says.
+const CANCELLED: &str = "cancelled";
 const DISKS: [&str; 2] = ["ledger-os", "ledger-data"];
 
 /// Which way the bytes go.
@@ -43,6 +47,8 @@ pub(crate) enum Scene {
     Backup,
     /// The same by way of a blob.
     ByBlob,
+    /// A Full by way of blobs that is cancelled while the snapshots are being copied.
+    Cancelled,
     /// Both runs into a new machine, whose disks are read back.
     Restore,
     /// An Incremental by way of a blob, after another one that was killed when a snapshot was being copied.
@@ -52,9 +58,10 @@ pub(crate) enum Scene {
 }
 
 impl Scene {
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Backup,
         Self::ByBlob,
+        Self::Cancelled,
         Self::Restore,
         Self::BackupAfterDeath,
         Self::RestoreAfterDeath,
@@ -64,6 +71,7 @@ impl Scene {
         match self {
             Self::Backup => "backup",
             Self::ByBlob => "blob",
+            Self::Cancelled => "cancelled",
             Self::Restore => "restore",
             Self::BackupAfterDeath => "dead backup",
             Self::RestoreAfterDeath => "dead restore",
@@ -125,6 +133,8 @@ pub(crate) struct Try {
     scene: Scene,
     world: Arc<World>,
     way: Way,
+    /// Of the next job that is cancelled.
+    cancel: CancellationToken,
     jobs: u32,
     /// Unique name of the last good run.
     previous: Option<String>,
@@ -190,6 +200,7 @@ impl Try {
             scene,
             world: Arc::new(world),
             way,
+            cancel: CancellationToken::new(),
             jobs: 0,
             previous: None,
             images: Vec::new(),
@@ -248,7 +259,7 @@ impl Try {
             ..World::config(&self.base())
         };
         let names = Arc::new(Names(Arc::downgrade(&self.world)));
-        Azure::resolving(config, self.world.cancel.clone(), names).expect("a client")
+        Azure::resolving(config, self.cancel.clone(), names).expect("a client")
     }
 
     fn limits() -> Limits {
@@ -267,9 +278,10 @@ impl Try {
                 fault.action,
                 Action::NeverEnding | Action::SkewClock { seconds: 1.. }
             )
-        });
+        }) || self.scene == Scene::Cancelled;
         let mut verdict = Verdict::new(&self.world, self.scene);
         self.prepare(saved);
+        let standing = self.world.emulator.faults().len();
         for fault in faults {
             self.world.emulator.fault(fault);
         }
@@ -278,9 +290,9 @@ impl Try {
         let faults = self.world.emulator.faults();
         let played = Played {
             ending: verdict.judge(outcome, &before, &self.things())?,
-            fired: faults.into_iter().map(|fault| fault.fired).collect(),
+            fired: faults[standing..].iter().map(|of| of.fired).collect(),
         };
-        if !played.has_succeeded() && !played.has_fired() {
+        if self.scene != Scene::Cancelled && !played.has_succeeded() && !played.has_fired() {
             return Err(format!("it fails of itself: {:?}", played.ending));
         }
         // What is left is what the next job finds.
@@ -326,14 +338,15 @@ impl Try {
     pub(crate) fn prepare(&mut self, saved: &Saved) {
         match self.scene {
             Scene::Backup | Scene::ByBlob | Scene::Restore => {}
+            Scene::Cancelled => {
+                let endless = Fault::new(START_COPY, Action::NeverEnding);
+                self.world.emulator.fault(endless);
+            }
             Scene::BackupAfterDeath => {
                 assert_eq!(self.back_up(), Ok(()));
                 self.guest_works();
                 let (_, job) = self.backup();
-                self.kill(
-                    Fault::new("StorageBlob_StartCopy", Action::NeverEnding),
-                    job,
-                );
+                self.kill(Fault::new(START_COPY, Action::NeverEnding), job);
             }
             Scene::RestoreAfterDeath => {
                 let busy = Fault::new("Blob_PutPage", Action::status(503));
@@ -363,6 +376,7 @@ impl Try {
                 self.guest_works();
                 self.back_up()
             }
+            Scene::Cancelled => self.cancel(),
             Scene::BackupAfterDeath => self.back_up(),
         }
     }
@@ -376,6 +390,25 @@ impl Try {
         self.back_up()
     }
 
+    /// A run that is cancelled in the midst of its copies.
+    fn cancel(&mut self) -> Result<(), String> {
+        let (_, job) = self.backup();
+        let cancel = mem::take(&mut self.cancel);
+        let world = Arc::clone(&self.world);
+        let outcome = hasten(&self.world, async move {
+            let mut job = Box::pin(job);
+            tokio::select! {
+                outcome = &mut job => return outcome,
+                () = is_asked_for(&world, START_COPY) => cancel.cancel(),
+            }
+            job.await
+        });
+        match outcome {
+            Err(text) if text == CANCELLED => Err(format!("the job of {MACHINE} was {text}")),
+            other => Err(wrong(&format!("it was cancelled and ends with {other:?}"))),
+        }
+    }
+
     /// Ends a job as a killed process does, in the midst of waiting for what `held` keeps from it: nothing of it comes to
     /// an end, and its folders are as they were, but nobody holds a lock.
     fn kill<T>(&mut self, held: Fault, job: impl Future<Output = T> + 'static) {
@@ -386,22 +419,9 @@ impl Try {
         let world = Arc::clone(&self.world);
         hasten(&self.world, async move {
             let mut job = Box::pin(job);
-            let is_held = async {
-                let asked = || {
-                    world
-                        .emulator
-                        .counters()
-                        .operations
-                        .contains_key(&operation)
-                };
-                while !asked() {
-                    sleep(Duration::from_millis(100)).await;
-                }
-                sleep(Duration::from_secs(20)).await;
-            };
             tokio::select! {
                 _ = &mut job => panic!("it was not held at {operation}"),
-                () = is_held => {}
+                () = is_asked_for(&world, &operation) => {}
             }
             for place in ["state", "restore"].map(|name| world.folder.path().join(name)) {
                 if place.exists() {
@@ -474,7 +494,9 @@ impl Try {
             abort_on_error: true,
             limits: Self::limits(),
             transfer: match self.scene {
-                Scene::ByBlob | Scene::BackupAfterDeath => Transfer::Blob(self.account()),
+                Scene::ByBlob | Scene::Cancelled | Scene::BackupAfterDeath => {
+                    Transfer::Blob(self.account())
+                }
                 Scene::Backup | Scene::Restore | Scene::RestoreAfterDeath => Transfer::Direct,
             },
             ..self.world.options()
@@ -579,6 +601,14 @@ impl Try {
             .map_err(told)
         }
     }
+}
+
+/// Waits until `operation` was asked for, and for what is asked for soon after it.
+async fn is_asked_for(world: &World, operation: &str) {
+    while world.emulator.counters().requests(operation) == 0 {
+        sleep(Duration::from_millis(100)).await;
+    }
+    sleep(Duration::from_secs(20)).await;
 }
 
 /// What the secret is changed to.
