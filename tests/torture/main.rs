@@ -84,8 +84,10 @@ fn try_cell(cell: &Cell, saved: &Saved) -> Result<Played, String> {
     Try::new(cell.kind.scene, cell.trouble.way).play(vec![cell.fault()], saved)
 }
 
-/// Of a hundred cells so many may not fire, since requests vary in number.
+/// Of a hundred cells so many may not fire, since requests vary in number, and answers in their bodies.
 const MAY_NOT_FIRE: usize = 2;
+/// So many more, since a sample of less than a hundred may be unlucky.
+const UNLUCKY: usize = 3;
 
 #[test]
 fn every_request_times_every_fault() {
@@ -93,17 +95,16 @@ fn every_request_times_every_fault() {
     let (saved, kinds) = &*REHEARSED;
     let (mut cells, left_out) = matrix::cells(kinds);
     let all = cells.len();
-    let mut is_whole = false;
-    if let Ok(part) = env::var("TORTURE_CELL") {
-        cells.retain(|cell| cell.name().contains(&part));
-    } else if env::var_os("TORTURE").is_none() {
+    let picked = env::var("TORTURE_CELL").ok();
+    let is_whole = picked.is_none() && env::var_os("TORTURE").is_some();
+    if let Some(part) = &picked {
+        cells.retain(|cell| cell.name().contains(part));
+    } else if !is_whole {
         sample(&mut cells);
-    } else {
-        is_whole = true;
     }
     let outcomes = side_by_side(&cells, |cell| {
         let outcome = try_cell(cell, saved);
-        if env::var_os("TORTURE_CELL").is_some() || outcome.is_err() {
+        if picked.is_some() || outcome.is_err() {
             println!("{}: {outcome:?}", cell.name());
         }
         outcome
@@ -157,9 +158,10 @@ fn every_request_times_every_fault() {
     });
     let silent: Vec<_> = silent.map(|cell| cell.name()).collect();
     assert!(silent.is_empty(), "not fired:\n{}", silent.join("\n"));
+    let may_not_fire = cells.len() * MAY_NOT_FIRE / 100 + UNLUCKY;
     assert!(
-        not_fired.len() * 100 <= cells.len() * MAY_NOT_FIRE,
-        "{} did not fire",
+        picked.is_some() || not_fired.len() <= may_not_fire,
+        "{} cells did not fire",
         not_fired.len()
     );
 }
