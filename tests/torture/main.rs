@@ -3,7 +3,8 @@
 //!
 //! The library is the real one, and so are its sockets; only its clock runs ahead (`hours`). What is allowed: the job
 //! succeeds with identical bytes, or it fails with one clear message; in both nothing of ours is left that no message
-//! names, and no message tells a secret; the next job works, and then nothing of ours is left at all (`verdict`).
+//! names, and no message tells a secret; the next job works, and then nothing of ours is left at all (`verdict`). A try
+//! counts only if its fault was felt, as the emulator tells, and no kind of request may get lost (`required`).
 //!
 //! The ordinary test takes a sample. `TORTURE=1` takes all cells and a thousand schedules (`make torture`);
 //! `TORTURE_CELL=<part of a name>` takes those cells, `TORTURE_SEED=<n>` repeats one schedule.
