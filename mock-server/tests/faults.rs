@@ -183,7 +183,7 @@ async fn nobody_gets_through_for_a_time() {
             .unwrap()
             .starts_with(&format!("bytes {}-{}/", 32 * MIB - 512, 32 * MIB - 1))
     );
-    assert_eq!(before.body, [0; 512]);
+    assert_eq!(before.body, vec![0; 512]);
 }
 
 #[tokio::test]
