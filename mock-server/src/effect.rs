@@ -122,9 +122,9 @@ pub(crate) fn is_felt(
     fault: &Action,
 ) -> bool {
     let has = |wanted: &str| response.headers.iter().any(|(name, _)| *name == wanted);
-    let sent = match &response.body {
+    let sent = match response.body {
         Body::Head(_) => 0,
-        body => body.len(),
+        Body::Empty | Body::Bytes(_) | Body::Content(..) => response.body.len(),
     };
     match fault {
         Action::CutBody { after } | Action::Stall { after } => sent > after.0,

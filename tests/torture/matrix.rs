@@ -81,7 +81,7 @@ pub(crate) struct Trouble {
 pub(crate) const SUCCEEDED: char = 'S';
 pub(crate) const FAILED: char = 'F';
 pub(crate) const WRONG: char = '!';
-/// So many requests did not come this time, and the job went as without a fault.
+/// So many requests did not come this time, or this one had nothing to spoil: the job went as without a fault.
 pub(crate) const NOT_FIRED: char = '·';
 
 /// Less than any body has.
@@ -387,7 +387,7 @@ fn is_asked_once_cancelled(operation: &str) -> bool {
     cleaning.iter().any(|end| operation.ends_with(end))
 }
 
-/// The kinds of a scene; `without` counted what it asks for besides what it is about, if not all is new.
+/// The kinds of a scene; `without` counted what it asks for besides what it is about.
 pub(crate) fn kinds(scene: Scene, counters: &Counters, without: Option<&Counters>) -> Vec<Kind> {
     let besides = |operation: &String| {
         let counted = without.and_then(|without| without.operations.get(operation));
@@ -395,9 +395,12 @@ pub(crate) fn kinds(scene: Scene, counters: &Counters, without: Option<&Counters
     };
     let operations = counters.operations.iter();
     operations
-        .filter(|(operation, counted)| match scene {
-            Scene::Cancelled => is_asked_once_cancelled(operation),
-            _ => counted.requests > besides(operation),
+        .filter(|(operation, counted)| {
+            if scene == Scene::Cancelled {
+                is_asked_once_cancelled(operation)
+            } else {
+                counted.requests > besides(operation)
+            }
         })
         .map(|(operation, counted)| Kind {
             scene,
