@@ -114,6 +114,10 @@ fn end_sas(world: &mut World, request: &Request, end: impl FnOnce(&mut Grant, In
     }
 }
 
+pub(crate) fn is_over_tls(request: &Request) -> bool {
+    request.base.starts_with("https:")
+}
+
 /// Whether a request feels a fault; `response` is its answer as [`before`] or the state made it.
 pub(crate) fn is_felt(
     world: &World,
@@ -131,7 +135,7 @@ pub(crate) fn is_felt(
         Action::ShortBody { by } => sent.min(by.0) > 0,
         Action::WrongContentRange { .. } => has("content-range"),
         Action::OtherRange { by } => other_range(&response.body, by.0).is_some(),
-        Action::UntrustedCertificate { .. } => request.base.starts_with("https:"),
+        Action::UntrustedCertificate { .. } => is_over_tls(request),
         Action::ExpireToken | Action::RotateSecret { .. } => response.status == 401,
         Action::Ignore { name } => {
             request.query(name).is_some() || request.headers.contains_key(name)

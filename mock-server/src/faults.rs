@@ -121,7 +121,7 @@ pub enum Action {
         seconds: u32,
     },
     /// All connections are reset, and for a time on the service's clock new ones meet a certificate of an authority that
-    /// nobody was told to trust.
+    /// nobody was told to trust. Only for requests over TLS.
     UntrustedCertificate {
         /// How long.
         seconds: u32,
@@ -171,7 +171,8 @@ pub struct FaultView {
     /// As it was added.
     #[serde(flatten)]
     pub fault: Fault,
-    /// How many requests felt it: one that has nothing of what the action spoils is let through and not counted.
+    /// How many requests felt it: one that has nothing of what the action spoils is let through and not counted; the next one
+    /// is to feel it then.
     pub fired: u64,
 }
 
@@ -274,20 +275,32 @@ struct Armed {
     fault: Fault,
     matched: u64,
     draws: u64,
-    fired: Arc<AtomicU64>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    /// Requests that were to feel it, but for those that could not.
+    due: AtomicU64,
+    /// Requests that felt it.
+    fired: AtomicU64,
 }
 
 /// What is to happen to a request.
 #[derive(Debug)]
 pub(crate) struct Due {
     pub(crate) action: Action,
-    fired: Arc<AtomicU64>,
+    counts: Arc<Counts>,
 }
 
 impl Due {
-    /// Counts that it happened.
-    pub(crate) fn fired(&self) {
-        self.fired.fetch_add(1, Relaxed);
+    /// Counts that it happened; what could not be felt is left to the next request.
+    pub(crate) fn settle(&self, is_felt: bool) {
+        if is_felt {
+            self.counts.fired.fetch_add(1, Relaxed);
+        } else {
+            self.counts.due.fetch_sub(1, Relaxed);
+        }
     }
 }
 
@@ -301,7 +314,7 @@ impl Faults {
             fault,
             matched: 0,
             draws,
-            fired: Arc::default(),
+            counts: Arc::default(),
         });
     }
 
@@ -314,7 +327,7 @@ impl Faults {
             .iter()
             .map(|armed| FaultView {
                 fault: armed.fault.clone(),
-                fired: armed.fired.load(Relaxed),
+                fired: armed.counts.fired.load(Relaxed),
             })
             .collect()
     }
@@ -326,7 +339,7 @@ impl Faults {
             if armed.fault.matches(operation, target) && armed.fires() && due.is_none() {
                 due = Some(Due {
                     action: armed.fault.action.clone(),
-                    fired: Arc::clone(&armed.fired),
+                    counts: Arc::clone(&armed.counts),
                 });
             }
         }
@@ -352,10 +365,11 @@ impl Fault {
 impl Armed {
     fn fires(&mut self) -> bool {
         self.matched += 1;
-        match self.fault.when {
+        let before = self.counts.due.load(Relaxed);
+        let fires = match self.fault.when {
             When::Always => true,
-            When::Nth(n) => self.matched == n,
-            When::First(n) => self.matched <= n,
+            When::Nth(n) => self.matched >= n && before == 0,
+            When::First(n) => before < n,
             When::From(n) => self.matched >= n,
             When::Probability { of, .. } => {
                 self.draws = self.draws.wrapping_add(1);
@@ -365,7 +379,11 @@ impl Armed {
                 let draw = draw as f64 / (1u64 << 53) as f64;
                 draw < of
             }
+        };
+        if fires {
+            self.counts.due.fetch_add(1, Relaxed);
         }
+        fires
     }
 }
 

@@ -5,7 +5,7 @@ use crate::{
     blob,
     clock::{self, Clock},
     control,
-    effect::{after, before, is_felt},
+    effect::{after, before, is_felt, is_over_tls},
     faults::{Action, Faults},
     message::{Request, Response},
     observer::{Flight, Observer},
@@ -154,12 +154,12 @@ impl Service {
     pub(crate) fn knows_name(&self, name: &str) -> bool {
         let flight = self.observer.begin(LOOK_UP, 0);
         let now = self.clock.now();
-        if let Some(due) = self.faults.next(LOOK_UP, name)
-            && let Action::ForgetNames { seconds } = due.action
-        {
-            self.outage.forget_names(now, seconds);
-            self.outage.cut.send_replace(());
-            due.fired();
+        if let Some(due) = self.faults.next(LOOK_UP, name) {
+            if let Action::ForgetNames { seconds } = due.action {
+                self.outage.forget_names(now, seconds);
+                self.outage.cut.send_replace(());
+            }
+            due.settle(matches!(due.action, Action::ForgetNames { .. }));
         }
         let known = !self.outage.is_unknown(now);
         flight.answered(if known { 200 } else { 404 });
@@ -192,6 +192,10 @@ impl Service {
         let flight = self.observer.begin(operation, body_len);
         let due = self.faults.next(operation, &request.target);
         let fault = due.as_ref().map(|due| &due.action);
+        // A request without TLS sees no certificate.
+        let fault = fault.filter(|action| {
+            !matches!(action, Action::UntrustedCertificate { .. }) || is_over_tls(request)
+        });
         let sent = request;
         let heeded = match fault {
             Some(Action::Ignore { name }) => Some(request.without(name)),
@@ -247,10 +251,8 @@ impl Service {
                     .unmodelled(describe(request, "a header of the data endpoint"));
             }
         }
-        if let Some(due) = &due
-            && is_felt(&world, sent, &reply.response, &due.action)
-        {
-            due.fired();
+        if let Some(due) = &due {
+            due.settle(is_felt(&world, sent, &reply.response, &due.action));
         }
         after(&mut reply, fault);
         finish(&mut reply.response, area, request, &world);
