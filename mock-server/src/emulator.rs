@@ -1,8 +1,10 @@
 //! The running emulator and what its owner can do to it.
 use crate::{
-    Change, Config, Counters, DEFAULT_STORAGE_KEY, Error, Fault, Link, OperationPolicy, Scenario,
-    SecretKind, Sighting, StateView, account::AccountSas, front::Front, service::Service,
+    Change, Config, Counters, DEFAULT_STORAGE_KEY, Error, Fault, FaultView, Link, OperationPolicy,
+    Scenario, SecretKind, Sighting, StateView, account::authorization::account_query, front::Front,
+    service::Service,
 };
+use base64::{Engine, engine::general_purpose::STANDARD};
 use std::{io, net::IpAddr, ops::Range, sync::Arc, time::Duration};
 use tokio::runtime::Runtime;
 
@@ -158,12 +160,17 @@ impl Emulator {
         )
     }
 
-    /// An account SAS for all that is in a storage account, as a connection string has it; `None`: no such account.
+    /// The connection string of such an account with a signature in place of the key: an account SAS for all that is modelled,
+    /// which ends at `expires`, a time in the form `2099-01-01T00:00:00Z`.
     #[must_use]
-    pub fn account_sas(&self, account: &str) -> Option<String> {
-        let world = self.service.world();
-        let sas = AccountSas::issue(account, world.accounts.get(account)?)?;
-        Some(sas.query)
+    pub fn signed_connection_string(&self, account: &str, expires: &str) -> String {
+        let key = STANDARD.decode(DEFAULT_STORAGE_KEY).unwrap_or_default();
+        let (query, signature) = account_query(account, &key, expires);
+        self.service.secrets.note_signature(signature);
+        format!(
+            "AccountName={account};BlobEndpoint={}/{account};SharedAccessSignature={query}",
+            self.http_url
+        )
     }
 
     /// Everything that exists.
@@ -186,6 +193,12 @@ impl Emulator {
     /// Adds a fault.
     pub fn fault(&self, fault: Fault) {
         self.service.fault(fault);
+    }
+
+    /// The faults in force, in the order in which they were added, with how often each has fired.
+    #[must_use]
+    pub fn faults(&self) -> Vec<FaultView> {
+        self.service.faults.list()
     }
 
     /// Takes all faults back.

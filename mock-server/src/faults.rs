@@ -1,7 +1,13 @@
 //! Faults on command: which request fails, and how.
 use crate::size::ByteSize;
 use serde::{Deserialize, Serialize};
-use std::{sync::Mutex, time::Duration};
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 /// A rule. Rules are tried in the order they were added; the first that fires wins.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -103,7 +109,8 @@ pub enum Action {
         /// Displacement in bytes.
         by: ByteSize,
     },
-    /// Body and `Content-Range` are those of a range this much further than the one that was asked for.
+    /// Body and `Content-Range` are those of a range this much further than the one that was asked for; so much before it
+    /// where the blob ends.
     OtherRange {
         /// Displacement in bytes.
         by: ByteSize,
@@ -114,7 +121,7 @@ pub enum Action {
         seconds: u32,
     },
     /// All connections are reset, and for a time on the service's clock new ones meet a certificate of an authority that
-    /// nobody was told to trust.
+    /// nobody was told to trust. Only for requests over TLS.
     UntrustedCertificate {
         /// How long.
         seconds: u32,
@@ -142,9 +149,9 @@ pub enum Action {
         /// Its name.
         name: String,
     },
-    /// Withdraws the SAS the request came with, then answers 403.
+    /// Withdraws the SAS the request came with, of its address or else of what it copies, then answers 403.
     RevokeSas,
-    /// Lets the SAS the request came with run out, then answers 403.
+    /// Lets this SAS run out, then answers 403.
     ExpireSas,
     /// The long-running operation that the request starts ends as `Failed` (with HTTP 200).
     FailOperation {
@@ -155,6 +162,18 @@ pub enum Action {
     },
     /// The long-running operation that the request starts never ends.
     NeverEnding,
+}
+
+/// A rule in force.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FaultView {
+    /// As it was added.
+    #[serde(flatten)]
+    pub fault: Fault,
+    /// How many requests felt it: one that has nothing of what the action spoils is let through and not counted; the next one
+    /// is to feel it then.
+    pub fired: u64,
 }
 
 /// A `Retry-After` header.
@@ -256,6 +275,33 @@ struct Armed {
     fault: Fault,
     matched: u64,
     draws: u64,
+    counts: Arc<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    /// Requests that were to feel it, but for those that could not.
+    due: AtomicU64,
+    /// Requests that felt it.
+    fired: AtomicU64,
+}
+
+/// What is to happen to a request.
+#[derive(Debug)]
+pub(crate) struct Due {
+    pub(crate) action: Action,
+    counts: Arc<Counts>,
+}
+
+impl Due {
+    /// Counts that it happened; what could not be felt is left to the next request.
+    pub(crate) fn settle(&self, is_felt: bool) {
+        if is_felt {
+            self.counts.fired.fetch_add(1, Relaxed);
+        } else {
+            self.counts.due.fetch_sub(1, Relaxed);
+        }
+    }
 }
 
 impl Faults {
@@ -268,6 +314,7 @@ impl Faults {
             fault,
             matched: 0,
             draws,
+            counts: Arc::default(),
         });
     }
 
@@ -275,22 +322,28 @@ impl Faults {
         crate::sync::lock(&self.0).clear();
     }
 
-    pub(crate) fn list(&self) -> Vec<Fault> {
+    pub(crate) fn list(&self) -> Vec<FaultView> {
         crate::sync::lock(&self.0)
             .iter()
-            .map(|armed| armed.fault.clone())
+            .map(|armed| FaultView {
+                fault: armed.fault.clone(),
+                fired: armed.counts.fired.load(Relaxed),
+            })
             .collect()
     }
 
     /// What is to happen to this request, if anything.
-    pub(crate) fn next(&self, operation: &str, target: &str) -> Option<Action> {
-        let mut fired = None;
+    pub(crate) fn next(&self, operation: &str, target: &str) -> Option<Due> {
+        let mut due = None;
         for armed in crate::sync::lock(&self.0).iter_mut() {
-            if armed.fault.matches(operation, target) && armed.fires() && fired.is_none() {
-                fired = Some(armed.fault.action.clone());
+            if armed.fault.matches(operation, target) && armed.fires() && due.is_none() {
+                due = Some(Due {
+                    action: armed.fault.action.clone(),
+                    counts: Arc::clone(&armed.counts),
+                });
             }
         }
-        fired
+        due
     }
 }
 
@@ -312,10 +365,11 @@ impl Fault {
 impl Armed {
     fn fires(&mut self) -> bool {
         self.matched += 1;
-        match self.fault.when {
+        let before = self.counts.due.load(Relaxed);
+        let fires = match self.fault.when {
             When::Always => true,
-            When::Nth(n) => self.matched == n,
-            When::First(n) => self.matched <= n,
+            When::Nth(n) => self.matched >= n && before == 0,
+            When::First(n) => before < n,
             When::From(n) => self.matched >= n,
             When::Probability { of, .. } => {
                 self.draws = self.draws.wrapping_add(1);
@@ -325,7 +379,11 @@ impl Armed {
                 let draw = draw as f64 / (1u64 << 53) as f64;
                 draw < of
             }
+        };
+        if fires {
+            self.counts.due.fetch_add(1, Relaxed);
         }
+        fires
     }
 }
 

@@ -23,6 +23,7 @@ mod change;
 mod clock;
 mod config;
 mod control;
+mod effect;
 mod emulator;
 mod error;
 mod faults;
@@ -49,7 +50,7 @@ pub use config::{
 };
 pub use emulator::Emulator;
 pub use error::Error;
-pub use faults::{Action, Fault, RetryAfter, When};
+pub use faults::{Action, Fault, FaultView, RetryAfter, When};
 pub use observer::{Counters, OperationCounters};
 pub use scenario::{
     AttachedDisk, Content, Disk, NetworkInterface, NetworkSecurityGroup, PowerState, Principal,

@@ -1,6 +1,5 @@
 //! What a client must keep to itself: which secrets exist, and in what part of its requests they came.
 use crate::{
-    account::AccountSas,
     message::{Body, Request, Response, percent_decode},
     state::World,
     sync::lock,
@@ -23,7 +22,7 @@ pub enum SecretKind {
     AccountKey,
     /// Access to Resource Manager.
     Token,
-    /// Of a SAS of a disk or snapshot, base64.
+    /// Of a SAS, base64.
     Signature,
     /// Of the SAS of a storage account, base64.
     AccountSignature,
@@ -49,7 +48,8 @@ pub(crate) struct Watch(Mutex<Option<Seen>>);
 
 #[derive(Debug, Default)]
 struct Seen {
-    tokens: Vec<String>,
+    /// Tokens, and signatures of storage accounts.
+    issued: Vec<(SecretKind, String)>,
     sightings: BTreeSet<Sighting>,
 }
 
@@ -61,8 +61,8 @@ impl Watch {
     /// Every secret that exists or existed since the watch began.
     pub(crate) fn secrets(&self, world: &World) -> Vec<(SecretKind, String)> {
         let seen = lock(&self.0);
-        let tokens = seen.iter().flat_map(|seen| &seen.tokens);
-        all(tokens, world)
+        let issued = seen.iter().flat_map(|seen| &seen.issued);
+        all(issued, world)
     }
 
     pub(crate) fn sightings(&self) -> Vec<Sighting> {
@@ -80,7 +80,7 @@ impl Watch {
             (place, text, decoded)
         });
         let parts: Vec<_> = parts.collect();
-        for (kind, secret) in all(seen.tokens.iter(), world) {
+        for (kind, secret) in all(seen.issued.iter(), world) {
             for (place, text, decoded) in &parts {
                 if text.contains(&secret) || decoded.contains(&secret) {
                     seen.sightings.insert(Sighting {
@@ -100,28 +100,33 @@ impl Watch {
             && let Ok(answer) = serde_json::from_slice::<Value>(body)
             && let Some(token) = answer["access_token"].as_str()
         {
-            seen.tokens.push(token.to_owned());
+            seen.issued.push((SecretKind::Token, token.to_owned()));
+        }
+    }
+
+    /// Keeps the signature of a storage account.
+    pub(crate) fn note_signature(&self, signature: String) {
+        if let Some(seen) = lock(&self.0).as_mut() {
+            seen.issued.push((SecretKind::AccountSignature, signature));
         }
     }
 }
 
-fn all<'a>(tokens: impl Iterator<Item = &'a String>, world: &World) -> Vec<(SecretKind, String)> {
+fn all<'a>(
+    issued: impl Iterator<Item = &'a (SecretKind, String)>,
+    world: &World,
+) -> Vec<(SecretKind, String)> {
     let principals = world.tenants.iter().flat_map(|tenant| &tenant.principals);
     let clients = principals.map(|p| (SecretKind::ClientSecret, p.client_secret.clone()));
     let keys = world.accounts.values().flat_map(|account| &account.keys);
     let keys = keys.map(|key| (SecretKind::AccountKey, STANDARD.encode(key)));
-    let accounts = world.accounts.iter();
-    let accounts = accounts.filter_map(|(name, account)| AccountSas::issue(name, account));
-    let accounts = accounts.map(|sas| (SecretKind::AccountSignature, sas.signature));
-    let tokens = tokens.map(|token| (SecretKind::Token, token.clone()));
     let grants = world.grants.values();
     let signatures = grants.map(|grant| (SecretKind::Signature, grant.signature.clone()));
     let operations = world.operations.keys();
     let polls = operations.map(|id| (SecretKind::PollingSignature, world.polling_signature(id)));
     clients
         .chain(keys)
-        .chain(accounts)
-        .chain(tokens)
+        .chain(issued.cloned())
         .chain(signatures)
         .chain(polls)
         .collect()

@@ -5,8 +5,9 @@ use crate::{
     blob,
     clock::{self, Clock},
     control,
-    faults::{Action, Faults, RetryAfter},
-    message::{Body, Request, Response},
+    effect::{after, before, is_felt, is_over_tls},
+    faults::{Action, Faults},
+    message::{Request, Response},
     observer::{Flight, Observer},
     outage::Outage,
     secrets::Watch,
@@ -153,9 +154,12 @@ impl Service {
     pub(crate) fn knows_name(&self, name: &str) -> bool {
         let flight = self.observer.begin(LOOK_UP, 0);
         let now = self.clock.now();
-        if let Some(Action::ForgetNames { seconds }) = self.faults.next(LOOK_UP, name) {
-            self.outage.forget_names(now, seconds);
-            self.outage.cut.send_replace(());
+        if let Some(due) = self.faults.next(LOOK_UP, name) {
+            if let Action::ForgetNames { seconds } = due.action {
+                self.outage.forget_names(now, seconds);
+                self.outage.cut.send_replace(());
+            }
+            due.settle(matches!(due.action, Action::ForgetNames { .. }));
         }
         let known = !self.outage.is_unknown(now);
         flight.answered(if known { 200 } else { 404 });
@@ -186,16 +190,22 @@ impl Service {
         };
         let body_len = u64::try_from(request.body.len()).unwrap_or(u64::MAX);
         let flight = self.observer.begin(operation, body_len);
-        let fault = self.faults.next(operation, &request.target);
-        let heeded = match &fault {
+        let due = self.faults.next(operation, &request.target);
+        let fault = due.as_ref().map(|due| &due.action);
+        // A request without TLS sees no certificate.
+        let fault = fault.filter(|action| {
+            !matches!(action, Action::UntrustedCertificate { .. }) || is_over_tls(request)
+        });
+        let sent = request;
+        let heeded = match fault {
             Some(Action::Ignore { name }) => Some(request.without(name)),
             Some(_) | None => None,
         };
-        let request = heeded.as_ref().unwrap_or(request);
+        let request = heeded.as_ref().unwrap_or(sent);
         let mut world = self.world();
         self.secrets.look(&world, operation, request);
         world.skew = 0;
-        match &fault {
+        match fault {
             Some(Action::Refuse { seconds }) => self.outage.refuse(world.now, *seconds),
             Some(Action::UntrustedCertificate { seconds }) => {
                 self.outage.distrust(world.now, *seconds);
@@ -212,7 +222,7 @@ impl Service {
             delay: Duration::ZERO,
             flight: Some(flight),
         };
-        if let Some(response) = before(&mut world, area, request, fault.as_ref()) {
+        if let Some(response) = before(&mut world, area, request, fault) {
             reply.response = response;
         } else {
             reply.response = match (area, route) {
@@ -226,10 +236,10 @@ impl Service {
                     blob::respond(&mut world, &self.spool, request, operation)
                 }
                 (Area::Account, _) => {
-                    account::respond(&mut world, &self.spool, request, operation, fault.as_ref())
+                    account::respond(&mut world, &self.spool, request, operation, fault)
                 }
                 (Area::Arm, Some((route, captures))) => {
-                    match route.respond(&mut world, request, captures, fault.as_ref()) {
+                    match route.respond(&mut world, request, captures, fault) {
                         Ok(response) => response,
                         Err(error) => self.refused(request, error),
                     }
@@ -240,6 +250,9 @@ impl Service {
                 self.observer
                     .unmodelled(describe(request, "a header of the data endpoint"));
             }
+        }
+        if let Some(due) = &due {
+            due.settle(is_felt(&world, sent, &reply.response, &due.action));
         }
         after(&mut reply, fault);
         finish(&mut reply.response, area, request, &world);
@@ -281,198 +294,6 @@ fn describe(request: &Request, what: &str) -> String {
         request.path,
         names.join(", ")
     )
-}
-
-/// What a fault does before the request reaches the state; an answer means that it never does.
-fn before(
-    world: &mut World,
-    area: Area,
-    request: &Request,
-    fault: Option<&Action>,
-) -> Option<Response> {
-    match fault? {
-        Action::Status {
-            status,
-            code,
-            body,
-            retry_after,
-        } => {
-            let response = match body {
-                Some(body) => Response {
-                    body: Body::Bytes(body.clone().into()),
-                    ..Response::empty(*status)
-                },
-                None => plain_error(world, area, request, *status, code.as_deref()),
-            };
-            Some(with_retry_after(response, *retry_after, world))
-        }
-        Action::Throttle { retry_after } => {
-            let response = if matches!(area, Area::Blob | Area::Account) {
-                blob::page::error(world.now, request, 503, "ServerBusy", "The server is busy.")
-            } else {
-                let (start, end) = (world.now, world.now + Duration::from_secs(1200));
-                arm::error::throttled("HighCostGet30Min", &clock::iso(start), &clock::iso(end))
-            };
-            Some(with_retry_after(response, *retry_after, world))
-        }
-        Action::Reset
-        | Action::Refuse { .. }
-        | Action::UntrustedCertificate { .. }
-        | Action::ForgetNames { .. } => Some(Response::empty(500)),
-        Action::ExpireToken => {
-            token::expire(world, request);
-            None
-        }
-        Action::RotateSecret { to } => {
-            token::rotate_secret(world, request, to);
-            token::expire(world, request);
-            None
-        }
-        Action::RevokeSas => {
-            if let Some(grant) = world.grants.get_mut(&request.path) {
-                grant.revoked = true;
-            }
-            None
-        }
-        Action::ExpireSas => {
-            let now = world.now;
-            if let Some(grant) = world.grants.get_mut(&request.path) {
-                grant.expires = now;
-            }
-            None
-        }
-        Action::Delay { .. }
-        | Action::Ignore { .. }
-        | Action::LostAnswer
-        | Action::CutBody { .. }
-        | Action::Stall { .. }
-        | Action::ShortBody { .. }
-        | Action::WrongContentRange { .. }
-        | Action::OtherRange { .. }
-        | Action::SkewClock { .. }
-        | Action::FailOperation { .. }
-        | Action::NeverEnding => None,
-    }
-}
-
-/// An error in the shape of the area.
-fn plain_error(
-    world: &World,
-    area: Area,
-    request: &Request,
-    status: u16,
-    code: Option<&str>,
-) -> Response {
-    const MESSAGE: &str = "The emulator was told to answer so.";
-    let usual = match status {
-        401 => "InvalidAuthenticationToken",
-        403 => "AuthorizationFailed",
-        404 => "ResourceNotFound",
-        408 | 504 => "GatewayTimeout",
-        409 => "Conflict",
-        429 => "TooManyRequests",
-        503 if matches!(area, Area::Blob | Area::Account) => "ServerBusy",
-        503 => "ServiceUnavailable",
-        500 if matches!(area, Area::Blob | Area::Account) => "InternalError",
-        _ => "InternalServerError",
-    };
-    let code = code.unwrap_or(usual);
-    match area {
-        Area::Blob | Area::Account => blob::page::error(world.now, request, status, code, MESSAGE),
-        Area::Token => Response::json(
-            status,
-            &serde_json::json!({ "error": code, "error_description": MESSAGE, "error_codes": [] }),
-        ),
-        Area::Arm | Area::Control | Area::Unknown => {
-            let response = ArmError::new(status, code, MESSAGE).into_response();
-            match status {
-                500.. => response.header("x-ms-failure-cause", "service"),
-                _ => response,
-            }
-        }
-    }
-}
-
-fn with_retry_after(
-    response: Response,
-    retry_after: Option<RetryAfter>,
-    world: &World,
-) -> Response {
-    match retry_after {
-        None => response,
-        Some(RetryAfter::Seconds(seconds)) => response.header("retry-after", seconds.to_string()),
-        Some(RetryAfter::DateInSeconds(seconds)) => {
-            let at = world.now + Duration::from_secs(seconds.into());
-            response.header("retry-after", clock::http_date(at))
-        }
-    }
-}
-
-/// What a fault does to the answer.
-fn after(reply: &mut Reply, fault: Option<Action>) {
-    match fault {
-        Some(
-            Action::Reset
-            | Action::LostAnswer
-            | Action::Refuse { .. }
-            | Action::UntrustedCertificate { .. }
-            | Action::ForgetNames { .. },
-        ) => reply.wire = Wire::Reset,
-        Some(Action::CutBody { after }) => reply.wire = Wire::Cut(after.0),
-        Some(Action::Stall { after }) => reply.wire = Wire::Stall(after.0),
-        Some(Action::Delay { milliseconds }) => reply.delay = Duration::from_millis(milliseconds),
-        Some(Action::ShortBody { by }) => shorten(&mut reply.response.body, by.0),
-        Some(Action::WrongContentRange { by }) => displace(&mut reply.response, by.0),
-        Some(Action::OtherRange { by }) => {
-            if let Body::Content(content, range) = &mut reply.response.body
-                && range.end + by.0 <= content.len()
-            {
-                *range = range.start + by.0..range.end + by.0;
-                displace(&mut reply.response, by.0);
-            }
-        }
-        Some(
-            Action::Status { .. }
-            | Action::Throttle { .. }
-            | Action::Ignore { .. }
-            | Action::RevokeSas
-            | Action::ExpireSas
-            | Action::ExpireToken
-            | Action::RotateSecret { .. }
-            | Action::SkewClock { .. }
-            | Action::FailOperation { .. }
-            | Action::NeverEnding,
-        )
-        | None => {}
-    }
-}
-
-fn shorten(body: &mut Body, by: u64) {
-    match body {
-        Body::Content(_, range) => range.end = range.end.saturating_sub(by).max(range.start),
-        Body::Bytes(bytes) => {
-            let by = usize::try_from(by).unwrap_or(usize::MAX);
-            bytes.truncate(bytes.len().saturating_sub(by));
-        }
-        Body::Empty | Body::Head(_) => {}
-    }
-}
-
-fn displace(response: &mut Response, by: u64) {
-    for (name, value) in &mut response.headers {
-        let parts = value.strip_prefix("bytes ").and_then(|rest| {
-            let (range, len) = rest.split_once('/')?;
-            let (start, end) = range.split_once('-')?;
-            Some((
-                start.parse::<u64>().ok()?,
-                end.parse::<u64>().ok()?,
-                len.to_owned(),
-            ))
-        });
-        if let ("content-range", Some((start, end, len))) = (*name, parts) {
-            *value = format!("bytes {}-{}/{len}", start + by, end + by);
-        }
-    }
 }
 
 /// The headers that every answer of an area has.

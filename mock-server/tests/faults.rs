@@ -169,6 +169,86 @@ async fn nobody_gets_through_for_a_time() {
             .starts_with("bytes 4096-1052671/")
     );
     assert_eq!(other.body, pattern::bytes(1, 4096, 1 << 20));
+    azure.emulator.clear_faults();
+    azure.emulator.fault(Fault::new(
+        "Blob_Get",
+        Action::OtherRange { by: 512.into() },
+    ));
+    let footer = format!("bytes={}-{}", 32 * MIB, 32 * MIB + 511);
+    let headers = [("x-ms-version", "2025-11-05"), ("x-ms-range", &*footer)];
+    let before = azure.send(Method::GET, &sas, &headers, "").await.unwrap();
+    assert!(
+        before
+            .header("content-range")
+            .unwrap()
+            .starts_with(&format!("bytes {}-{}/", 32 * MIB - 512, 32 * MIB - 1))
+    );
+    assert_eq!(before.body, vec![0; 512]);
+}
+
+#[tokio::test]
+async fn only_what_is_felt_has_fired() {
+    let (azure, sas) = start().await;
+    let fired = || -> Vec<u64> {
+        let faults = azure.emulator.faults();
+        faults.into_iter().map(|of| of.fired).collect()
+    };
+    let list = format!("providers/Microsoft.Compute/virtualMachines?{COMPUTE}");
+    let ignore = |name: &str| Action::Ignore { name: name.into() };
+    let cannot_be_felt = [
+        // The body of a HEAD is not sent.
+        ("Blob_GetProperties", Action::ShortBody { by: 1.into() }),
+        ("Blob_GetProperties", Action::CutBody { after: 0.into() }),
+        ("Blob_GetPageRanges", Action::Stall { after: MIB.into() }),
+        ("Blob_Get", Action::UntrustedCertificate { seconds: 1 }),
+        ("Blob_Get", Action::ExpireToken),
+        ("Blob_Get", Action::NeverEnding),
+        (
+            "Blob_Get",
+            Action::OtherRange {
+                by: (64 * MIB).into(),
+            },
+        ),
+        ("Blob_Get", ignore("maxresults")),
+        ("VirtualMachines_ListAll", Action::RevokeSas),
+        (
+            "VirtualMachines_ListAll",
+            Action::WrongContentRange { by: 512.into() },
+        ),
+        ("LookUp", Action::Reset),
+    ];
+    for (operation, action) in cannot_be_felt {
+        azure.emulator.clear_faults();
+        let told = format!("{action:?} of {operation}");
+        azure.emulator.fault(Fault::new(operation, action));
+        azure.send(Method::HEAD, &sas, &WHOLE[..1], "").await.ok();
+        azure.send(Method::GET, &sas, &WHOLE, "").await.ok();
+        let ranges = format!("{sas}&comp=pagelist");
+        azure.send(Method::GET, &ranges, &WHOLE[..1], "").await.ok();
+        azure.get(&list).await;
+        azure.emulator.look_up("localhost").unwrap();
+        assert_eq!(fired(), [0], "{told}");
+    }
+    azure.emulator.clear_faults();
+    // The first that has a body to cut.
+    let cut = Action::CutBody { after: 10.into() };
+    azure.emulator.fault(Fault::new("Blob_*", cut).nth(1));
+    for method in [Method::HEAD, Method::GET, Method::GET] {
+        azure.send(method, &sas, &WHOLE, "").await.ok();
+    }
+    assert_eq!(fired(), [1]);
+    azure.emulator.clear_faults();
+    let gets = |action| azure.emulator.fault(Fault::new("Blob_Get", action).nth(2));
+    gets(ignore("x-ms-range"));
+    // Of two that are due at the same request the first wins.
+    gets(Action::Reset);
+    azure
+        .emulator
+        .fault(Fault::new("Blob_*", Action::delay(Duration::ZERO)));
+    for _ in 0..3 {
+        azure.send(Method::GET, &sas, &WHOLE, "").await.unwrap();
+    }
+    assert_eq!(fired(), [1, 0, 2]);
 }
 
 #[tokio::test]
@@ -446,15 +526,11 @@ async fn the_control_interface_does_what_the_library_does() {
     )
     .await
     .expect(204);
-    assert_eq!(
-        control(Method::GET, "faults", "")
-            .await
-            .json()
-            .as_array()
-            .unwrap()
-            .len(),
-        2
-    );
+    let faults = control(Method::GET, "faults", "").await.json();
+    assert_eq!(faults.as_array().unwrap().len(), 2);
+    let second =
+        json!({ "operation": "Disks_Get", "when": "always", "action": "reset", "fired": 0 });
+    assert_eq!(faults[1], second);
     control(Method::DELETE, "faults", "").await.expect(204);
     let counters = control(Method::GET, "counters", "").await.json();
     assert_eq!(

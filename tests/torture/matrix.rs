@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use mock_server::{Action, ByteSize, Counters, Fault, OperationCounters, RetryAfter, When};
 
-use crate::scene::{AHEAD, OTHER_SECRET, Scene};
+use crate::required::requests;
+use crate::scene::{AHEAD, OTHER_SECRET, Scene, Way};
 
 /// A kind of request in a scene.
 #[derive(Clone, Debug)]
@@ -72,9 +73,19 @@ pub(crate) struct Trouble {
     applies: fn(&Kind) -> bool,
     /// Only after one of them went well.
     after_success: bool,
-    /// Whether it needs TLS.
-    pub(crate) tls: bool,
+    /// It can only happen on this way, if not on the plain one.
+    pub(crate) way: Way,
 }
+
+/// Letters of the endings.
+pub(crate) const SUCCEEDED: char = 'S';
+pub(crate) const FAILED: char = 'F';
+pub(crate) const WRONG: char = '!';
+/// So many requests did not come this time, or this one had nothing to spoil: the job went as without a fault.
+pub(crate) const NOT_FIRED: char = '·';
+
+/// Less than any body has.
+const SHORTEST: ByteSize = ByteSize(10);
 
 /// What the emulator calls a question for the address of a name.
 const LOOK_UP: &str = "LookUp";
@@ -124,8 +135,14 @@ fn takes_away(kind: &Kind) -> bool {
         .any(|end| kind.operation.ends_with(end))
 }
 
+/// In its address, or for the source of a copy.
 fn needs_sas(kind: &Kind) -> bool {
-    kind.operation.starts_with("Blob_")
+    kind.operation.starts_with("Blob_") || kind.operation == "StorageBlob_StartCopy"
+}
+
+fn is_of_account(kind: &Kind) -> bool {
+    let account = ["Container_", "StorageBlob_"];
+    account.iter().any(|of| kind.operation.starts_with(of))
 }
 
 /// Seconds that something lasts.
@@ -149,22 +166,18 @@ pub(crate) fn troubles() -> Vec<Trouble> {
         action,
         applies,
         after_success: false,
-        tls: false,
+        way: Way::Plain,
     };
     vec![
         trouble("reset before the head", |_| Action::Reset, is_request),
         trouble(
             "reset in mid-body",
-            |_| Action::CutBody {
-                after: ByteSize(100),
-            },
+            |_| Action::CutBody { after: SHORTEST },
             has_body,
         ),
         trouble(
             "stalled body",
-            |_| Action::Stall {
-                after: ByteSize(100),
-            },
+            |_| Action::Stall { after: SHORTEST },
             has_body,
         ),
         trouble(
@@ -229,7 +242,7 @@ pub(crate) fn troubles() -> Vec<Trouble> {
             |_| true,
         ),
         Trouble {
-            tls: true,
+            way: Way::Tls,
             ..trouble(
                 "certificate changed",
                 |for_good| Action::UntrustedCertificate {
@@ -275,6 +288,15 @@ pub(crate) fn troubles() -> Vec<Trouble> {
         ),
         trouble("expired SAS", |_| Action::ExpireSas, needs_sas),
         trouble("revoked SAS", |_| Action::RevokeSas, needs_sas),
+        // One that ran out is answered alike.
+        Trouble {
+            way: Way::Signed,
+            ..trouble(
+                "revoked SAS of account",
+                |_| Action::RevokeSas,
+                is_of_account,
+            )
+        },
         trouble("lost answer", |_| Action::LostAnswer, takes_effect),
     ]
 }
@@ -297,6 +319,11 @@ impl Cell {
         }
     }
 
+    /// What goes wrong, wherever.
+    pub(crate) fn pair(&self) -> (Scene, &str, &str) {
+        (self.kind.scene, &self.kind.operation, self.trouble.name)
+    }
+
     /// For the log of a schedule.
     pub(crate) fn told(&self) -> String {
         format!(
@@ -316,20 +343,30 @@ impl Cell {
     }
 }
 
-/// What a schedule does to a scene: several troubles, most of them once.
-pub(crate) fn schedule(rng: &mut fastrand::Rng, scene: Scene, kinds: &[Kind]) -> Vec<Cell> {
-    let kinds: Vec<_> = kinds.iter().filter(|kind| kind.scene == scene).collect();
+/// What a schedule does to a scene: several troubles, most of them once. Drawn from what a scene asks for at least and not
+/// from what was counted, so that a seed is always the same schedule.
+pub(crate) fn schedule(
+    rng: &mut fastrand::Rng,
+    scene: Scene,
+    way: Way,
+    kinds: &[Kind],
+) -> Vec<Cell> {
+    let requests = requests(scene);
     let troubles = troubles();
     let mut cells = Vec::new();
     let wanted = rng.usize(2..=5);
     while cells.len() < wanted {
-        let kind = kinds[rng.usize(..kinds.len())];
+        let (operation, requests) = requests[rng.usize(..requests.len())];
         let trouble = troubles[rng.usize(..troubles.len())];
-        if trouble.tls || !(trouble.applies)(kind) {
+        let mut of_scene = kinds.iter().filter(|kind| kind.scene == scene);
+        let kind = of_scene.find(|kind| kind.operation == operation);
+        let kind = kind.expect("a required kind");
+        let first = if trouble.after_success { 2 } else { 1 };
+        let is_here = trouble.way == Way::Plain || trouble.way == way;
+        if !is_here || requests < first || !(trouble.applies)(kind) {
             continue;
         }
-        let first = if trouble.after_success { 2 } else { 1 };
-        let number = rng.u64(first..=kind.counted.requests.max(first));
+        let number = rng.u64(first..=requests);
         let (place, when) = match rng.u8(..20) {
             0 => (Place::FromMiddle, When::From(number)),
             _ => (Place::Middle, When::Nth(number)),
@@ -344,6 +381,12 @@ pub(crate) fn schedule(rng: &mut fastrand::Rng, scene: Scene, kinds: &[Kind]) ->
     cells
 }
 
+/// What a cancelled backup did not ask for before it was cancelled.
+fn is_asked_once_cancelled(operation: &str) -> bool {
+    let cleaning = ["_AbortCopy", "_Delete", "_RevokeAccess"];
+    cleaning.iter().any(|end| operation.ends_with(end))
+}
+
 /// The kinds of a scene; `without` counted what it asks for besides what it is about.
 pub(crate) fn kinds(scene: Scene, counters: &Counters, without: Option<&Counters>) -> Vec<Kind> {
     let besides = |operation: &String| {
@@ -352,7 +395,13 @@ pub(crate) fn kinds(scene: Scene, counters: &Counters, without: Option<&Counters
     };
     let operations = counters.operations.iter();
     operations
-        .filter(|(operation, counted)| counted.requests > besides(operation))
+        .filter(|(operation, counted)| {
+            if scene == Scene::Cancelled {
+                is_asked_once_cancelled(operation)
+            } else {
+                counted.requests > besides(operation)
+            }
+        })
         .map(|(operation, counted)| Kind {
             scene,
             operation: operation.clone(),
@@ -395,6 +444,11 @@ pub(crate) fn print(kinds: &[Kind], letters: &BTreeMap<String, char>) {
     for (number, trouble) in troubles.iter().enumerate() {
         println!("{:>4}  {}", number + 1, trouble.name);
     }
+    println!(
+        "{SUCCEEDED} succeeded, {FAILED} failed cleanly, {WRONG} wrong, {NOT_FIRED} the fault never fired, – makes no sense; \
+         for {}",
+        Place::ALL.map(Place::name).join(", ")
+    );
     let head: Vec<_> = (1..=troubles.len())
         .map(|number| format!("{number:<6}"))
         .collect();

@@ -22,6 +22,7 @@ use mock_server::{
     Fault, KIB, MIB, NetworkInterface, OperationPolicy, Scenario, Vm,
 };
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use crate::hours::hasten;
 use crate::support::{GROUP, SavedFile, World, read_vm, receive, run, scenario};
@@ -34,6 +35,9 @@ pub(crate) const ACCOUNT: &str = "ledgerstage";
 pub(crate) const MACHINE: &str = "ledger01";
 /// Names of restored machines, in the order in which they are tried. No message has one of them for another reason.
 pub(crate) const COPIES: [&str; 3] = ["ledger02", "ledger03", "ledger04"];
+const START_COPY: &str = "StorageBlob_StartCopy";
+/// What a cancelled job says.
+const CANCELLED: &str = "cancelled";
 const DISKS: [&str; 2] = ["ledger-os", "ledger-data"];
 
 /// Which way the bytes go.
@@ -43,7 +47,9 @@ pub(crate) enum Scene {
     Backup,
     /// The same by way of a blob.
     ByBlob,
-    /// Both runs into a new machine.
+    /// A Full by way of blobs that is cancelled while the snapshots are being copied.
+    Cancelled,
+    /// Both runs into a new machine, whose disks are read back.
     Restore,
     /// An Incremental by way of a blob, after another one that was killed when a snapshot was being copied.
     BackupAfterDeath,
@@ -52,9 +58,10 @@ pub(crate) enum Scene {
 }
 
 impl Scene {
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Backup,
         Self::ByBlob,
+        Self::Cancelled,
         Self::Restore,
         Self::BackupAfterDeath,
         Self::RestoreAfterDeath,
@@ -64,6 +71,7 @@ impl Scene {
         match self {
             Self::Backup => "backup",
             Self::ByBlob => "blob",
+            Self::Cancelled => "cancelled",
             Self::Restore => "restore",
             Self::BackupAfterDeath => "dead backup",
             Self::RestoreAfterDeath => "dead restore",
@@ -80,6 +88,39 @@ impl Scene {
     }
 }
 
+/// How a try reaches Azure, and what opens its storage account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Without TLS; the account by its key.
+    Plain,
+    /// Over TLS; the account by its key.
+    Tls,
+    /// Without TLS; the account by a signature.
+    Signed,
+}
+
+impl Way {
+    pub(crate) const ALL: [Self; 3] = [Self::Plain, Self::Tls, Self::Signed];
+}
+
+/// How a try ended, and how often each of its faults fired.
+#[derive(Clone, Debug)]
+pub(crate) struct Played {
+    ending: Ending,
+    fired: Vec<u64>,
+}
+
+impl Played {
+    pub(crate) fn has_succeeded(&self) -> bool {
+        self.ending == Ending::Succeeded
+    }
+
+    /// Whether anything went wrong at all.
+    pub(crate) fn has_fired(&self) -> bool {
+        self.fired.iter().any(|&fired| fired > 0)
+    }
+}
+
 /// What earlier runs saved, and what was on the disks then.
 #[derive(Clone, Default)]
 pub(crate) struct Saved {
@@ -91,7 +132,9 @@ pub(crate) struct Saved {
 pub(crate) struct Try {
     scene: Scene,
     world: Arc<World>,
-    tls: bool,
+    way: Way,
+    /// Of the next job that is cancelled.
+    cancel: CancellationToken,
     jobs: u32,
     /// Unique name of the last good run.
     previous: Option<String>,
@@ -132,7 +175,7 @@ fn machine() -> Scenario {
 }
 
 impl Try {
-    pub(crate) fn new(scene: Scene, tls: bool) -> Self {
+    pub(crate) fn new(scene: Scene, way: Way) -> Self {
         let emulator = Emulator::start_blocking(&Config {
             scenario: machine(),
             arm_page_size: 1,
@@ -156,7 +199,8 @@ impl Try {
         Self {
             scene,
             world: Arc::new(world),
-            tls,
+            way,
+            cancel: CancellationToken::new(),
             jobs: 0,
             previous: None,
             images: Vec::new(),
@@ -185,20 +229,37 @@ impl Try {
         emulator.disk_read(disk, 0, size).expect("bytes")
     }
 
-    fn azure(&self) -> Azure {
+    /// Where all of Azure is, with the name that the emulator has instead of its address.
+    fn base(&self) -> String {
         let emulator = &self.world.emulator;
-        let base = if self.tls {
-            emulator.https_url().to_owned()
-        } else {
-            by_name(emulator.http_url())
+        match self.way {
+            Way::Tls => emulator.https_url().to_owned(),
+            Way::Plain | Way::Signed => emulator.http_url().replace("//127.0.0.1:", "//localhost:"),
+        }
+    }
+
+    fn account(&self) -> ConnectionString {
+        let emulator = &self.world.emulator;
+        let text = match self.way {
+            Way::Plain | Way::Tls => emulator.connection_string(ACCOUNT),
+            Way::Signed => {
+                // Each job has another one: what was withdrawn does not open again.
+                let expires = format!("2099-01-01T00:{:02}:00Z", self.jobs);
+                emulator.signed_connection_string(ACCOUNT, &expires)
+            }
         };
+        let text = text.replace(emulator.http_url(), &self.base());
+        ConnectionString::parse(&text).expect("a connection string")
+    }
+
+    fn azure(&self) -> Azure {
         let config = AzureConfig {
             ca_file: Some(self.world.folder.path().join("ca.pem")),
             concurrency: 2,
-            ..World::config(&base)
+            ..World::config(&self.base())
         };
         let names = Arc::new(Names(Arc::downgrade(&self.world)));
-        Azure::resolving(config, self.world.cancel.clone(), names).expect("a client")
+        Azure::resolving(config, self.cancel.clone(), names).expect("a client")
     }
 
     fn limits() -> Limits {
@@ -209,23 +270,31 @@ impl Try {
         }
     }
 
-    /// The scene under `faults`: the ending, or what is wrong with it.
-    pub(crate) fn play(&mut self, faults: Vec<Fault>, saved: &Saved) -> Result<Ending, String> {
+    /// The scene under `faults`, or what is wrong with its ending.
+    pub(crate) fn play(&mut self, faults: Vec<Fault>, saved: &Saved) -> Result<Played, String> {
         // What begins while the service's clock is ahead ends when the clock has come as far.
         let lasts = faults.iter().any(|fault| {
             matches!(
                 fault.action,
                 Action::NeverEnding | Action::SkewClock { seconds: 1.. }
             )
-        });
+        }) || self.scene == Scene::Cancelled;
         let mut verdict = Verdict::new(&self.world, self.scene);
         self.prepare(saved);
+        let standing = self.world.emulator.faults().len();
         for fault in faults {
             self.world.emulator.fault(fault);
         }
         let before = self.things();
         let outcome = self.act(saved);
-        let ending = verdict.judge(outcome, &before, &self.things())?;
+        let faults = self.world.emulator.faults();
+        let played = Played {
+            ending: verdict.judge(outcome, &before, &self.things())?,
+            fired: faults[standing..].iter().map(|of| of.fired).collect(),
+        };
+        if self.scene != Scene::Cancelled && !played.has_succeeded() && !played.has_fired() {
+            return Err(format!("it fails of itself: {:?}", played.ending));
+        }
         // What is left is what the next job finds.
         self.world.emulator.clear_faults();
         let secret = Change::SetSecret {
@@ -245,7 +314,7 @@ impl Try {
         if !unmodelled.is_empty() {
             return Err(format!("not modelled: {unmodelled:?}"));
         }
-        Ok(ending)
+        Ok(played)
     }
 
     /// A job without a fault: it must work, and say nothing unless it may.
@@ -269,14 +338,15 @@ impl Try {
     pub(crate) fn prepare(&mut self, saved: &Saved) {
         match self.scene {
             Scene::Backup | Scene::ByBlob | Scene::Restore => {}
+            Scene::Cancelled => {
+                let endless = Fault::new(START_COPY, Action::NeverEnding);
+                self.world.emulator.fault(endless);
+            }
             Scene::BackupAfterDeath => {
                 assert_eq!(self.back_up(), Ok(()));
                 self.guest_works();
                 let (_, job) = self.backup();
-                self.kill(
-                    Fault::new("StorageBlob_StartCopy", Action::NeverEnding),
-                    job,
-                );
+                self.kill(Fault::new(START_COPY, Action::NeverEnding), job);
             }
             Scene::RestoreAfterDeath => {
                 let busy = Fault::new("Blob_PutPage", Action::status(503));
@@ -306,6 +376,7 @@ impl Try {
                 self.guest_works();
                 self.back_up()
             }
+            Scene::Cancelled => self.cancel(),
             Scene::BackupAfterDeath => self.back_up(),
         }
     }
@@ -319,6 +390,25 @@ impl Try {
         self.back_up()
     }
 
+    /// A run that is cancelled in the midst of its copies.
+    fn cancel(&mut self) -> Result<(), String> {
+        let (_, job) = self.backup();
+        let cancel = mem::take(&mut self.cancel);
+        let world = Arc::clone(&self.world);
+        let outcome = hasten(&self.world, async move {
+            let mut job = Box::pin(job);
+            tokio::select! {
+                outcome = &mut job => return outcome,
+                () = is_asked_for(&world, START_COPY) => cancel.cancel(),
+            }
+            job.await
+        });
+        match outcome {
+            Err(text) if text == CANCELLED => Err(format!("the job of {MACHINE} was {text}")),
+            other => Err(wrong(&format!("it was cancelled and ends with {other:?}"))),
+        }
+    }
+
     /// Ends a job as a killed process does, in the midst of waiting for what `held` keeps from it: nothing of it comes to
     /// an end, and its folders are as they were, but nobody holds a lock.
     fn kill<T>(&mut self, held: Fault, job: impl Future<Output = T> + 'static) {
@@ -329,22 +419,9 @@ impl Try {
         let world = Arc::clone(&self.world);
         hasten(&self.world, async move {
             let mut job = Box::pin(job);
-            let is_held = async {
-                let asked = || {
-                    world
-                        .emulator
-                        .counters()
-                        .operations
-                        .contains_key(&operation)
-                };
-                while !asked() {
-                    sleep(Duration::from_millis(100)).await;
-                }
-                sleep(Duration::from_secs(20)).await;
-            };
             tokio::select! {
                 _ = &mut job => panic!("it was not held at {operation}"),
-                () = is_held => {}
+                () = is_asked_for(&world, &operation) => {}
             }
             for place in ["state", "restore"].map(|name| world.folder.path().join(name)) {
                 if place.exists() {
@@ -413,13 +490,12 @@ impl Try {
             ..run(self.jobs)
         };
         let name = run.job.clone();
-        let account = by_name(&self.world.emulator.connection_string(ACCOUNT));
         let options = Options {
             abort_on_error: true,
             limits: Self::limits(),
             transfer: match self.scene {
-                Scene::ByBlob | Scene::BackupAfterDeath => {
-                    Transfer::Blob(ConnectionString::parse(&account).expect("a connection string"))
+                Scene::ByBlob | Scene::Cancelled | Scene::BackupAfterDeath => {
+                    Transfer::Blob(self.account())
                 }
                 Scene::Backup | Scene::Restore | Scene::RestoreAfterDeath => Transfer::Direct,
             },
@@ -508,6 +584,7 @@ impl Try {
         let options = restore::Options {
             limits: Self::limits(),
             staging_name: self.jobs.to_string(),
+            verify: self.scene == Scene::Restore,
             ..self.world.restore_options(name)
         };
         let files = saved.files.clone();
@@ -526,16 +603,19 @@ impl Try {
     }
 }
 
+/// Waits until `operation` was asked for, and for what is asked for soon after it.
+async fn is_asked_for(world: &World, operation: &str) {
+    while world.emulator.counters().requests(operation) == 0 {
+        sleep(Duration::from_millis(100)).await;
+    }
+    sleep(Duration::from_secs(20)).await;
+}
+
 /// What the secret is changed to.
 pub(crate) const OTHER_SECRET: &str = "rotated~secret+of/the=job";
 
 fn told<E: std::error::Error>(error: E) -> String {
     with_causes(&error)
-}
-
-/// With the name that the emulator has instead of its address.
-fn by_name(url: &str) -> String {
-    url.replace("//127.0.0.1:", "//localhost:")
 }
 
 /// A folder and all that is in it.

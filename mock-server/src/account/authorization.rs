@@ -35,6 +35,42 @@ const SIGNED_HEADERS: [&str; 11] = [
     "range",
 ];
 
+/// The fields of an account SAS in the order in which they are signed.
+const ACCOUNT_FIELDS: [&str; 8] = ["sp", "ss", "srt", "st", "se", "sip", "spr", "sv"];
+
+/// An account SAS for all that is modelled: its query, and its signature. `expires` is a time in the form
+/// `2099-01-01T00:00:00Z`.
+pub(crate) fn account_query(account: &str, key: &[u8], expires: &str) -> (String, String) {
+    let fields = [
+        ("sv", "2022-11-02"),
+        ("ss", "b"),
+        ("srt", "co"),
+        ("sp", "rwdlc"),
+        ("se", expires),
+    ];
+    let field = |wanted: &str| {
+        let found = fields.iter().find(|(name, _)| *name == wanted);
+        found.map_or("", |(_, value)| value)
+    };
+    let signature = STANDARD.encode(sign(key, account_text(account, field, true).as_bytes()));
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    query.extend_pairs(fields).append_pair("sig", &signature);
+    (query.finish(), signature)
+}
+
+/// What is signed of an account SAS.
+fn account_text<'a>(account: &str, field: impl Fn(&str) -> &'a str, scoped: bool) -> String {
+    let mut text = format!("{account}\n");
+    for name in ACCOUNT_FIELDS {
+        text.push_str(field(name));
+        text.push('\n');
+    }
+    if scoped {
+        text.push('\n');
+    }
+    text
+}
+
 /// That the request is allowed.
 pub(super) fn admit(
     world: &World,
@@ -45,6 +81,9 @@ pub(super) fn admit(
     let keys = &target.account(world)?.keys;
     match (request.header("authorization"), request.query("sig")) {
         (Some(_), Some(_)) => Err(Refusal::unauthenticated()),
+        (None, Some(signature)) if world.ended_signatures.contains(signature) => {
+            Err(Refusal::unauthenticated())
+        }
         (Some(value), None) => shared_key(request, target, keys, value, world.skew),
         (None, Some(signature)) => {
             let fields = Fields(request);
@@ -192,29 +231,6 @@ impl Fields<'_> {
     }
 }
 
-/// The account SAS that the emulator gives out: for all that is in an account, until 2099, by its first key.
-pub(crate) struct AccountSas {
-    /// As a connection string has it.
-    pub(crate) query: String,
-    /// Not encoded.
-    pub(crate) signature: String,
-}
-
-impl AccountSas {
-    pub(crate) fn issue(name: &str, account: &Account) -> Option<Self> {
-        let (permissions, services, types) = ("rwdlac", "b", "co");
-        let (expiry, version) = ("2099-01-01T00:00:00Z", "2022-11-02");
-        let text =
-            format!("{name}\n{permissions}\n{services}\n{types}\n\n{expiry}\n\n\n{version}\n\n");
-        let signature = STANDARD.encode(sign(account.keys.first()?, text.as_bytes()));
-        let encoded: String = url::form_urlencoded::byte_serialize(signature.as_bytes()).collect();
-        let query = format!(
-            "sv={version}&ss={services}&srt={types}&sp={permissions}&se={expiry}&sig={encoded}"
-        );
-        Some(Self { query, signature })
-    }
-}
-
 fn account_sas(
     world: &World,
     fields: &Fields<'_>,
@@ -224,14 +240,7 @@ fn account_sas(
     operation: &str,
 ) -> Result<(), Refusal> {
     fields.check(world)?;
-    let mut text = format!("{}\n", target.account);
-    for name in ["sp", "ss", "srt", "st", "se", "sip", "spr", "sv"] {
-        text.push_str(fields.get(name));
-        text.push('\n');
-    }
-    if fields.scoped() {
-        text.push('\n');
-    }
+    let text = account_text(&target.account, |name| fields.get(name), fields.scoped());
     if !matches(keys, &text, signature) {
         return Err(Refusal::unauthenticated());
     }

@@ -1,12 +1,10 @@
 //! Ordinary storage accounts: containers and page blobs, opened by the account's key or a shared access signature.
 //!
 //! An account is reached as `/<account>/...` on both listeners, or under a host name `<account>.blob.<anything>`.
-mod authorization;
+pub(crate) mod authorization;
 mod blobs;
 mod containers;
 mod copy;
-
-pub(crate) use authorization::AccountSas;
 
 use crate::{
     blob::page::{self, Refusal},

@@ -86,6 +86,8 @@ pub(crate) struct World {
     pub(crate) skew: i64,
     /// Tokens that ran out before their time.
     pub(crate) expired_tokens: BTreeSet<String>,
+    /// Signatures of storage accounts that were withdrawn, or ran out before their time.
+    pub(crate) ended_signatures: BTreeSet<String>,
     pub(crate) tenants: Vec<Tenant>,
     pub(crate) subscriptions: Vec<Subscription>,
     pub(crate) groups: BTreeMap<String, Group>,
@@ -113,6 +115,7 @@ impl World {
             settings,
             skew: 0,
             expired_tokens: BTreeSet::new(),
+            ended_signatures: BTreeSet::new(),
             key,
             now,
             tenants: Vec::new(),

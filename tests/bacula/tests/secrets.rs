@@ -116,10 +116,11 @@ fn secrets_go_where_they_must_and_nowhere_else(generation: Generation) -> Result
 /// The plugin command of a job that copies to the storage account, which a signature opens.
 fn signed_command(cloud: &Cloud) -> Result<String> {
     let emulator = cloud.emulator();
-    let sas = emulator.account_sas("stage").context("no account")?;
-    let endpoint = emulator.https_url().replace("localhost", "127.0.0.1");
-    let key =
-        format!("AccountName=stage;BlobEndpoint={endpoint}/stage;SharedAccessSignature={sas}");
+    let key = emulator.signed_connection_string("stage", "2099-01-01T00:00:00Z");
+    let key = key.replace(
+        emulator.http_url(),
+        &emulator.https_url().replace("localhost", "127.0.0.1"),
+    );
     let config = cloud.write_config("signed.conf", &[("connection_key", Some(&key))])?;
     let config = config.display();
     Ok(format!(
