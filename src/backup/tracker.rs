@@ -30,6 +30,8 @@ use crate::private_folder::{PrivateFolder, open_file, read_at_most};
 const VERSION: u32 = 1;
 const FILE: &str = "tracker.json";
 const LOCK: &str = "tracker.lock";
+/// What is going to replace the file. One name, so that a process that dies over it leaves no more than one.
+const NEXT: &str = "tracker.next.json";
 /// What a file that cannot be understood is renamed to.
 const DAMAGED: &str = "tracker.damaged.json";
 /// Most bytes of the file; a larger one is damaged. The four snapshots of a disk take about 2 KiB, so this is the size of a hundred
@@ -227,17 +229,23 @@ impl Tracker {
     }
 
     fn store(&self, state: &State) -> Result<(), Error> {
-        let write = || {
-            // Mode 0600 is what this crate gives its files.
-            let mut file = tempfile::NamedTempFile::new_in(self.folder.at(""))?;
+        let failed = |source| self.failed("replace tracker file", FILE, source);
+        let next = self.folder.at(NEXT);
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        let mut file = open_file(&mut options, &next).map_err(failed)?;
+        let mut write = || {
             // In one piece: the serializer writes token by token.
             file.write_all(&serde_json::to_vec_pretty(state)?)?;
-            file.as_file().sync_all()?;
-            file.persist(self.folder.at(FILE))
-                .map_err(|failure| failure.error)?;
+            file.sync_all()?;
+            fs::rename(&next, self.folder.at(FILE))?;
             self.folder.sync()
         };
-        write().map_err(|source| self.failed("replace tracker file", FILE, source))
+        write().map_err(|source| {
+            // It takes up room where there may be none.
+            fs::remove_file(&next).ok();
+            failed(source)
+        })
     }
 
     /// A file of the folder as people know it.
@@ -447,6 +455,41 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_a_dead_process_left_of_the_file_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let tracker = Tracker::open(folder.path()).unwrap();
+        let notices = Notices::default();
+        let update = async || {
+            let update = tracker.update(&notices, |state| state.reserve_epoch("vm", 0));
+            update.await
+        };
+        let names = || {
+            let files = fs::read_dir(folder.path()).unwrap();
+            let mut names: Vec<_> = files.map(|file| file.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        // Killed in the midst of a longer one.
+        fs::write(tracker.shown(NEXT), "x".repeat(1 << 16)).unwrap();
+        assert_eq!(update().await.unwrap(), 1);
+        assert_eq!(tracker.read(&notices).await.unwrap().epochs["vm"], 1);
+        assert_eq!(names(), [FILE, LOCK]);
+
+        let elsewhere = tempfile::NamedTempFile::new().unwrap();
+        symlink(elsewhere.path(), tracker.shown(NEXT)).unwrap();
+        let refused = crate::notice::with_causes(&update().await.unwrap_err());
+        assert!(refused.contains("symbolic link"), "{refused}");
+        assert_eq!(elsewhere.path().metadata().unwrap().len(), 0);
+
+        // A file that cannot be replaced leaves no half one.
+        fs::remove_file(tracker.shown(NEXT)).unwrap();
+        fs::remove_file(tracker.shown(FILE)).unwrap();
+        fs::create_dir(tracker.shown(FILE)).unwrap();
+        assert!(tracker.store(&State::default()).is_err());
+        assert_eq!(names(), [FILE, LOCK]);
+    }
+
+    #[tokio::test]
     async fn concurrent_updates_lose_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let tracker = Tracker::open(folder.path()).unwrap();
@@ -509,11 +552,13 @@ mod tests {
 
         let notices = Notices::default();
         let run = run("job");
-        for name in [FILE, LOCK, &mark_name(&run)] {
+        for name in [FILE, NEXT, LOCK, &mark_name(&run)] {
             let tracker = Tracker::open(&at(&format!("of {name}"))).unwrap();
             symlink(at("elsewhere/x"), tracker.shown(name)).unwrap();
-            if name == FILE {
-                refused(State::peek(tracker.folder.path()).unwrap_err());
+            if name == FILE || name == NEXT {
+                if name == FILE {
+                    refused(State::peek(tracker.folder.path()).unwrap_err());
+                }
                 let update = tracker.update(&notices, |state| state.reserve_epoch("vm", 1));
                 refused(update.await.unwrap_err());
             } else {
