@@ -6,14 +6,17 @@
 //! <state_dir>/<hash>.run      one per Plugin line of a run; locked as long as its process lives
 //! ```
 //!
-//! A mark whose lock is free belongs to a run that died (kill -9, power loss) or could not give everything back; its
-//! snapshots are debris. What is known by neither file is not: then the folder was lost or the job comes from another
-//! daemon, and the tags of the snapshots decide. Folder and files are private to the daemon's user.
+//! A mark whose lock is free belongs to a run that died (kill -9, power loss), or failed and could not give everything back; its
+//! snapshots are debris. Of a run that is recorded it says nothing any more: what that did not save, and could not delete, says so
+//! itself by a tag. Marks come and go under the lock of the tracker file, so whoever holds one is seen. What is known by neither
+//! file is not: then the folder was lost or the job comes from another daemon, and the tags of the snapshots decide. Folder and files
+//! are private to the daemon's user.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -269,7 +272,7 @@ impl Tracker {
         let _lock = self.lock().await?;
         let name = mark_name(run);
         let failed = |source| self.failed("mark run as running in", &name, source);
-        let mut file = self.open_or_make(&name).map_err(failed)?;
+        let file = self.open_or_make(&name).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -280,21 +283,15 @@ impl Tracker {
             }
             Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
-        let text = MarkText {
-            client: run.client.clone(),
+        let mut mark = RunMark {
             job: run.job.clone(),
-            level: run.level,
+            had_attempt: file.metadata().map_err(failed)?.len() > 0,
+            tracker: self.clone(),
+            name: name.clone().into(),
+            file,
         };
-        file.set_len(0)
-            .and_then(|()| Ok(serde_json::to_writer(&mut file, &text)?))
-            .and_then(|()| file.sync_all())
-            .map_err(failed)?;
-        Ok(RunMark {
-            job: run.job.clone(),
-            folder: self.folder.clone(),
-            name: name.into(),
-            _file: file,
-        })
+        mark.write(&MarkText::of(run, false)).map_err(failed)?;
+        Ok(mark)
     }
 
     /// The marks of other runs of the same chain as `run`; other Plugin lines of the same job are among them.
@@ -319,18 +316,30 @@ impl Tracker {
             let Ok(Some(text)) = read_at_most(&file, LARGEST_MARK) else {
                 continue;
             };
-            let Ok(MarkText { client, job, level }) = serde_json::from_slice(&text) else {
+            let Ok(text) = serde_json::from_slice(&text) else {
                 continue;
             };
+            let MarkText {
+                client,
+                job,
+                level,
+                covers_nothing,
+            } = text;
             if client != run.client || chain_name(&job) != chain_name(&run.job) {
                 continue;
             }
-            if is_dead {
+            if is_dead && covers_nothing {
+                // Its run was recorded, and did not come to remove it.
+                remove(&path).map_err(|source| {
+                    Error::tracker("remove mark of run", &self.shown(&name), source)
+                })?;
+            } else if is_dead {
                 let mark = RunMark {
                     job,
-                    folder: self.folder.clone(),
+                    had_attempt: true,
+                    tracker: self.clone(),
                     name,
-                    _file: file,
+                    file,
                 };
                 runs.dead.push(mark);
             } else {
@@ -375,6 +384,20 @@ struct MarkText {
     client: String,
     job: String,
     level: Level,
+    /// The run is recorded: none of its snapshots is debris because of this mark.
+    #[serde(default)]
+    covers_nothing: bool,
+}
+
+impl MarkText {
+    fn of(run: &Run, covers_nothing: bool) -> Self {
+        Self {
+            client: run.client.clone(),
+            job: run.job.clone(),
+            level: run.level,
+            covers_nothing,
+        }
+    }
 }
 
 /// The mark of a run. Dropping it frees the lock and leaves the file: the run counts as dead.
@@ -382,22 +405,48 @@ struct MarkText {
 pub(super) struct RunMark {
     /// The run's unique name.
     pub(super) job: String,
-    folder: PrivateFolder,
+    /// It was there before: an earlier attempt at the run did not come to its end.
+    pub(super) had_attempt: bool,
+    tracker: Tracker,
     name: OsString,
-    _file: File,
+    /// Locked.
+    file: File,
 }
 
 impl RunMark {
+    /// The run is recorded, and still under way until it removes its mark.
+    pub(super) async fn cover_nothing(&mut self, run: &Run) -> Result<(), Error> {
+        let _lock = self.tracker.lock().await?;
+        let text = MarkText::of(run, true);
+        self.write(&text).map_err(|source| {
+            let shown = self.tracker.shown(&self.name);
+            Error::tracker("change mark of run", &shown, source)
+        })
+    }
+
     /// Nothing of the run is left to be cleared.
-    pub(super) fn remove(self) -> Result<(), Error> {
-        match fs::remove_file(self.folder.at(&self.name)) {
-            // Its own run came to its end meanwhile.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other.map_err(|source| {
-                let shown = self.folder.path().join(&self.name);
-                Error::tracker("remove mark of run", &shown, source)
-            }),
-        }
+    pub(super) async fn remove(self) -> Result<(), Error> {
+        // Else a run of this name that begins now might lock a file that is not seen by its name any more.
+        let _lock = self.tracker.lock().await?;
+        remove(&self.tracker.folder.at(&self.name)).map_err(|source| {
+            let shown = self.tracker.shown(&self.name);
+            Error::tracker("remove mark of run", &shown, source)
+        })
+    }
+
+    fn write(&mut self, text: &MarkText) -> io::Result<()> {
+        let text = serde_json::to_vec(text)?;
+        self.file.set_len(0)?;
+        self.file.write_all_at(&text, 0)?;
+        self.file.sync_all()
+    }
+}
+
+/// Removes a mark; one that is not there is gone already.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
     }
 }
 
@@ -593,7 +642,15 @@ mod tests {
             .mark(&run("job.2026-01-01_00.00.00_03"))
             .await
             .unwrap();
-        ended.remove().unwrap();
+        ended.remove().await.unwrap();
+        let mut recorded = tracker
+            .mark(&run("job.2026-01-01_00.00.00_05"))
+            .await
+            .unwrap();
+        recorded
+            .cover_nothing(&run("job.2026-01-01_00.00.00_05"))
+            .await
+            .unwrap();
         let padded = tracker
             .mark(&run("job.2026-01-01_00.00.00_04"))
             .await
@@ -610,10 +667,11 @@ mod tests {
         let found = tracker.other_runs(&present).await.unwrap();
         let dead: Vec<_> = found.dead.iter().map(|mark| mark.job.as_str()).collect();
         assert_eq!(dead, ["job.2026-01-01_00.00.00_01"]);
-        assert_eq!(
-            found.alive,
-            [("job.2026-01-01_00.00.00_02".to_owned(), Level::Full)]
-        );
+        let mut alive = found.alive.clone();
+        alive.sort_by(|a, b| a.0.cmp(&b.0));
+        let full = |job: &str| (job.to_owned(), Level::Full);
+        let both = ["job.2026-01-01_00.00.00_02", "job.2026-01-01_00.00.00_05"];
+        assert_eq!(alive, both.map(full));
         assert!(found.is_alive("job.2026-01-01_00.00.00_02"));
         let rival = |level| {
             found.rival(&Run {
@@ -626,6 +684,37 @@ mod tests {
         assert_eq!(rival(Level::Incremental), found.alive.first());
         // While it is held, nobody else takes it for dead.
         assert!(tracker.other_runs(&present).await.unwrap().dead.is_empty());
+        // Of a run that was recorded nothing is debris, and its mark of no use.
+        let name = recorded.name.clone();
+        drop(recorded);
+        assert!(tracker.other_runs(&present).await.unwrap().dead.is_empty());
+        assert!(!tracker.shown(name).exists());
+    }
+
+    #[tokio::test]
+    async fn a_mark_that_somebody_holds_is_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let tracker = Tracker::open(folder.path()).unwrap();
+        let ended = tracker.mark(&run("job")).await.unwrap();
+        assert!(!ended.had_attempt);
+        let path = tracker.shown(&ended.name);
+        // A run of this name that begins now has the file open, and is about to lock it.
+        let beginning = tracker.lock().await.unwrap();
+        let mut removal = Box::pin(ended.remove());
+        let waits = tokio::time::timeout(LOCK_PAUSE * 2, &mut removal).await;
+        assert!(waits.is_err() && path.exists());
+        drop(beginning);
+        removal.await.unwrap();
+        assert!(!path.exists());
+
+        drop(tracker.mark(&run("job")).await.unwrap());
+        let again = tracker.mark(&run("job")).await.unwrap();
+        assert!(again.had_attempt && path.exists());
+        let other = Run {
+            line: 1,
+            ..run("job")
+        };
+        assert!(tracker.other_runs(&other).await.unwrap().is_alive("job"));
     }
 
     #[tokio::test]

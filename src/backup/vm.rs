@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
@@ -101,9 +100,7 @@ impl PreparedVm {
         let prepared = prepared.await;
         if prepared.is_err() {
             let left = snapshot_set::delete(&azure.for_cleanup(), &ids, notices).await;
-            if !left.is_empty() {
-                context.leaves_debris.store(true, Ordering::Relaxed);
-            }
+            context.note_unsaved(left);
         }
         prepared
     }
