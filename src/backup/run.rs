@@ -439,11 +439,24 @@ impl Backup {
             vms: self.vms.iter().map(|vm| vm.record()).collect(),
         };
         let key = &self.context.chain.key;
-        tracker
+        let has_changes = self.vms.iter().any(|vm| vm.has_changes);
+        let overtaken = tracker
             .update(notices, |state| {
-                state.chain_mut(key).record(record);
+                let chain = state.chain_mut(key);
+                let overtaken = has_changes
+                    .then_some(record.previous.as_deref())
+                    .flatten()
+                    .and_then(|previous| {
+                        Some(overtaken(chain.rival(run.level, previous)?, previous))
+                    });
+                chain.record(record);
+                overtaken
             })
-            .await
+            .await?;
+        if let Some(overtaken) = overtaken {
+            notices.warning(overtaken);
+        }
+        Ok(())
     }
 
     /// Deletes the snapshots of earlier runs that no later run can need. What cannot be deleted stays recorded and is
@@ -584,6 +597,17 @@ fn snapshots_of(vms: &[Arc<SavedVm>]) -> Vec<ResourceId> {
         .flat_map(|vm| vm.disks.iter())
         .map(|disk| disk.snapshot.clone())
         .collect()
+}
+
+/// Of a run that builds on `previous`, and of `rival`, which was not there when it began.
+fn overtaken(rival: &RunRecord, previous: &str) -> String {
+    format!(
+        "run {} of this job, level {}, began and ended while this run was under way, which builds on run {previous} nevertheless: \
+         to restore this point in time, take run {previous}, those that it builds on, and this one \
+         (Maximum Concurrent Jobs = 1 in the Job resource prevents this)",
+        rival.job,
+        rival.level.as_str()
+    )
 }
 
 /// The result of a task that nobody aborts; a panic in it goes on here.
