@@ -3,11 +3,12 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::fs;
 
-use azure_vm_fd::backup::{self, Backup, Content, Error, Level, Outcome};
+use azure_vm_fd::backup::{self, Backup, Content, Error, Level, Outcome, Run};
 use azure_vm_fd::config::{NamePattern, Selection};
-use azure_vm_fd::document::Document;
+use azure_vm_fd::document::{Document, ImageContent};
 use azure_vm_fd::notice::Severity;
 use mock_server::{Action, Fault, Snapshot, SnapshotView};
 use support::{World, ledger, read_vm, run, scenario, small};
@@ -24,6 +25,54 @@ fn names(files: &[support::SavedFile]) -> Vec<String> {
             }
         })
         .collect()
+}
+
+/// How many runs are marked as running, dead or alive.
+fn marks(world: &World) -> usize {
+    let files = fs::read_dir(world.state_dir()).unwrap();
+    let paths = files.map(|file| file.unwrap().path());
+    paths
+        .filter(|path| path.extension().is_some_and(|extension| extension == "run"))
+        .count()
+}
+
+/// An Incremental that builds on another run.
+fn incremental(number: u32, previous: u32) -> Run {
+    Run {
+        level: Level::Incremental,
+        previous: Some(run(previous).job),
+        ..run(number)
+    }
+}
+
+/// Of each image the run that it builds on, by the name of its disk.
+fn bases(files: &[support::SavedFile]) -> BTreeMap<String, Option<String>> {
+    let documents = files.iter().filter(|file| file.path.ends_with("_conf"));
+    let images = documents.flat_map(|file| {
+        let document: Document = serde_json::from_slice(&file.blocks[0].1).unwrap();
+        document.images
+    });
+    images
+        .map(|image| {
+            let base = match image.content {
+                ImageContent::Full => None,
+                ImageContent::Delta { base_job, .. } => Some(base_job),
+            };
+            (image.disk["name"].as_str().unwrap().to_owned(), base)
+        })
+        .collect()
+}
+
+/// The answer of Azure where a lock forbids to delete.
+fn lock_snapshots(world: &World) {
+    let refused = Action::error(409, "ScopeLocked");
+    let locked = Fault::new("Snapshots_Delete", refused);
+    world.emulator.fault(locked);
+}
+
+/// As if a disk had lost it.
+fn damage_tracker(world: &World) {
+    fs::write(world.state_dir().join("tracker.json"), "{ half").unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -368,15 +417,6 @@ async fn debris_of_a_dead_run_is_cleared_and_foreign_snapshots_are_not() {
             .filter(|s| s.tags.get("bacula-azure-vm:job") == Some(&run(number).job));
         of_run.count()
     };
-    let marks = || {
-        let files = fs::read_dir(world.state_dir()).unwrap();
-        files
-            .filter(|file| {
-                let path = file.as_ref().unwrap().path();
-                path.extension().is_some_and(|extension| extension == "run")
-            })
-            .count()
-    };
     // As long as they cannot be looked for, the mark of the dead run goes on telling of them.
     let refusal = Action::error(403, "AuthorizationFailed");
     world
@@ -384,11 +424,11 @@ async fn debris_of_a_dead_run_is_cleared_and_foreign_snapshots_are_not() {
         .fault(Fault::new("Snapshots_List", refusal).nth(1));
     world.back_up(run(3)).await;
     assert_eq!((of(1), of(2), of(3)), (3, 3, 3));
-    assert_eq!(marks(), 2);
+    assert_eq!(marks(&world), 1);
 
     world.back_up(run(4)).await;
     assert_eq!((of(1), of(2), of(3), of(4)), (0, 0, 3, 3));
-    assert_eq!(marks(), 0);
+    assert_eq!(marks(&world), 0);
     let state = world.state();
     let by_hand = |snapshot: &SnapshotView| snapshot.name == "by-hand";
     assert!(state.snapshots.iter().any(by_hand));
@@ -505,5 +545,181 @@ async fn snapshots_that_a_failed_preparation_leaves_are_cleared_by_the_next_run(
         .map(|known| known.name.clone())
         .collect();
     assert!(names.len() == 1 && !names.contains(&left), "{names:?}");
+    world.assert_settled();
+}
+
+/// A good run of the VMs a and b, of which it saves only b, and can neither delete nor forget the snapshot of a: the name of that.
+async fn saves_b_only(world: &World) -> String {
+    let refused = Action::error(403, "AuthorizationFailed");
+    let opening = Fault::new("Snapshots_GrantAccess", refused).nth(1);
+    world.emulator.fault(opening);
+    lock_snapshots(world);
+    let files = world.back_up(run(1)).await;
+    assert_eq!(names(&files), ["_b.name", "conf", "osdisk", "digests"]);
+    let state = world.state();
+    let of_a = state.snapshots.iter().find(|s| s.source.ends_with("a-os"));
+    of_a.unwrap().name.clone()
+}
+
+/// That its image is on no volume must not be known to the lost tracker alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_good_run_did_not_save_is_no_base_whatever_is_lost() {
+    for (loss, is_locked) in [
+        ("nothing", false),
+        ("folder", false),
+        ("folder", true),
+        ("daemon", false),
+        ("daemon", true),
+    ] {
+        let world = World::new(scenario().vm(small("a")).vm(small("b"))).await;
+        let left = saves_b_only(&world).await;
+        assert_eq!(marks(&world), 0);
+        if !is_locked {
+            world.emulator.clear_faults();
+        }
+        let mut next = incremental(2, 1);
+        match loss {
+            "folder" => fs::remove_dir_all(world.state_dir()).unwrap(),
+            "daemon" => {
+                fs::remove_dir_all(world.state_dir()).unwrap();
+                next.client = "new-fd".into();
+            }
+            _ => {}
+        }
+        let (azure, options) = (world.azure(), world.options());
+        let (all, state) = (&options.selection, Some(&options.state));
+        let plan = Backup::plan(&azure, &next, all, state, &world.notices)
+            .await
+            .unwrap();
+        let reason = &plan[0].disks[0].reason;
+        assert!(reason.contains("no snapshot of this disk"), "{reason}");
+
+        let full = ("a-os".to_owned(), None);
+        let expected = |of_b| BTreeMap::from([full.clone(), ("b-os".to_owned(), Some(of_b))]);
+        let files = world.back_up(next.clone()).await;
+        assert_eq!(bases(&files), expected(run(1).job), "{loss} {is_locked}");
+        let is_left = || world.state().snapshots.iter().any(|s| s.name == left);
+        assert_eq!(is_left(), is_locked, "{loss}");
+
+        world.emulator.clear_faults();
+        let third = Run {
+            client: next.client,
+            ..incremental(3, 2)
+        };
+        let files = world.back_up(third).await;
+        let mut expected = expected(run(2).job);
+        expected.insert("a-os".into(), Some(run(2).job));
+        assert_eq!(bases(&files), expected, "{loss} {is_locked}");
+        // What a former daemon keeps stays with it.
+        assert_eq!(is_left(), loss == "daemon" && is_locked);
+        world.assert_settled();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_cannot_tell_what_it_did_not_save_is_no_good_run() {
+    let world = World::new(scenario().vm(small("a")).vm(small("b"))).await;
+    let refuse = |operation, nth| {
+        let refused = Action::error(403, "AuthorizationFailed");
+        world
+            .emulator
+            .fault(Fault::new(operation, refused).nth(nth));
+    };
+    refuse("Snapshots_GrantAccess", 1);
+    refuse("Snapshots_Update", 1);
+    let locked = Action::error(409, "ScopeLocked");
+    // Of the snapshot of a; that of b can be deleted.
+    let locked = Fault::new("Snapshots_Delete", locked).first(2);
+    world.emulator.fault(locked);
+    let mut backup = world.begin(run(1)).await.unwrap();
+    while let Some(vm) = backup.next_vm().await.unwrap() {
+        read_vm(vm).await.unwrap();
+    }
+    let error = backup.finish(Outcome::Good).await.unwrap_err().to_string();
+    let left = world.state().snapshots;
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert!(left[0].source.ends_with("a-os"));
+    assert!(
+        error.contains("as not saved") && error.contains(&left[0].name),
+        "{error}"
+    );
+    let errors = &world.take_notices()[&Severity::Error];
+    assert!(
+        errors.len() == 3 && errors.iter().any(|text| text.contains("as not saved")),
+        "{errors:?}"
+    );
+    let tracker = fs::read_to_string(world.state_dir().join("tracker.json")).unwrap();
+    assert!(!tracker.contains(&run(1).job), "{tracker}");
+    // The mark tells of it, as after any bad run.
+    assert_eq!(marks(&world), 1);
+    world.back_up(run(2)).await;
+    let names = world.state().snapshots.into_iter().map(|s| s.name);
+    assert!(!names.collect::<Vec<_>>().contains(&left[0].name));
+    assert_eq!(marks(&world), 0);
+    world.assert_settled();
+}
+
+/// What bears the name of a good run and is not of it: its first attempt had a, the second had not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_earlier_attempt_left_is_no_base_of_the_next_one() {
+    let world = World::new(scenario().vm(small("a")).vm(small("b"))).await;
+    lock_snapshots(&world);
+    let mut first = world.begin(run(1)).await.unwrap();
+    first.next_vm().await.unwrap().unwrap().close().await;
+    first.finish(Outcome::Bad).await.unwrap();
+    assert_eq!((world.state().snapshots.len(), marks(&world)), (1, 1));
+
+    let again = || {
+        let mut options = world.options();
+        options.selection.vm = Some("b".into());
+        Backup::begin(world.azure(), run(1), options, world.notices.clone())
+    };
+    let refused = Action::error(403, "AuthorizationFailed");
+    let listing = Fault::new("Snapshots_List", refused).nth(1);
+    world.emulator.fault(listing);
+    let error = again().await.unwrap_err().to_string();
+    assert!(error.contains("earlier attempt"), "{error}");
+    assert_eq!(marks(&world), 1);
+
+    let mut second = again().await.unwrap();
+    let vm = second.next_vm().await.unwrap().unwrap();
+    read_vm(vm).await.unwrap();
+    second.finish(Outcome::Good).await.unwrap();
+    assert_eq!((world.state().snapshots.len(), marks(&world)), (2, 0));
+
+    world.emulator.clear_faults();
+    fs::remove_dir_all(world.state_dir()).unwrap();
+    let bases = bases(&world.back_up(incremental(2, 1)).await);
+    assert_eq!((&bases["a-os"], &bases["b-os"]), (&None, &Some(run(1).job)));
+    world.assert_settled();
+}
+
+/// Whatever a good run could not look for or delete, its mark says nothing against its own snapshots.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_tracker_costs_no_base() {
+    let world = World::new(scenario().vm(small("a"))).await;
+    world.back_up(run(1)).await;
+    let refused = Action::error(403, "AuthorizationFailed");
+    let listing = Fault::new("Snapshots_List", refused).nth(1);
+    world.emulator.fault(listing);
+    world.back_up(incremental(2, 1)).await;
+    let next = async |number| {
+        damage_tracker(&world);
+        let files = world.back_up(incremental(number, number - 1)).await;
+        assert_eq!(bases(&files)["a-os"], Some(run(number - 1).job));
+    };
+    next(3).await;
+
+    // A run that dies, and whose snapshot cannot be deleted.
+    let mut dead = world.begin(run(40)).await.unwrap();
+    let vm = dead.next_vm().await.unwrap().unwrap();
+    drop((vm, dead));
+    lock_snapshots(&world);
+    next(4).await;
+    next(5).await;
+    assert_eq!(marks(&world), 1);
+    world.emulator.clear_faults();
+    next(6).await;
+    assert_eq!(marks(&world), 0);
     world.assert_settled();
 }

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use azure_vm_fd::backup::{self, Backup, Error, Level, Options, Outcome, Run, known_snapshots};
 use azure_vm_fd::config::Selection;
 use azure_vm_fd::document::{Document, ImageContent, Slot};
+use azure_vm_fd::notice::Severity;
 use azure_vm_fd::private_folder::PrivateFolder;
 use mock_server::{Action, Change, Disk, Fault, MIB, Snapshot, Vm};
 use support::{GROUP, SavedFile, World, read_vm, run, scenario, small};
@@ -396,6 +397,70 @@ async fn a_failed_job_does_not_wait_for_the_vm_prepared_ahead() {
     vm.close().await;
     backup.finish(Outcome::Bad).await.unwrap();
     assert!(world.state().snapshots.is_empty());
+    world.assert_settled();
+}
+
+/// Each point in time needs the runs that its own builds on, whatever began and ended meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_another_one_overtakes_says_what_it_builds_on() {
+    let world = World::new(scenario().vm(small("a"))).await;
+    base(&world, run(1)).await;
+    for (level, by, is_told) in [
+        (I, F, true),
+        (D, F, true),
+        (I, D, true),
+        (D, D, false),
+        (I, I, false),
+    ] {
+        // Each pair after a Full of its own, as if there were no other job.
+        fs::remove_dir_all(state_dir(&world, "prod-fd")).unwrap();
+        for snapshot in world.state().snapshots {
+            let name = snapshot.name;
+            world
+                .emulator
+                .change(&Change::DeleteSnapshot { snapshot: name })
+                .unwrap();
+        }
+        base(&world, run(1)).await;
+        let mut slow = begin(&world, next(2, level, 1)).await.unwrap();
+        let files = read(&mut slow).await;
+        assert_eq!(bases(&files)["a-os"], job(1));
+        let other = if by == F { run(3) } else { next(3, by, 1) };
+        let mut under_way = begin(&world, other).await.unwrap();
+        read(&mut under_way).await;
+        under_way.finish(Outcome::Good).await.unwrap();
+        world.take_notices();
+        slow.finish(Outcome::Good).await.unwrap();
+        let notices = world.take_notices();
+        let warnings = notices.get(&Severity::Warning).into_iter().flatten();
+        let told: Vec<_> = warnings.filter(|text| text.contains("under way")).collect();
+        assert_eq!(
+            told.len(),
+            usize::from(is_told),
+            "{level} {by}: {notices:?}"
+        );
+        for text in told {
+            assert!(
+                text.contains(&run(1).job) && text.contains(&run(3).job),
+                "{text}"
+            );
+        }
+    }
+    world.assert_settled();
+}
+
+/// What ends later replaces nothing of a run that ended before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_ends_before_another_one_is_not_overtaken() {
+    let world = World::new(scenario().vm(small("a"))).await;
+    base(&world, run(1)).await;
+    let mut first = begin(&world, next(2, I, 1)).await.unwrap();
+    read(&mut first).await;
+    let full = begin(&world, run(3)).await.unwrap();
+    first.finish(Outcome::Good).await.unwrap();
+    full.finish(Outcome::Bad).await.unwrap();
+    let notices = world.take_notices();
+    assert!(!notices.contains_key(&Severity::Warning), "{notices:?}");
     world.assert_settled();
 }
 

@@ -14,10 +14,10 @@ use crate::notice::{some_of, with_causes};
 
 /// What becomes of a snapshot of this chain that is there when a run begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
+pub(super) enum Fate {
     /// Of a recorded run: a later one may need it.
     Keep,
-    /// Of a run that died, or of an earlier attempt at this very run.
+    /// Of a run that died, of an earlier attempt at this very run, or of a virtual machine that a good run did not save.
     Clear,
     /// Of a run that is under way, perhaps another Plugin line of this job.
     Leave,
@@ -27,22 +27,25 @@ enum Fate {
 
 /// What is known of a snapshot.
 #[derive(Clone, Copy, Debug, Default)]
-struct Facts {
+pub(super) struct Facts {
     /// Its run is under way.
-    alive: bool,
+    pub(super) alive: bool,
     /// Its run has the name of the present one.
-    present: bool,
-    recorded: bool,
-    /// Its run died or could not give it back.
-    dead: bool,
+    pub(super) present: bool,
+    /// It says itself that its image is in no backup.
+    pub(super) unsaved: bool,
+    pub(super) recorded: bool,
+    /// Its run died, or failed and could not give it back.
+    pub(super) dead: bool,
 }
 
 impl Facts {
-    fn fate(self) -> Fate {
+    pub(super) fn fate(self) -> Fate {
         if self.alive {
             Fate::Leave
-        } else if self.present {
-            // The mark of the present run is ours, and no other Plugin line is at work under its name.
+        } else if self.present || self.unsaved {
+            // The mark of the present run is ours, and no other Plugin line is at work under its name. What is not saved may be
+            // recorded by a daemon that found it before the run that made it came to its end on another one.
             Fate::Clear
         } else if self.recorded {
             Fate::Keep
@@ -57,8 +60,8 @@ impl Facts {
 /// What a run finds when it begins.
 #[derive(Debug)]
 pub(super) struct Found {
-    /// All that had to go is gone.
-    pub(super) is_clean: bool,
+    /// Snapshots of an earlier attempt at this very run that could not be deleted.
+    pub(super) of_earlier_attempt: Vec<ResourceId>,
     /// A run under way that keeps this one from building on anything: see [`OtherRuns::rival`](super::tracker::OtherRuns::rival).
     pub(super) rival: Option<(String, Level)>,
     /// All snapshots of the subscription as they were listed; none if they could not be.
@@ -115,13 +118,18 @@ fn former_client(
 
 /// Deletes what dead runs of this chain left, and what is left of VMs that are gone, for which they must not be among
 /// `vms`, the UUIDs of all VMs that the subscription lists; gives back access that nobody uses; takes into the tracker what it does not know, and out of it
-/// what is not there any more. Snapshots of other jobs, other daemons and other people are not touched.
+/// what is not there any more. Snapshots of other jobs, other daemons and other people are not touched. `had_attempt` tells that
+/// an earlier attempt at this very run may have left something.
 ///
 /// # Errors
 ///
 /// Cancelled, or the tracker cannot be used. That Azure cannot be asked or refuses is a notice: it does not keep the
-/// run from saving.
-pub(super) async fn clear(context: &Context, vms: &HashSet<&str>) -> Result<Found, Error> {
+/// run from saving, unless there was an earlier attempt: what that left would pass for what this one saves.
+pub(super) async fn clear(
+    context: &Context,
+    vms: &HashSet<&str>,
+    had_attempt: bool,
+) -> Result<Found, Error> {
     let Context {
         azure,
         run,
@@ -134,6 +142,10 @@ pub(super) async fn clear(context: &Context, vms: &HashSet<&str>) -> Result<Foun
     let listed = match azure.snapshots().await {
         Ok(listed) => Some(listed),
         Err(error) if error.is_cancelled() => return Err(Error::Cancelled),
+        Err(error) if had_attempt || others.dead.iter().any(|mark| mark.job == run.job) => {
+            let action = "list snapshots that an earlier attempt at this run may have left";
+            return Err(Error::azure(action, error));
+        }
         Err(error) => {
             notices.warning(format!(
                 "list snapshots to clear what earlier runs may have left: {}",
@@ -144,6 +156,7 @@ pub(super) async fn clear(context: &Context, vms: &HashSet<&str>) -> Result<Foun
     };
 
     let mut clear: Vec<ResourceId> = Vec::new();
+    let mut of_earlier_attempt: Vec<ResourceId> = Vec::new();
     let mut close: Vec<ResourceId> = Vec::new();
     let mut adopt: Vec<OurSnapshot> = Vec::new();
     for snapshot in of_chain(listed.as_deref().unwrap_or_default(), &chain, run) {
@@ -151,6 +164,7 @@ pub(super) async fn clear(context: &Context, vms: &HashSet<&str>) -> Result<Foun
         let facts = Facts {
             alive: others.is_alive(&tags.job),
             present: tags.job == run.job,
+            unsaved: snapshot.is_unsaved,
             recorded: chain.holds(&snapshot.id),
             dead: others.dead.iter().any(|mark| mark.job == tags.job),
         };
@@ -162,7 +176,12 @@ pub(super) async fn clear(context: &Context, vms: &HashSet<&str>) -> Result<Foun
             fate = Fate::Clear;
         }
         match fate {
-            Fate::Clear => clear.push(snapshot.id),
+            Fate::Clear => {
+                if facts.present {
+                    of_earlier_attempt.push(snapshot.id.clone());
+                }
+                clear.push(snapshot.id);
+            }
             Fate::Leave => {}
             Fate::Keep | Fate::Adopt => {
                 if snapshot.has_access {
@@ -177,11 +196,9 @@ pub(super) async fn clear(context: &Context, vms: &HashSet<&str>) -> Result<Foun
     // An earlier attempt at this very run that ended well here, and not for the Director.
     let earlier = chain.run(&run.job).filter(|_| !others.is_alive(&run.job));
     if let Some(earlier) = earlier {
-        clear.extend(
-            ids(earlier)
-                .filter(|id| !clear.contains(id))
-                .collect::<Vec<_>>(),
-        );
+        let recorded: Vec<_> = ids(earlier).filter(|id| !clear.contains(id)).collect();
+        of_earlier_attempt.extend_from_slice(&recorded);
+        clear.extend(recorded);
     }
     let (disks, vanished): (Vec<_>, Vec<_>) = listed
         .iter()
@@ -236,17 +253,17 @@ pub(super) async fn clear(context: &Context, vms: &HashSet<&str>) -> Result<Foun
     let rival = others.rival(run).cloned();
     // Without a list nobody knows what the dead have left; their marks must go on telling.
     let left = snapshot_set::delete(azure, &clear, notices).await;
-    let is_clean = left.is_empty() && listed.is_some();
-    if is_clean {
+    if left.is_empty() && listed.is_some() {
         for mark in others.dead {
-            mark.remove()?;
+            mark.remove().await?;
         }
     }
+    of_earlier_attempt.retain(|id| left.contains(id));
     if azure.cancellation().is_cancelled() {
         return Err(Error::Cancelled);
     }
     Ok(Found {
-        is_clean,
+        of_earlier_attempt,
         rival,
         snapshots: listed.unwrap_or_default(),
     })
@@ -365,6 +382,23 @@ mod tests {
             Fate::Keep
         );
         assert_eq!(fate(Facts { dead, ..facts }), Fate::Clear);
+        let unsaved = true;
+        assert_eq!(
+            fate(Facts {
+                unsaved,
+                recorded,
+                ..facts
+            }),
+            Fate::Clear
+        );
+        assert_eq!(
+            fate(Facts {
+                unsaved,
+                alive,
+                ..facts
+            }),
+            Fate::Leave
+        );
         assert_eq!(fate(Facts { alive, ..facts }), Fate::Leave);
         assert_eq!(fate(facts), Fate::Adopt);
     }
@@ -382,6 +416,7 @@ mod tests {
             size: 512,
             created: 1,
             has_access: false,
+            is_unsaved: false,
         }
     }
 

@@ -75,6 +75,16 @@ pub enum Error {
         selected: usize,
     },
 
+    /// Snapshots whose images are not saved can be neither deleted nor marked as such.
+    #[error(
+        "mark as not saved what could not be deleted: {snapshots}; the messages above say why this failed, too, and the run \
+         fails, since a later one might build on what it did not save"
+    )]
+    Unmarked {
+        /// Their names.
+        snapshots: String,
+    },
+
     /// The run was cancelled.
     #[error("cancelled")]
     Cancelled,
@@ -110,7 +120,8 @@ impl Error {
             | Self::Unsavable { .. }
             | Self::NoChanges { .. }
             | Self::Tracker { .. }
-            | Self::NothingSaved { .. } => false,
+            | Self::NothingSaved { .. }
+            | Self::Unmarked { .. } => false,
         }
     }
 }

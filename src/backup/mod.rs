@@ -6,7 +6,7 @@
 //! Backup::begin ── next_vm ──> VmBackup ── next_entry ──> Entry { Empty | Bytes | Image(DiskImage) }
 //!      ^              |            |                          DiskImage: read_block ... None, finish
 //!      |              |            └─ close (in every outcome, also half way)
-//!      └─ finish(Good | Bad) (in every outcome after a successful begin)
+//!      └─ finish(Good | Bad) (in every outcome after a successful begin; record, the first half of a good one, may come before)
 //! ```
 //!
 //! Errors of one VM before its data starts are notices (or, with `abort_on_error`, errors of `next_vm`). An error of

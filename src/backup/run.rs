@@ -2,8 +2,7 @@
 
 use std::collections::VecDeque;
 use std::panic;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
@@ -52,8 +51,8 @@ pub(super) struct Context {
     pub(super) staging: Option<StagingContainer>,
     /// When the run began, in seconds since 1970; later than all of `chain`, whatever the clock says.
     pub(super) started: u64,
-    /// Snapshots of a VM that could not be prepared could not be deleted either: the mark of the run must tell of them.
-    pub(super) leaves_debris: Arc<AtomicBool>,
+    /// Snapshots under the name of the run whose images are in no backup, and that could not be deleted.
+    unsaved: Arc<Mutex<Vec<ResourceId>>>,
 }
 
 impl Context {
@@ -95,6 +94,17 @@ impl Context {
         self.chain.full_of(self.run.level, self.previous())
     }
 
+    /// Takes note of snapshots that are not saved and could not be deleted.
+    pub(super) fn note_unsaved(&self, left: Vec<ResourceId>) {
+        let mut unsaved = self.unsaved.lock().unwrap_or_else(PoisonError::into_inner);
+        unsaved.extend(left);
+    }
+
+    fn unsaved(&self) -> Vec<ResourceId> {
+        let unsaved = self.unsaved.lock().unwrap_or_else(PoisonError::into_inner);
+        unsaved.clone()
+    }
+
     /// The chain as the tracker has it now.
     pub(super) async fn recorded(&self) -> Result<Chain, Error> {
         let state = self.tracker.read(&self.notices).await?;
@@ -123,8 +133,8 @@ pub struct Backup {
     vms: Vec<Arc<SavedVm>>,
     selected: usize,
     mark: RunMark,
-    /// Nothing of an earlier run is left that only the marks tell of.
-    swept: bool,
+    /// Whether [`Backup::record`] has come to its end: a later run may build on this one.
+    is_recorded: bool,
 }
 
 /// A VM being prepared in the background.
@@ -201,19 +211,19 @@ impl Backup {
             queue,
             staging,
             started: seconds(SystemTime::now()),
-            leaves_debris: Arc::default(),
+            unsaved: Arc::default(),
         };
         let vms = listed.iter().filter_map(|vm| vm.candidate().ok());
         let vms = vms.map(|vm| vm.uuid.as_str()).collect();
-        let found = debris::clear(&context, &vms).await?;
-        let swept = found.is_clean;
+        let found = debris::clear(&context, &vms, mark.had_attempt).await?;
+        context.note_unsaved(found.of_earlier_attempt);
         context.rival = found.rival;
         let selection = &context.options.selection;
         let selected = match select(listed, selection, &context.notices) {
             Ok(selected) => selected,
             Err(error) => {
-                if swept {
-                    mark.remove()?;
+                if context.unsaved().is_empty() {
+                    mark.remove().await?;
                 }
                 return Err(error);
             }
@@ -243,7 +253,7 @@ impl Backup {
             ahead: None,
             vms: Vec::new(),
             mark,
-            swept,
+            is_recorded: false,
         })
     }
 
@@ -296,65 +306,97 @@ impl Backup {
         }
     }
 
-    /// Records the snapshots of a good run and removes those that no later run can need; removes those of a bad one, and
-    /// those of a run that is cancelled before this has ended. What cannot be given back is reported as an error notice.
+    /// The first half of a good end, on which depends whether later runs may build on this one: records what was saved, once
+    /// nothing is left under the name of the run that could pass for it. What is given back comes in
+    /// [`finish`](Self::finish); that may take long, and a good run shall not be forgotten over it.
     ///
     /// # Errors
     ///
-    /// No VM could be saved; the run could not be recorded.
-    pub async fn finish(mut self, outcome: Outcome) -> Result<(), Error> {
+    /// No VM could be saved; the run could not be recorded; a snapshot of what is not saved stays and says nothing of it. The
+    /// run must then end as a bad one.
+    pub async fn record(&mut self) -> Result<(), Error> {
+        if self.is_recorded {
+            return Ok(());
+        }
+        self.end_ahead().await;
         let context = Arc::clone(&self.context);
-        let notices = &context.notices;
+        let (saved, lost): (Vec<_>, Vec<_>) =
+            self.vms.iter().cloned().partition(|vm| vm.is_complete());
+        for vm in &lost {
+            context.notices.error(format!(
+                "virtual machine {} (resource group {}) is not saved: not all of its images were read",
+                vm.candidate.name, vm.candidate.resource_group
+            ));
+        }
+        if saved.is_empty() {
+            return Err(Error::NothingSaved {
+                selected: self.selected,
+            });
+        }
+        if context.run.keep_snapshots {
+            self.remove(&lost).await;
+            snapshot_set::mark_unsaved(&context.azure, &context.unsaved(), &context.notices)
+                .await?;
+            self.vms = saved;
+            self.enter().await?;
+            self.is_recorded = true;
+            return self.mark.cover_nothing(&context.run).await;
+        }
+        self.is_recorded = true;
+        Ok(())
+    }
+
+    /// Removes the snapshots that no run after a good one can need, and all of a bad one, or of one that is cancelled before this
+    /// has ended; a good run is [recorded](Self::record) first, if it is not yet. What cannot be given back is reported as an
+    /// error notice.
+    ///
+    /// # Errors
+    ///
+    /// As for [`record`](Self::record), and the tracker cannot be used.
+    pub async fn finish(mut self, outcome: Outcome) -> Result<(), Error> {
+        let recorded = match outcome {
+            Outcome::Good => self.record().await,
+            Outcome::Bad => Ok(()),
+        };
+        self.end_ahead().await;
+        let context = Arc::clone(&self.context);
+        if self.is_recorded && context.run.keep_snapshots {
+            self.give_back(&self.vms).await;
+            self.prune().await?;
+            if context.azure.cancellation().is_cancelled() {
+                self.withdraw().await?;
+            }
+            self.mark.remove().await?;
+            return recorded;
+        }
+        self.remove(&self.vms).await;
+        if context.unsaved().is_empty() {
+            self.mark.remove().await?;
+        }
+        recorded
+    }
+
+    /// Ends the preparation of the next VM. What it made belongs to the run.
+    async fn end_ahead(&mut self) {
         if let Some(ahead) = self.ahead.take() {
             ahead.stop.cancel();
             if let Some(Ok(prepared)) = joined(ahead.task).await {
                 self.vms.push(prepared.vm);
             }
         }
-        let (saved, lost): (Vec<_>, Vec<_>) = self
-            .vms
-            .iter()
-            .cloned()
-            .partition(|vm| outcome == Outcome::Good && vm.is_complete());
-        if outcome == Outcome::Good {
-            for vm in &lost {
-                notices.error(format!(
-                    "virtual machine {} (resource group {}) is not saved: not all of its images were read",
-                    vm.candidate.name, vm.candidate.resource_group
-                ));
-            }
-        }
-        let mut cleanup = snapshots_of(&lost);
-        let recorded = if context.run.keep_snapshots {
-            let recorded = self.record(&saved).await;
-            if recorded.is_err() {
-                cleanup.extend(snapshots_of(&saved));
-            }
-            recorded
-        } else {
-            cleanup.extend(snapshots_of(&saved));
-            Ok(())
-        };
-        // Behind the record: giving back may take long, and a good run shall not be forgotten over it.
-        join_all(self.vms.iter().map(|vm| vm.give_back_all(notices))).await;
-        let left = snapshot_set::delete(&context.azure.for_cleanup(), &cleanup, notices).await;
-        recorded?;
-        if context.run.keep_snapshots && !saved.is_empty() {
-            self.prune().await?;
-            if context.azure.cancellation().is_cancelled() {
-                self.withdraw().await?;
-            }
-        }
-        let leaves_debris = context.leaves_debris.load(Ordering::Relaxed);
-        if left.is_empty() && !leaves_debris && self.swept {
-            self.mark.remove()?;
-        }
-        if outcome == Outcome::Good && saved.is_empty() {
-            return Err(Error::NothingSaved {
-                selected: self.selected,
-            });
-        }
-        Ok(())
+    }
+
+    async fn give_back(&self, vms: &[Arc<SavedVm>]) {
+        let notices = &self.context.notices;
+        join_all(vms.iter().map(|vm| vm.give_back_all(notices))).await;
+    }
+
+    /// Gives back what is held of VMs that are not saved, and deletes their snapshots.
+    async fn remove(&self, vms: &[Arc<SavedVm>]) {
+        let Context { azure, notices, .. } = &*self.context;
+        self.give_back(vms).await;
+        let left = snapshot_set::delete(&azure.for_cleanup(), &snapshots_of(vms), notices).await;
+        self.context.note_unsaved(left);
     }
 
     /// Prepares the next VM as soon as the present one reads its last image, so that its first chunks are there when
@@ -387,25 +429,41 @@ impl Backup {
         });
     }
 
-    async fn record(&self, saved: &[Arc<SavedVm>]) -> Result<(), Error> {
-        if saved.is_empty() {
-            return Ok(());
-        }
-        let Context { run, tracker, .. } = &*self.context;
+    /// Enters the run into the chain.
+    async fn enter(&self) -> Result<(), Error> {
+        let Context {
+            run,
+            tracker,
+            notices,
+            ..
+        } = &*self.context;
         let record = RunRecord {
             job: run.job.clone(),
             level: run.level,
             started: self.context.started,
             previous: self.context.previous().map(str::to_owned),
             full: self.context.full().map(str::to_owned),
-            vms: saved.iter().map(|vm| vm.record()).collect(),
+            vms: self.vms.iter().map(|vm| vm.record()).collect(),
         };
         let key = &self.context.chain.key;
-        tracker
-            .update(&self.context.notices, |state| {
-                state.chain_mut(key).record(record);
+        let has_changes = self.vms.iter().any(|vm| vm.has_changes);
+        let overtaken = tracker
+            .update(notices, |state| {
+                let chain = state.chain_mut(key);
+                let overtaken = has_changes
+                    .then_some(record.previous.as_deref())
+                    .flatten()
+                    .and_then(|previous| {
+                        Some(overtaken(chain.rival(run.level, previous)?, previous))
+                    });
+                chain.record(record);
+                overtaken
             })
-            .await
+            .await?;
+        if let Some(overtaken) = overtaken {
+            notices.warning(overtaken);
+        }
+        Ok(())
     }
 
     /// Deletes what is recorded of this run, also what earlier Plugin lines have saved in this subscription: the Director calls it
@@ -493,7 +551,7 @@ async fn planned_chain(
         .await
         .map_err(|source| Error::azure("list snapshots", source))?;
     for snapshot in debris::of_chain(&listed, &chain, run) {
-        if !chain.holds(&snapshot.id) {
+        if !snapshot.is_unsaved && !chain.holds(&snapshot.id) {
             chain.adopt(&snapshot);
         }
     }
@@ -568,6 +626,17 @@ fn snapshots_of(vms: &[Arc<SavedVm>]) -> Vec<ResourceId> {
         .flat_map(|vm| vm.disks.iter())
         .map(|disk| disk.snapshot.clone())
         .collect()
+}
+
+/// Of a run that builds on `previous`, and of `rival`, which was not there when it began.
+fn overtaken(rival: &RunRecord, previous: &str) -> String {
+    format!(
+        "run {} of this job, level {}, began and ended while this run was under way, which builds on run {previous} nevertheless: \
+         to restore this point in time, take run {previous}, those that it builds on, and this one \
+         (Maximum Concurrent Jobs = 1 in the Job resource prevents this)",
+        rival.job,
+        rival.level.as_str()
+    )
 }
 
 /// The result of a task that nobody aborts; a panic in it goes on here.

@@ -1,23 +1,25 @@
 //! A Director against the rules of [`chain`](super::chain) and [`retention`](super::retention): random levels, verdicts
-//! after the end of a run, upgrades, reruns, lost trackers, moves to another daemon. What the Director restores is the
-//! oracle: every base must be in it, down to a full image.
+//! after the end of a run, upgrades, reruns, lost trackers, moves to another daemon, disks that fail within a run and leave a
+//! snapshot. What the Director restores is the oracle: every base must be in it, down to a full image.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::chain::tests::{empty, id};
 use super::chain::{Chain, ChainKey, RunRecord};
-use super::debris::of_chain;
+use super::debris::{Facts, Fate, of_chain};
 use super::tags::tests::tags;
-use super::tags::{OurSnapshot, SnapshotTags};
+use super::tags::{OurSnapshot, SnapshotTags, as_unsaved, is_unsaved};
 use super::{Level, Run};
 use crate::azure::ResourceId;
 use crate::document::Slot;
 
 const DISKS: [&str; 3] = ["a", "b", "c"];
 const CLIENTS: [&str; 2] = ["fd-1", "fd-2"];
+/// In the names of snapshots without an image.
+const LEFT: &str = "-left-";
 
 /// How a run ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +29,8 @@ enum End {
     CalledFailed,
     /// Like that, and it is made again under the same name.
     MadeAgain,
+    /// It fails or is cancelled, and is made again under the same name.
+    BadThenGood,
     /// It fails or is cancelled: nothing is recorded.
     Bad,
 }
@@ -41,6 +45,8 @@ struct Step {
     queued: bool,
     /// Which of [`DISKS`] it saves; never none.
     disks: [bool; 3],
+    /// A disk of which there is a snapshot and no image, and for how many further runs that snapshot cannot be deleted.
+    left: Option<(&'static str, usize)>,
     end: End,
     tracker_lost: bool,
     client: usize,
@@ -56,6 +62,7 @@ fn steps(moves: bool) -> impl Strategy<Value = Vec<Step>> {
         6 => Just(End::Good),
         3 => Just(End::CalledFailed),
         1 => Just(End::MadeAgain),
+        1 => Just(End::BadThenGood),
         1 => Just(End::Bad),
     ];
     let rarely = || prop::bool::weighted(if moves { 0.1 } else { 0.0 });
@@ -66,18 +73,23 @@ fn steps(moves: bool) -> impl Strategy<Value = Vec<Step>> {
         // A job that waits keeps its daemon; what another one saved meanwhile cannot be known to it.
         prop::bool::weighted(if moves { 0.0 } else { 0.15 }),
         disks,
+        prop::option::weighted(0.2, (prop::sample::select(DISKS[1..].to_vec()), 0..4_usize)),
         end,
         rarely(),
         rarely(),
     )
         .prop_map(
-            |(level, upgraded, queued, mut disks, end, tracker_lost, moved)| {
+            |(level, upgraded, queued, mut disks, left, end, tracker_lost, moved)| {
+                for (disk, saved) in DISKS.iter().zip(&mut disks) {
+                    *saved &= left.is_none_or(|(left, _)| left != *disk);
+                }
                 disks[0] |= !(disks[1] || disks[2]);
                 Step {
                     level,
                     upgraded,
                     queued,
                     disks,
+                    left,
                     end,
                     tracker_lost,
                     client: usize::from(moved),
@@ -152,7 +164,11 @@ struct World {
     director: Director,
     /// Snapshots as Azure lists them, by name.
     azure: BTreeMap<String, Value>,
+    /// Those of them that cannot be deleted, and for how many runs.
+    locks: BTreeMap<String, usize>,
     chains: [Chain; 2],
+    /// Runs whose marks stayed with each daemon.
+    dead: [BTreeSet<String>; 2],
     /// Whether some link may have been lost.
     forgetful: bool,
     /// Recorded runs that were called failed since the last good one.
@@ -178,7 +194,9 @@ impl World {
         let mut world = Self {
             director: Director::default(),
             azure: BTreeMap::new(),
+            locks: BTreeMap::new(),
             chains: CLIENTS.map(new_chain),
+            dead: <[BTreeSet<String>; 2]>::default(),
             forgetful: false,
             failures: 0,
             failed_fulls: 0,
@@ -214,9 +232,17 @@ impl World {
         self.azure.contains_key(id(job, disk).name())
     }
 
+    /// Deletes a snapshot if Azure lets it.
+    fn delete(&mut self, id: &ResourceId) -> bool {
+        let is_free = !self.locks.contains_key(id.name());
+        if is_free {
+            self.azure.remove(id.name());
+        }
+        is_free
+    }
+
     /// What a run does before it saves.
-    fn begin(&mut self, run: &Run, client: usize) {
-        self.azure.retain(|name, _| !name.starts_with(&run.job));
+    fn begin(&mut self, run: &Run, client: usize) -> Result<(), TestCaseError> {
         let listed: Vec<_> = self.azure.values().cloned().collect();
         let azure = &self.azure;
         let chain = &mut self.chains[client];
@@ -229,11 +255,48 @@ impl World {
             .filter(|id| !azure.contains_key(id.name()))
             .collect();
         chain.forget(&vanished);
+        let mut clear = Vec::new();
         for snapshot in of_chain(&listed, chain, run) {
-            if !chain.holds(&snapshot.id) {
-                chain.adopt(&snapshot);
+            let tags = &snapshot.tags;
+            let facts = Facts {
+                alive: false,
+                present: tags.job == run.job,
+                unsaved: snapshot.is_unsaved,
+                recorded: chain.holds(&snapshot.id),
+                dead: self.dead[client].contains(&tags.job),
+            };
+            match facts.fate() {
+                Fate::Keep | Fate::Leave => {}
+                Fate::Clear => clear.push(snapshot.id),
+                Fate::Adopt => chain.adopt(&snapshot),
             }
         }
+        chain.forget(&clear);
+        let gone = clear.iter().filter(|id| self.delete(id)).count();
+        if gone == clear.len() {
+            self.dead[client].clear();
+        }
+        // Of what this daemon left, that is there which cannot be deleted, or of which nobody knows any more that it is debris.
+        let chain = &self.chains[client];
+        for snapshot in self.azure.values().filter_map(OurSnapshot::from_listed) {
+            let is_recorded = chain.holds(&snapshot.id);
+            prop_assert!(!(is_recorded && snapshot.is_unsaved));
+            let is_ours = snapshot.tags.client == CLIENTS[client];
+            let may_stay = is_recorded || self.locks.contains_key(snapshot.id.name());
+            prop_assert!(!is_ours || !is_left(&snapshot.id) || may_stay);
+        }
+        Ok(())
+    }
+
+    /// A snapshot without an image that cannot be deleted when its run ends.
+    fn leave(&mut self, run: &Run, client: usize, attempt: usize, disk: &str, runs: usize) {
+        let id = id(&run.job, &format!("{disk}{LEFT}{attempt}"));
+        let tags = SnapshotTags {
+            disk: disk.into(),
+            ..self.tags(run, client)
+        };
+        self.put(&id, &tags);
+        self.locks.insert(id.name().to_owned(), runs + 1);
     }
 
     fn step(&mut self, number: usize, step: &Step) -> Result<(), TestCaseError> {
@@ -241,7 +304,12 @@ impl World {
         self.now += 60;
         if step.tracker_lost {
             self.chains[client] = new_chain(CLIENTS[client]);
+            self.dead[client].clear();
         }
+        self.locks.retain(|_, runs| {
+            *runs -= 1;
+            *runs > 0
+        });
         self.moved |= client != 0;
         self.forgetful |= step.tracker_lost || self.moved;
         self.queued = step.queued;
@@ -254,9 +322,12 @@ impl World {
             previous,
             keep_snapshots: true,
         };
-        let attempts = if step.end == End::MadeAgain { 2 } else { 1 };
+        let attempts = match step.end {
+            End::Good | End::CalledFailed | End::Bad => 1,
+            End::MadeAgain | End::BadThenGood => 2,
+        };
         for attempt in 1..=attempts {
-            self.begin(&run, client);
+            self.begin(&run, client)?;
             let mut images = BTreeMap::new();
             for (disk, _) in DISKS
                 .into_iter()
@@ -271,7 +342,12 @@ impl World {
                 good: step.end == End::Good || attempt == 2,
                 images,
             };
-            if step.end != End::Bad {
+            if let Some((disk, runs)) = step.left {
+                self.leave(&run, client, attempt, disk, runs);
+            }
+            if step.end == End::Bad || (step.end == End::BadThenGood && attempt == 1) {
+                self.dead[client].insert(run.job.clone());
+            } else {
                 self.record(&run, client, &job);
                 self.check_bound(&run, client)?;
                 self.count(&job);
@@ -364,9 +440,39 @@ impl World {
     }
 
     fn record(&mut self, run: &Run, client: usize, job: &Job) {
-        let has_rival = self.has_rival(run, client);
         // A run that was queued early also seems to disprove what ended meanwhile, which costs bytes if it is called failed.
-        self.cut |= has_rival || self.queued;
+        self.cut |= self.has_rival(run, client) || self.queued;
+        // What is there under its name now, and could not be deleted, is not saved.
+        for (_, left) in self.azure.range_mut(run.job.clone()..) {
+            if left["tags"]["bacula-azure-vm:job"] == run.job {
+                left["tags"] = json!(as_unsaved(left));
+            }
+        }
+        let own = self.tags(run, client);
+        for disk in job.images.keys() {
+            let tags = SnapshotTags {
+                disk: (*disk).into(),
+                ..own.clone()
+            };
+            self.put(&id(&run.job, disk), &tags);
+        }
+        let made = self.azure.range(run.job.clone()..);
+        let made: Vec<_> = made
+            .take_while(|(name, _)| name.starts_with(&run.job))
+            .filter(|(_, listed)| !is_unsaved(listed))
+            .filter_map(|(_, listed)| OurSnapshot::from_listed(listed))
+            .collect();
+        let chain = &mut self.chains[client];
+        made.iter().for_each(|snapshot| chain.adopt(snapshot));
+        let mut gone = chain.surplus(&run.job).concat();
+        gone.retain(|id| self.delete(id));
+        self.chains[client].settle(&run.job, &gone);
+        self.dead[client].remove(&run.job);
+    }
+
+    /// Of the snapshots of a run; which disk it is, is another question.
+    fn tags(&self, run: &Run, client: usize) -> SnapshotTags {
+        let has_rival = self.has_rival(run, client);
         let previous = run.previous.clone().filter(|_| !has_rival);
         let chain = &self.chains[client];
         let clock = self.now - if client == 0 { 0 } else { self.behind };
@@ -374,37 +480,22 @@ impl World {
             .runs
             .last()
             .map_or(clock, |last| clock.max(last.started + 1));
-        let full = chain
-            .full_of(run.level, previous.as_deref())
-            .map(str::to_owned);
-        for disk in job.images.keys() {
-            let tags = SnapshotTags {
-                client: run.client.clone(),
-                chain: "Job".into(),
-                job: run.job.clone(),
-                level: run.level,
-                started,
-                previous: previous.clone(),
-                full: full.clone(),
-                vm: "vm".into(),
-                vm_name: "name".into(),
-                epoch: started,
-                disk: (*disk).into(),
-                slot: Slot::Os,
-            };
-            self.put(&id(&run.job, disk), &tags);
+        SnapshotTags {
+            client: run.client.clone(),
+            chain: "Job".into(),
+            job: run.job.clone(),
+            level: run.level,
+            started,
+            full: chain
+                .full_of(run.level, previous.as_deref())
+                .map(str::to_owned),
+            previous,
+            vm: "vm".into(),
+            vm_name: "name".into(),
+            epoch: started,
+            disk: String::new(),
+            slot: Slot::Os,
         }
-        let made = self.azure.range(run.job.clone()..);
-        let made: Vec<_> = made
-            .take_while(|(name, _)| name.starts_with(&run.job))
-            .filter_map(|(_, listed)| OurSnapshot::from_listed(listed))
-            .collect();
-        let chain = &mut self.chains[client];
-        made.iter().for_each(|snapshot| chain.adopt(snapshot));
-        let gone = chain.surplus(&run.job).concat();
-        chain.settle(&run.job, &gone);
-        self.azure
-            .retain(|name, _| gone.iter().all(|id| id.name() != name));
     }
 
     fn check_bound(&self, run: &Run, client: usize) -> Result<(), TestCaseError> {
@@ -419,7 +510,9 @@ impl World {
         // What the other one keeps meanwhile.
         let elsewhere = if self.moved { 4 + disorder } else { 0 };
         for disk in DISKS {
+            // What was left, and is not known to be debris any more, comes on top until it is pruned.
             let kept = chain.runs.iter().flat_map(RunRecord::snapshots);
+            let kept = kept.filter(|snapshot| !snapshot.id.contains(LEFT));
             let count = kept.filter(|snapshot| snapshot.disk == disk).count();
             prop_assert!(count <= most, "{count} of {disk} after {run:?}");
             let billed = self.azure.values().filter_map(OurSnapshot::from_listed);
@@ -427,6 +520,7 @@ impl World {
                 |tags: &SnapshotTags| tags.chain == "Job" && CLIENTS.contains(&&*tags.client);
             let count = billed
                 .filter(|snapshot| ours(&snapshot.tags) && snapshot.tags.disk == disk)
+                .filter(|snapshot| !is_left(&snapshot.id))
                 .count();
             prop_assert!(
                 count <= most + elsewhere,
@@ -438,6 +532,10 @@ impl World {
         prop_assert!(links <= self.director.jobs.len());
         Ok(())
     }
+}
+
+fn is_left(id: &ResourceId) -> bool {
+    id.name().contains(LEFT)
 }
 
 fn new_chain(client: &str) -> Chain {
@@ -495,6 +593,7 @@ fn clocks_that_differ_cost_one_snapshot_for_one_run() {
         upgraded: false,
         queued: false,
         disks: [true, false, false],
+        left: None,
         end: End::Good,
         tracker_lost: false,
         client,

@@ -9,17 +9,18 @@ use serde_json::{Map, Value, json};
 use super::Error;
 use super::export::Disk;
 use super::held::Held;
-use super::tags::SnapshotTags;
+use super::tags::{SnapshotTags, as_unsaved, is_unsaved};
 use crate::azure::{AccessGrant, Azure, ErrorKind, PageBlob, ResourceId};
 use crate::json;
-use crate::notice::{Notices, with_causes};
+use crate::notice::{Notices, some_of, with_causes};
 
 /// How long access is asked for at a time. The access layer renews it before it runs out, so this bounds only how long
 /// access stays open after a crash. Azure allows 60 days.
 pub(super) const ACCESS_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Each holds a connection: a run may have thousands of snapshots to delete, and the daemon has other jobs.
-const DELETIONS_AT_ONCE: usize = 16;
+/// Snapshots that are deleted, or marked, at the same time. Each holds a connection: a run may have thousands, and the
+/// daemon has other jobs.
+const AT_ONCE: usize = 16;
 
 /// The snapshot of one disk, with access to its bytes.
 #[derive(Debug)]
@@ -246,10 +247,60 @@ pub(super) async fn delete(
     })
     .collect();
     stream::iter(deletions)
-        .buffer_unordered(DELETIONS_AT_ONCE)
+        .buffer_unordered(AT_ONCE)
         .filter_map(future::ready)
         .collect()
         .await
+}
+
+/// Marks snapshots that could not be deleted as ones whose images are in no backup, so that no run, whatever it has lost, takes
+/// them for bases. A lock against deletion allows this. What cannot be marked is an error notice.
+///
+/// # Errors
+///
+/// Cancelled, or not all could be marked.
+pub(super) async fn mark_unsaved(
+    azure: &Azure,
+    ids: &[ResourceId],
+    notices: &Notices,
+) -> Result<(), Error> {
+    let marks: Vec<_> = ids
+        .iter()
+        .map(|id| async move { (id, mark_one_unsaved(azure, id).await) })
+        .collect();
+    let mut marked = stream::iter(marks).buffer_unordered(AT_ONCE);
+    let mut unmarked = Vec::new();
+    while let Some((id, marked)) = marked.next().await {
+        match marked {
+            Ok(()) => {}
+            Err(error) if error.is_not_found() => {}
+            Err(error) if error.is_cancelled() => return Err(Error::Cancelled),
+            Err(error) => {
+                unmarked.push(id.name().to_owned());
+                notices.error(format!(
+                    "mark snapshot {} in resource group {} as not saved: {}",
+                    id.name(),
+                    id.resource_group(),
+                    with_causes(&error)
+                ));
+            }
+        }
+    }
+    if unmarked.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Unmarked {
+        snapshots: some_of(unmarked.into_iter()),
+    })
+}
+
+/// What others have written into its tags stays.
+async fn mark_one_unsaved(azure: &Azure, id: &ResourceId) -> Result<(), crate::azure::Error> {
+    let snapshot = azure.snapshot(id).await?;
+    if is_unsaved(&snapshot) {
+        return Ok(());
+    }
+    azure.update_snapshot_tags(id, as_unsaved(&snapshot)).await
 }
 
 /// Nearly all are closed; one that is open is refused, and closed then. Closing may be refused for a snapshot that is not

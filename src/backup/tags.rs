@@ -4,6 +4,8 @@
 //! Azure reserves tag names that begin with `azure`, `microsoft` or `windows`, and allows names of 512 and values of 256
 //! characters, 50 tags a resource ("Use tags to organize your Azure resources", checked 2026-11).
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
@@ -17,6 +19,9 @@ use crate::json;
 
 /// What the name of every tag of ours begins with.
 pub(super) const PREFIX: &str = "bacula-azure-vm:";
+
+/// Name of the tag, behind [`PREFIX`], of a snapshot whose image is in no backup, and which could not be deleted.
+const UNSAVED: &str = "unsaved";
 
 /// Characters of the name of a snapshot.
 pub(super) const SNAPSHOT_NAME_LEN: usize = 45;
@@ -100,17 +105,7 @@ impl SnapshotTags {
     /// Reads the tags of a snapshot resource; `None` unless all that we write is there. Names of tags are compared
     /// without regard to case, as Azure does.
     pub(super) fn of_snapshot(snapshot: &Value) -> Option<Self> {
-        let tags = snapshot.get("tags")?.as_object()?;
-        let get = |name: &str| {
-            tags.iter()
-                .find(|(key, _)| {
-                    key.get(..PREFIX.len())
-                        .is_some_and(|prefix| prefix.eq_ignore_ascii_case(PREFIX))
-                        && key[PREFIX.len()..].eq_ignore_ascii_case(name)
-                })
-                .and_then(|(_, value)| value.as_str())
-                .map(str::to_owned)
-        };
+        let get = |name: &str| own_tag(snapshot, name).map(str::to_owned);
         let seconds = |name: &str| {
             let seconds = get(name)?.parse::<u64>().ok()?;
             (seconds < END_OF_DATES).then_some(seconds)
@@ -158,6 +153,8 @@ pub(super) struct OurSnapshot {
     pub(super) created: u64,
     /// Whether somebody holds access to its bytes.
     pub(super) has_access: bool,
+    /// Its image is in no backup, so nothing may build on it: see [`as_unsaved`].
+    pub(super) is_unsaved: bool,
 }
 
 impl OurSnapshot {
@@ -182,8 +179,35 @@ impl OurSnapshot {
             tags,
             has_access: json::text(snapshot, "/properties/diskState")
                 .is_some_and(|state| state.starts_with("ActiveSAS")),
+            is_unsaved: is_unsaved(snapshot),
         })
     }
+}
+
+/// Whether a snapshot resource says that its image is in no backup.
+pub(super) fn is_unsaved(snapshot: &Value) -> bool {
+    own_tag(snapshot, UNSAVED).is_some()
+}
+
+/// The tags of a snapshot resource with the one that says that its image is in no backup.
+pub(super) fn as_unsaved(snapshot: &Value) -> BTreeMap<String, String> {
+    let tags = snapshot.get("tags").and_then(Value::as_object);
+    tags.into_iter()
+        .flatten()
+        .filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
+        .chain([(format!("{PREFIX}{UNSAVED}"), "yes".to_owned())])
+        .collect()
+}
+
+/// The value of the tag [`PREFIX`]`name` of a snapshot resource.
+fn own_tag<'a>(snapshot: &'a Value, name: &str) -> Option<&'a str> {
+    let tags = snapshot.get("tags")?.as_object()?;
+    let (_, value) = tags.iter().find(|(key, _)| {
+        key.get(..PREFIX.len())
+            .is_some_and(|prefix| prefix.eq_ignore_ascii_case(PREFIX))
+            && key[PREFIX.len()..].eq_ignore_ascii_case(name)
+    })?;
+    value.as_str()
 }
 
 /// Whole seconds since 1970 of a time as Azure writes it (RFC 3339).
@@ -273,11 +297,15 @@ pub(super) mod tests {
 
     #[test]
     fn tags_keep_to_the_limits_of_azure() {
-        let Value::Object(json) = tags().to_json() else {
-            unreachable!()
+        let most = SnapshotTags {
+            previous: Some("i".into()),
+            full: Some("f".into()),
+            ..tags()
         };
-        assert!(json.len() <= 50);
-        for name in json.keys() {
+        let unsaved = as_unsaved(&json!({ "tags": most.to_json() }));
+        assert_eq!(unsaved.len(), 13);
+        for (name, value) in &unsaved {
+            assert!(name.len() <= 512 && value.len() <= 256, "{name}: {value}");
             assert!(
                 !name.contains(['<', '>', '%', '&', '\\', '?', '/']),
                 "{name}"
@@ -354,6 +382,25 @@ pub(super) mod tests {
             ..tags()
         };
         assert!(listed(&absurd.snapshot_name(), &absurd, disk).is_none());
+    }
+
+    #[test]
+    fn a_snapshot_that_is_not_saved_says_so_and_loses_no_tag() {
+        let mut listed = json!({
+            "id": ResourceId::new("s", "g", "Microsoft.Compute/snapshots", "n").as_str(),
+            "tags": tags().to_json(),
+        });
+        listed["tags"]["cost-center"] = "17".into();
+        assert!(!OurSnapshot::from_listed(&listed).unwrap().is_unsaved);
+        let marked = as_unsaved(&listed);
+        assert_eq!(marked["cost-center"], "17");
+        let upper = marked
+            .iter()
+            .map(|(name, value)| (name.to_uppercase(), value));
+        listed["tags"] = upper.map(|(name, value)| (name, json!(value))).collect();
+        let ours = OurSnapshot::from_listed(&listed).unwrap();
+        assert!(ours.is_unsaved);
+        assert_eq!(ours.tags, tags());
     }
 
     #[test]

@@ -6,14 +6,17 @@
 //! <state_dir>/<hash>.run      one per Plugin line of a run; locked as long as its process lives
 //! ```
 //!
-//! A mark whose lock is free belongs to a run that died (kill -9, power loss) or could not give everything back; its
-//! snapshots are debris. What is known by neither file is not: then the folder was lost or the job comes from another
-//! daemon, and the tags of the snapshots decide. Folder and files are private to the daemon's user.
+//! A mark whose lock is free belongs to a run that died (kill -9, power loss), or failed and could not give everything back; its
+//! snapshots are debris. Of a run that is recorded it says nothing any more: what that did not save, and could not delete, says so
+//! itself by a tag. Marks come and go under the lock of the tracker file, so whoever holds one is seen. What is known by neither
+//! file is not: then the folder was lost or the job comes from another daemon, and the tags of the snapshots decide. Folder and files
+//! are private to the daemon's user.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -30,6 +33,8 @@ use crate::private_folder::{PrivateFolder, open_file, read_at_most};
 const VERSION: u32 = 1;
 const FILE: &str = "tracker.json";
 const LOCK: &str = "tracker.lock";
+/// What is going to replace the file. One name, so that a process that dies over it leaves no more than one.
+const NEXT: &str = "tracker.next.json";
 /// What a file that cannot be understood is renamed to.
 const DAMAGED: &str = "tracker.damaged.json";
 /// Most bytes of the file; a larger one is damaged. The four snapshots of a disk take about 2 KiB, so this is the size of a hundred
@@ -224,17 +229,23 @@ impl Tracker {
     }
 
     fn store(&self, state: &State) -> Result<(), Error> {
-        let write = || {
-            // Mode 0600 is what this crate gives its files.
-            let mut file = tempfile::NamedTempFile::new_in(self.folder.at(""))?;
+        let failed = |source| self.failed("replace tracker file", FILE, source);
+        let next = self.folder.at(NEXT);
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        let mut file = open_file(&mut options, &next).map_err(failed)?;
+        let mut write = || {
             // In one piece: the serializer writes token by token.
             file.write_all(&serde_json::to_vec_pretty(state)?)?;
-            file.as_file().sync_all()?;
-            file.persist(self.folder.at(FILE))
-                .map_err(|failure| failure.error)?;
+            file.sync_all()?;
+            fs::rename(&next, self.folder.at(FILE))?;
             self.folder.sync()
         };
-        write().map_err(|source| self.failed("replace tracker file", FILE, source))
+        write().map_err(|source| {
+            // It takes up room where there may be none.
+            fs::remove_file(&next).ok();
+            failed(source)
+        })
     }
 
     /// A file of the folder as people know it.
@@ -258,7 +269,7 @@ impl Tracker {
         let _lock = self.lock().await?;
         let name = mark_name(run);
         let failed = |source| self.failed("mark run as running in", &name, source);
-        let mut file = self.open_or_make(&name).map_err(failed)?;
+        let file = self.open_or_make(&name).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -269,21 +280,15 @@ impl Tracker {
             }
             Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
-        let text = MarkText {
-            client: run.client.clone(),
+        let mut mark = RunMark {
             job: run.job.clone(),
-            level: run.level,
+            had_attempt: file.metadata().map_err(failed)?.len() > 0,
+            tracker: self.clone(),
+            name: name.clone().into(),
+            file,
         };
-        file.set_len(0)
-            .and_then(|()| Ok(serde_json::to_writer(&mut file, &text)?))
-            .and_then(|()| file.sync_all())
-            .map_err(failed)?;
-        Ok(RunMark {
-            job: run.job.clone(),
-            folder: self.folder.clone(),
-            name: name.into(),
-            _file: file,
-        })
+        mark.write(&MarkText::of(run, false)).map_err(failed)?;
+        Ok(mark)
     }
 
     /// The marks of other runs of the same chain as `run`; other Plugin lines of the same job are among them.
@@ -308,18 +313,30 @@ impl Tracker {
             let Ok(Some(text)) = read_at_most(&file, LARGEST_MARK) else {
                 continue;
             };
-            let Ok(MarkText { client, job, level }) = serde_json::from_slice(&text) else {
+            let Ok(text) = serde_json::from_slice(&text) else {
                 continue;
             };
+            let MarkText {
+                client,
+                job,
+                level,
+                covers_nothing,
+            } = text;
             if client != run.client || chain_name(&job) != chain_name(&run.job) {
                 continue;
             }
-            if is_dead {
+            if is_dead && covers_nothing {
+                // Its run was recorded, and did not come to remove it.
+                remove(&path).map_err(|source| {
+                    Error::tracker("remove mark of run", &self.shown(&name), source)
+                })?;
+            } else if is_dead {
                 let mark = RunMark {
                     job,
-                    folder: self.folder.clone(),
+                    had_attempt: true,
+                    tracker: self.clone(),
                     name,
-                    _file: file,
+                    file,
                 };
                 runs.dead.push(mark);
             } else {
@@ -364,6 +381,20 @@ struct MarkText {
     client: String,
     job: String,
     level: Level,
+    /// The run is recorded: none of its snapshots is debris because of this mark.
+    #[serde(default)]
+    covers_nothing: bool,
+}
+
+impl MarkText {
+    fn of(run: &Run, covers_nothing: bool) -> Self {
+        Self {
+            client: run.client.clone(),
+            job: run.job.clone(),
+            level: run.level,
+            covers_nothing,
+        }
+    }
 }
 
 /// The mark of a run. Dropping it frees the lock and leaves the file: the run counts as dead.
@@ -371,22 +402,48 @@ struct MarkText {
 pub(super) struct RunMark {
     /// The run's unique name.
     pub(super) job: String,
-    folder: PrivateFolder,
+    /// It was there before: an earlier attempt at the run did not come to its end.
+    pub(super) had_attempt: bool,
+    tracker: Tracker,
     name: OsString,
-    _file: File,
+    /// Locked.
+    file: File,
 }
 
 impl RunMark {
+    /// The run is recorded, and still under way until it removes its mark.
+    pub(super) async fn cover_nothing(&mut self, run: &Run) -> Result<(), Error> {
+        let _lock = self.tracker.lock().await?;
+        let text = MarkText::of(run, true);
+        self.write(&text).map_err(|source| {
+            let shown = self.tracker.shown(&self.name);
+            Error::tracker("change mark of run", &shown, source)
+        })
+    }
+
     /// Nothing of the run is left to be cleared.
-    pub(super) fn remove(self) -> Result<(), Error> {
-        match fs::remove_file(self.folder.at(&self.name)) {
-            // Its own run came to its end meanwhile.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other.map_err(|source| {
-                let shown = self.folder.path().join(&self.name);
-                Error::tracker("remove mark of run", &shown, source)
-            }),
-        }
+    pub(super) async fn remove(self) -> Result<(), Error> {
+        // Else a run of this name that begins now might lock a file that is not seen by its name any more.
+        let _lock = self.tracker.lock().await?;
+        remove(&self.tracker.folder.at(&self.name)).map_err(|source| {
+            let shown = self.tracker.shown(&self.name);
+            Error::tracker("remove mark of run", &shown, source)
+        })
+    }
+
+    fn write(&mut self, text: &MarkText) -> io::Result<()> {
+        let text = serde_json::to_vec(text)?;
+        self.file.set_len(0)?;
+        self.file.write_all_at(&text, 0)?;
+        self.file.sync_all()
+    }
+}
+
+/// Removes a mark; one that is not there is gone already.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
     }
 }
 
@@ -451,6 +508,41 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_a_dead_process_left_of_the_file_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let tracker = Tracker::open(folder.path()).unwrap();
+        let notices = Notices::default();
+        let update = async || {
+            let update = tracker.update(&notices, |state| state.reserve_epoch("vm", 0));
+            update.await
+        };
+        let names = || {
+            let files = fs::read_dir(folder.path()).unwrap();
+            let mut names: Vec<_> = files.map(|file| file.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        // Killed in the midst of a longer one.
+        fs::write(tracker.shown(NEXT), "x".repeat(1 << 16)).unwrap();
+        assert_eq!(update().await.unwrap(), 1);
+        assert_eq!(tracker.read(&notices).await.unwrap().epochs["vm"], 1);
+        assert_eq!(names(), [FILE, LOCK]);
+
+        let elsewhere = tempfile::NamedTempFile::new().unwrap();
+        symlink(elsewhere.path(), tracker.shown(NEXT)).unwrap();
+        let refused = crate::notice::with_causes(&update().await.unwrap_err());
+        assert!(refused.contains("symbolic link"), "{refused}");
+        assert_eq!(elsewhere.path().metadata().unwrap().len(), 0);
+
+        // A file that cannot be replaced leaves no half one.
+        fs::remove_file(tracker.shown(NEXT)).unwrap();
+        fs::remove_file(tracker.shown(FILE)).unwrap();
+        fs::create_dir(tracker.shown(FILE)).unwrap();
+        assert!(tracker.store(&State::default()).is_err());
+        assert_eq!(names(), [FILE, LOCK]);
+    }
+
+    #[tokio::test]
     async fn concurrent_updates_lose_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let tracker = Tracker::open(folder.path()).unwrap();
@@ -510,11 +602,13 @@ mod tests {
         };
         let notices = Notices::default();
         let run = run("job");
-        for name in [FILE, LOCK, &mark_name(&run)] {
+        for name in [FILE, NEXT, LOCK, &mark_name(&run)] {
             let tracker = Tracker::open(&at(&format!("of {name}"))).unwrap();
             symlink(at("elsewhere/x"), tracker.shown(name)).unwrap();
-            if name == FILE {
-                refused(State::peek(&tracker.folder).unwrap_err());
+            if name == FILE || name == NEXT {
+                if name == FILE {
+                    refused(State::peek(&tracker.folder).unwrap_err());
+                }
                 let update = tracker.update(&notices, |state| state.reserve_epoch("vm", 1));
                 refused(update.await.unwrap_err());
             } else {
@@ -549,7 +643,15 @@ mod tests {
             .mark(&run("job.2026-01-01_00.00.00_03"))
             .await
             .unwrap();
-        ended.remove().unwrap();
+        ended.remove().await.unwrap();
+        let mut recorded = tracker
+            .mark(&run("job.2026-01-01_00.00.00_05"))
+            .await
+            .unwrap();
+        recorded
+            .cover_nothing(&run("job.2026-01-01_00.00.00_05"))
+            .await
+            .unwrap();
         let padded = tracker
             .mark(&run("job.2026-01-01_00.00.00_04"))
             .await
@@ -566,10 +668,11 @@ mod tests {
         let found = tracker.other_runs(&present).await.unwrap();
         let dead: Vec<_> = found.dead.iter().map(|mark| mark.job.as_str()).collect();
         assert_eq!(dead, ["job.2026-01-01_00.00.00_01"]);
-        assert_eq!(
-            found.alive,
-            [("job.2026-01-01_00.00.00_02".to_owned(), Level::Full)]
-        );
+        let mut alive = found.alive.clone();
+        alive.sort_by(|a, b| a.0.cmp(&b.0));
+        let full = |job: &str| (job.to_owned(), Level::Full);
+        let both = ["job.2026-01-01_00.00.00_02", "job.2026-01-01_00.00.00_05"];
+        assert_eq!(alive, both.map(full));
         assert!(found.is_alive("job.2026-01-01_00.00.00_02"));
         let rival = |level| {
             found.rival(&Run {
@@ -582,6 +685,37 @@ mod tests {
         assert_eq!(rival(Level::Incremental), found.alive.first());
         // While it is held, nobody else takes it for dead.
         assert!(tracker.other_runs(&present).await.unwrap().dead.is_empty());
+        // Of a run that was recorded nothing is debris, and its mark of no use.
+        let name = recorded.name.clone();
+        drop(recorded);
+        assert!(tracker.other_runs(&present).await.unwrap().dead.is_empty());
+        assert!(!tracker.shown(name).exists());
+    }
+
+    #[tokio::test]
+    async fn a_mark_that_somebody_holds_is_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let tracker = Tracker::open(folder.path()).unwrap();
+        let ended = tracker.mark(&run("job")).await.unwrap();
+        assert!(!ended.had_attempt);
+        let path = tracker.shown(&ended.name);
+        // A run of this name that begins now has the file open, and is about to lock it.
+        let beginning = tracker.lock().await.unwrap();
+        let mut removal = Box::pin(ended.remove());
+        let waits = tokio::time::timeout(LOCK_PAUSE * 2, &mut removal).await;
+        assert!(waits.is_err() && path.exists());
+        drop(beginning);
+        removal.await.unwrap();
+        assert!(!path.exists());
+
+        drop(tracker.mark(&run("job")).await.unwrap());
+        let again = tracker.mark(&run("job")).await.unwrap();
+        assert!(again.had_attempt && path.exists());
+        let other = Run {
+            line: 1,
+            ..run("job")
+        };
+        assert!(tracker.other_runs(&other).await.unwrap().is_alive("job"));
     }
 
     #[tokio::test]

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
@@ -29,6 +28,8 @@ pub(super) struct SavedVm {
     pub(super) candidate: Candidate,
     pub(super) epoch: u64,
     snapshots: Vec<SnapshotRecord>,
+    /// Of some disk the changes are saved, and not all.
+    pub(super) has_changes: bool,
     pub(super) disks: Vec<Arc<HeldDisk>>,
 }
 
@@ -101,9 +102,7 @@ impl PreparedVm {
         let prepared = prepared.await;
         if prepared.is_err() {
             let left = snapshot_set::delete(&azure.for_cleanup(), &ids, notices).await;
-            if !left.is_empty() {
-                context.leaves_debris.store(true, Ordering::Relaxed);
-            }
+            context.note_unsaved(left);
         }
         prepared
     }
@@ -142,6 +141,8 @@ impl PreparedVm {
             .iter()
             .map(|open| SnapshotRecord::new(open, epoch))
             .collect();
+        let is_delta = |content: &ImageContent| matches!(content, ImageContent::Delta { .. });
+        let has_changes = planned.iter().any(|planned| is_delta(&planned.content));
         let images = snapshots
             .into_iter()
             .zip(planned)
@@ -166,6 +167,7 @@ impl PreparedVm {
                 candidate: candidate.clone(),
                 epoch,
                 snapshots: records,
+                has_changes,
                 disks: images.iter().map(|image| Arc::clone(&image.held)).collect(),
             }),
             digests: PendingDigests::new(&document, &bytes, handed_out),

@@ -264,14 +264,29 @@ impl BackupJob {
 
     fn end_runs(&mut self, session: &mut Session, outcome: Outcome) -> Result<(), Error> {
         let mut result = Ok(());
-        for backup in self.delivered.drain(..) {
-            if let Some(Err(error)) = session.clean_up("end the backup", backup.finish(outcome)) {
-                let error = Error::from(error);
+        let mut note = |ended: Result<(), Error>| {
+            if let Err(error) = ended {
                 if result.is_ok() {
                     result = Err(error);
                 } else {
                     session.notices.error(error.chain());
                 }
+            }
+        };
+        for mut backup in self.delivered.drain(..) {
+            let mut outcome = outcome;
+            if outcome == Outcome::Good {
+                let recorded = session.clean_up("record the backup", backup.record());
+                // A run that does not come to that end must not be built on; what is given back later may wait for the next one.
+                let recorded =
+                    recorded.map_or(Err(Error::GivenUp), |ended| ended.map_err(Error::from));
+                if recorded.is_err() {
+                    outcome = Outcome::Bad;
+                }
+                note(recorded);
+            }
+            if let Some(ended) = session.clean_up("end the backup", backup.finish(outcome)) {
+                note(ended.map_err(Error::from));
             }
         }
         result

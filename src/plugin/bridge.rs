@@ -22,7 +22,7 @@ const WORKERS: usize = 2;
 /// How long a wait keeps the job's thread from doing anything else, such as sending messages.
 const MEANWHILE: Duration = Duration::from_secs(1);
 
-/// Bounds the end of a job, also after a cancel: recording, giving back, deleting. All other waits end at once then, and
+/// Bounds each half of the end of a job, also after a cancel: recording; giving back and deleting. All other waits end at once then, and
 /// requests have shorter deadlines.
 const CLEAN_UP_LIMIT: Duration = Duration::from_secs(900);
 

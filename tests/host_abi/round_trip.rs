@@ -10,7 +10,7 @@ use crate::jobs::{
 };
 use crate::numbers::{ALL, FATAL, Numbers, V14};
 
-use mock_server::{Action, Fault, Link, When};
+use mock_server::{Action, Disk, Fault, Link, MIB, Scenario, Vm, When};
 
 fn kinds(stored: &[Stored]) -> Vec<(&str, bool)> {
     stored
@@ -116,6 +116,34 @@ fn every_plugin_line_of_a_job_is_saved() {
     assert_eq!(first.0, 7);
     assert_eq!(first, second);
     cloud.assert_clean(6);
+}
+
+/// The snapshot of a machine that failed stays, and nothing says that its image is on no volume.
+#[test]
+fn a_run_that_cannot_tell_what_it_did_not_save_fails_its_job() {
+    let vm = |name: &str| Vm::new("rg1", name, Disk::new(&format!("{name}-os"), 20 * MIB));
+    let cloud = Cloud::with(Scenario::new().vm(vm("a")).vm(vm("b")));
+    let refuse = |operation, status, code| Fault::new(operation, Action::error(status, code));
+    for fault in [
+        refuse("Snapshots_GrantAccess", 403, "AuthorizationFailed").first(1),
+        refuse("Snapshots_Update", 403, "AuthorizationFailed"),
+        refuse("Snapshots_Delete", 409, "ScopeLocked").first(2),
+    ] {
+        cloud.emulator.fault(fault);
+    }
+    let mut job = start(V14, &cloud, 1);
+    assert_eq!(begin_backup(&mut job, &cloud.command("include=.*")), RC_OK);
+    assert_eq!(store_files(&mut job, 65528).len(), 5);
+    assert_eq!(job.messages_of(FATAL), Vec::<String>::new());
+    end_backup(&mut job, 'T');
+    let fatal = job.messages_of(FATAL);
+    assert!(
+        fatal.len() == 1 && fatal[0].contains("as not saved"),
+        "{:?}",
+        job.messages()
+    );
+    job.end();
+    cloud.assert_clean(1);
 }
 
 /// All reads of [`Cloud::start`] but those of the three footers, which come first. Disks are read ahead, so a fault that is

@@ -5,7 +5,7 @@ use crate::{
     blob::page::Refusal,
     clock,
     message::Request,
-    state::{World, grant::sign, storage::Account},
+    state::{World, grant::sign},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use std::{

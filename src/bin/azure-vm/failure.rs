@@ -117,6 +117,7 @@ impl From<backup::Error> for Failure {
             | backup::Error::Tracker { .. }
             | backup::Error::NoChanges { .. }
             | backup::Error::NothingSaved { .. }
+            | backup::Error::Unmarked { .. }
             | backup::Error::Cancelled => Status::Failed,
         };
         Self::of(status, &error)
