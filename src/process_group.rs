@@ -15,6 +15,9 @@ use tokio::net::unix::pipe;
 /// How often a program that has closed its output is asked whether it has ended.
 const LOOK: Duration = Duration::from_millis(10);
 
+/// How often one that was killed is.
+const LOOKS: u32 = 100;
+
 /// A program and whatever it started, in a process group of its own; killed when dropped.
 pub(crate) struct ProcessGroup(Child);
 
@@ -76,8 +79,13 @@ impl Drop for ProcessGroup {
         if let Ok(id) = self.id() {
             killpg(id, Signal::SIGKILL).ok();
         }
-        // It was killed, so this takes no time; it only keeps a zombie from staying.
-        drop(self.0.wait());
+        // What was killed is gone in no time. Only what may not be killed, or hangs in the kernel, is left behind, as a zombie in the end.
+        for _ in 0..LOOKS {
+            if !matches!(self.0.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(LOOK);
+        }
     }
 }
 

@@ -196,6 +196,57 @@ async fn a_bad_run_leaves_nothing_and_is_no_base() {
     assert!(!tracker.contains(&run(1).job), "{tracker}");
 }
 
+/// As if another Plugin line of its job had failed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_was_recorded_and_ends_as_a_bad_one_leaves_nothing() {
+    for is_locked in [false, true] {
+        let world = World::new(scenario().vm(small("a"))).await;
+        world.back_up(run(1)).await;
+        let kept = world.state().snapshots[0].name.clone();
+        let mut backup = world.begin(incremental(2, 1)).await.unwrap();
+        while let Some(vm) = backup.next_vm().await.unwrap() {
+            read_vm(vm).await.unwrap();
+        }
+        backup.record().await.unwrap();
+        if is_locked {
+            lock_snapshots(&world);
+        }
+        backup.finish(Outcome::Bad).await.unwrap();
+        let tracker = fs::read_to_string(world.state_dir().join("tracker.json")).unwrap();
+        assert!(!tracker.contains(&run(2).job), "{tracker}");
+        assert_eq!(marks(&world), 0);
+        world.emulator.clear_faults();
+        let files = world.back_up(incremental(3, 1)).await;
+        let on_first = BTreeMap::from([("a-os".to_owned(), Some(run(1).job))]);
+        assert_eq!(bases(&files), on_first);
+        let state = world.state();
+        let names: Vec<_> = state.snapshots.iter().map(|s| s.name.as_str()).collect();
+        assert!(names.len() == 2 && names.contains(&&*kept), "{names:?}");
+        world.assert_settled();
+    }
+}
+
+/// Who may not make a snapshot may not look for it either: that says nothing against the other machines of the run.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_nobody_may_make_fails_its_machine_only() {
+    let world = World::new(scenario().vm(small("a")).vm(small("b"))).await;
+    let refused = || Action::error(403, "AuthorizationFailed");
+    let making = Fault::new("Snapshots_CreateOrUpdate", refused()).nth(1);
+    world.emulator.fault(making);
+    world
+        .emulator
+        .fault(Fault::new("Snapshots_Delete", refused()));
+    let files = world.back_up(run(1)).await;
+    assert_eq!(names(&files), ["_b.name", "conf", "osdisk", "digests"]);
+    assert_eq!(world.emulator.counters().requests("Snapshots_Delete"), 0);
+    let errors = world.take_notices().remove(&Severity::Error).unwrap();
+    assert!(
+        errors.len() == 1 && errors[0].contains("not saved"),
+        "{errors:?}"
+    );
+    assert_eq!(marks(&world), 0);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn several_vms_follow_each_other() {
     let world = World::new(scenario().vm(small("b")).vm(ledger()).vm(small("a"))).await;

@@ -213,7 +213,7 @@ pub(super) async fn clear(
     }
     if !vanished.is_empty() {
         notices.warning(format!(
-            "snapshots of earlier runs of this job are not there any more, though this job did not delete them: of {}",
+            "snapshots of earlier runs of this job are not there any more: of {}",
             counted(&disks)
         ));
     }

@@ -44,9 +44,9 @@ fn elements<'a>(value: &'a mut Value, pointer: &str) -> impl Iterator<Item = &'a
 }
 
 fn keep(value: &mut Value, members: &[&str]) {
-    match value {
-        Value::Object(object) => object.retain(|name, _| members.contains(&name.as_str())),
-        other => *other = Value::Null,
+    match value.as_object_mut() {
+        Some(object) => object.retain(|name, _| members.contains(&name.as_str())),
+        None => *value = Value::Null,
     }
 }
 

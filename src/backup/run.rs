@@ -335,8 +335,11 @@ impl Backup {
         }
         if context.run.keep_snapshots {
             self.remove(&lost).await;
-            snapshot_set::mark_unsaved(&context.azure, &context.unsaved(), &context.notices)
-                .await?;
+            let Context { azure, notices, .. } = &*context;
+            if azure.cancellation().is_cancelled() {
+                return Err(Error::Cancelled);
+            }
+            snapshot_set::mark_unsaved(&azure.for_cleanup(), &context.unsaved(), notices).await?;
             self.vms = saved;
             self.enter().await?;
             self.is_recorded = true;
@@ -346,8 +349,8 @@ impl Backup {
         Ok(())
     }
 
-    /// Removes the snapshots that no run after a good one can need, and all of a bad one, or of one that is cancelled before this
-    /// has ended; a good run is [recorded](Self::record) first, if it is not yet. What cannot be given back is reported as an
+    /// Removes the snapshots that no run after a good one can need, and all of a bad one, also if it was recorded, or of one that is
+    /// cancelled before this has ended; a good run is [recorded](Self::record) first, if it is not yet. What cannot be given back is reported as an
     /// error notice.
     ///
     /// # Errors
@@ -362,12 +365,16 @@ impl Backup {
         let context = Arc::clone(&self.context);
         if self.is_recorded && context.run.keep_snapshots {
             self.give_back(&self.vms).await;
-            self.prune().await?;
-            if context.azure.cancellation().is_cancelled() {
-                self.withdraw().await?;
+            let is_lost = || outcome == Outcome::Bad || context.azure.cancellation().is_cancelled();
+            let mut ended = Ok(());
+            if !is_lost() {
+                ended = self.prune().await;
+            }
+            if is_lost() {
+                ended = self.withdraw().await;
             }
             self.mark.remove().await?;
-            return recorded;
+            return recorded.and(ended);
         }
         self.remove(&self.vms).await;
         if context.unsaved().is_empty() {
@@ -467,7 +474,8 @@ impl Backup {
     }
 
     /// Deletes what is recorded of this run, also what earlier Plugin lines have saved in this subscription: the Director calls it
-    /// cancelled, so nothing will build on it. What cannot be deleted stays recorded, and is surplus to a later run.
+    /// failed or cancelled, so nothing will build on it. What cannot be deleted is marked as not saved, for a later run to delete;
+    /// what cannot be marked either stays recorded, and is surplus then.
     async fn withdraw(&self) -> Result<(), Error> {
         let context = &*self.context;
         let Context { azure, notices, .. } = context;
@@ -477,8 +485,14 @@ impl Backup {
             id.subscription()
                 .eq_ignore_ascii_case(azure.subscription_id())
         });
-        let left = snapshot_set::delete(&azure.for_cleanup(), &gone, notices).await;
-        gone.retain(|id| !left.contains(id));
+        let hasty = azure.for_cleanup();
+        let left = snapshot_set::delete(&hasty, &gone, notices).await;
+        if snapshot_set::mark_unsaved(&hasty, &left, notices)
+            .await
+            .is_err()
+        {
+            gone.retain(|id| !left.contains(id));
+        }
         context
             .tracker
             .update(notices, |state| {
@@ -551,7 +565,9 @@ async fn planned_chain(
         .await
         .map_err(|source| Error::azure("list snapshots", source))?;
     for snapshot in debris::of_chain(&listed, &chain, run) {
-        if !snapshot.is_unsaved && !chain.holds(&snapshot.id) {
+        if snapshot.is_unsaved {
+            chain.forget(std::slice::from_ref(&snapshot.id));
+        } else if !chain.holds(&snapshot.id) {
             chain.adopt(&snapshot);
         }
     }

@@ -123,6 +123,24 @@ impl Wanted {
     }
 }
 
+/// Why snapshots were not taken.
+#[derive(Debug)]
+pub(super) struct NotTaken {
+    pub(super) error: Error,
+    /// Those that Azure has refused to make, and that are therefore not there. Who may not make one may not be able to look
+    /// for it either.
+    pub(super) refused: Vec<ResourceId>,
+}
+
+impl From<Error> for NotTaken {
+    fn from(error: Error) -> Self {
+        Self {
+            error,
+            refused: Vec::new(),
+        }
+    }
+}
+
 /// Takes and opens all snapshots, each step for all disks at the same time; `access` is how long access is asked for at a
 /// time.
 ///
@@ -134,27 +152,25 @@ pub(super) async fn take(
     wanted: Vec<Wanted>,
     access: Duration,
     notices: &Notices,
-) -> Result<Vec<OpenSnapshot>, Error> {
+) -> Result<Vec<OpenSnapshot>, NotTaken> {
     // `join_all` also after a failure: no request must be under way when the clean-up begins.
     let created = join_all(wanted.iter().map(|wanted| async move {
+        let failed = |source: crate::azure::Error| {
+            let is_refused = source.kind() == ErrorKind::Forbidden && !source.is_repeated();
+            let (snapshot, disk) = (wanted.id.name(), wanted.disk.label());
+            NotTaken {
+                refused: is_refused.then(|| wanted.id.clone()).into_iter().collect(),
+                error: Error::azure(format!("take snapshot {snapshot} of {disk}"), source),
+            }
+        };
         let snapshot = azure
             .create_snapshot(&wanted.id, &wanted.body())
             .await
-            .map_err(|source| {
-                Error::azure(
-                    format!(
-                        "take snapshot {} of {}",
-                        wanted.id.name(),
-                        wanted.disk.label()
-                    ),
-                    source,
-                )
-            })?;
-        wanted.check(&snapshot)
+            .map_err(failed)?;
+        Ok(wanted.check(&snapshot)?)
     }))
-    .await
-    .into_iter()
-    .collect::<Result<Vec<_>, Error>>()?;
+    .await;
+    let created = all_or_why(created)?;
 
     let granted = join_all(wanted.iter().map(|wanted| async move {
         let opened = open(azure, &wanted.id, access, notices).await;
@@ -191,7 +207,21 @@ pub(super) async fn take(
         snapshot.held.give_back(&snapshot.id, notices).await;
     }))
     .await;
-    Err(failure)
+    Err(failure.into())
+}
+
+/// All, or the first failure with what was refused by any.
+fn all_or_why<T>(results: Vec<Result<T, NotTaken>>) -> Result<Vec<T>, NotTaken> {
+    let mut all = Vec::new();
+    let mut why: Option<NotTaken> = None;
+    for result in results {
+        match (result, &mut why) {
+            (Ok(one), _) => all.push(one),
+            (Err(first), None) => why = Some(first),
+            (Err(further), Some(why)) => why.refused.extend(further.refused),
+        }
+    }
+    why.map_or(Ok(all), Err)
 }
 
 /// Opens a snapshot for reading that was just made, or was closed when this run began, as soon as it is its turn.

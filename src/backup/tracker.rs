@@ -432,8 +432,10 @@ impl RunMark {
     }
 
     fn write(&mut self, text: &MarkText) -> io::Result<()> {
-        let text = serde_json::to_vec(text)?;
-        self.file.set_len(0)?;
+        let mut text = serde_json::to_vec(text)?;
+        // Over what was there, up to its end: at no time is there less than a mark.
+        let before = usize::try_from(self.file.metadata()?.len()).map_err(io::Error::other)?;
+        text.resize(text.len().max(before), b' ');
         self.file.write_all_at(&text, 0)?;
         self.file.sync_all()
     }

@@ -14,7 +14,7 @@ use super::export::{self, Export};
 use super::image::{self, Account, DiskImage, HeldDisk};
 use super::run::{Context, seconds};
 use super::select::Candidate;
-use super::snapshot_set::{self, OpenSnapshot, Wanted};
+use super::snapshot_set::{self, NotTaken, OpenSnapshot, Wanted};
 use super::tags::SnapshotTags;
 use super::{Content, Entry, Error};
 use crate::catalog;
@@ -94,12 +94,14 @@ impl PreparedVm {
             })
             .collect();
         let access = context.access_duration();
-        let ids: Vec<_> = wanted.iter().map(|wanted| wanted.id.clone()).collect();
-        let prepared = async {
-            let snapshots = snapshot_set::take(azure, wanted, access, notices).await?;
-            Self::queue(context, candidate, &export, epoch, snapshots).await
+        let mut ids: Vec<_> = wanted.iter().map(|wanted| wanted.id.clone()).collect();
+        let prepared = match snapshot_set::take(azure, wanted, access, notices).await {
+            Ok(snapshots) => Self::queue(context, candidate, &export, epoch, snapshots).await,
+            Err(NotTaken { error, refused }) => {
+                ids.retain(|id| !refused.contains(id));
+                Err(error)
+            }
         };
-        let prepared = prepared.await;
         if prepared.is_err() {
             let left = snapshot_set::delete(&azure.for_cleanup(), &ids, notices).await;
             context.note_unsaved(left);

@@ -273,18 +273,23 @@ impl BackupJob {
                 }
             }
         };
-        for mut backup in self.delivered.drain(..) {
-            let mut outcome = outcome;
-            if outcome == Outcome::Good {
+        let mut outcome = outcome;
+        if outcome == Outcome::Good {
+            for backup in &mut self.delivered {
                 let recorded = session.clean_up("record the backup", backup.record());
-                // A run that does not come to that end must not be built on; what is given back later may wait for the next one.
-                let recorded =
-                    recorded.map_or(Err(Error::GivenUp), |ended| ended.map_err(Error::from));
+                // A job of which not all is recorded must not be built on; what is given back later may wait for the next one.
+                let recorded = match recorded {
+                    Some(recorded) => recorded.map_err(Error::from),
+                    None if session.is_cancelled() => Err(Error::Cancelled),
+                    None => Err(Error::GivenUp),
+                };
                 if recorded.is_err() {
                     outcome = Outcome::Bad;
                 }
                 note(recorded);
             }
+        }
+        for backup in self.delivered.drain(..) {
             if let Some(ended) = session.clean_up("end the backup", backup.finish(outcome)) {
                 note(ended.map_err(Error::from));
             }

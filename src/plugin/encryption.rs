@@ -182,8 +182,11 @@ impl<'a> Scan<'a> {
         }
         let text = match name.strip_prefix('|') {
             Some(command) => {
-                let output = self.bridge.race(output_of(command));
-                output.unwrap_or_else(|| Err(io::Error::other("the job was cancelled")))
+                // Started outside of the bridge, which blocks signals: the command would inherit that.
+                start(command).and_then(|group| {
+                    let output = self.bridge.race(output_of(group));
+                    output.unwrap_or_else(|| Err(io::Error::other("the job was cancelled")))
+                })
             }
             // From the daemon's folder of the moment, not that of the including file.
             None => fs::read(name),
@@ -223,11 +226,15 @@ fn include(chars: &mut impl Iterator<Item = char>) -> (String, char) {
     (name, '\n')
 }
 
-/// What a command of the configuration prints; with the daemon's environment, and an error if the command does not end well.
-async fn output_of(command: &str) -> io::Result<Vec<u8>> {
+/// Starts a command of the configuration, with the daemon's environment.
+fn start(command: &str) -> io::Result<ProcessGroup> {
     let mut words = words(command);
     let program = words.next().ok_or_else(|| io::Error::other("no command"))?;
-    let mut group = ProcessGroup::start(Command::new(program).args(words))?;
+    ProcessGroup::start(Command::new(program).args(words))
+}
+
+/// What it prints; an error if it does not end well.
+async fn output_of(mut group: ProcessGroup) -> io::Result<Vec<u8>> {
     let output = async {
         let bytes = group.output(MAX_OUTPUT_BYTES as u64 + 1).await?;
         if bytes.len() > MAX_OUTPUT_BYTES {
@@ -393,12 +400,16 @@ mod tests {
         }
     }
 
+    async fn output(command: &str) -> io::Result<Vec<u8>> {
+        output_of(start(command)?).await
+    }
+
     #[tokio::test]
     async fn a_command_that_prints_without_end_is_ended() {
         let line = "yes PKI Encryption = yes";
-        let error = output_of(line).await.expect_err("too much");
+        let error = output(line).await.expect_err("too much");
         assert_eq!(error.to_string(), "it prints more than 1048576 bytes");
-        let output = output_of("head -c 1048576 /dev/zero").await;
+        let output = output("head -c 1048576 /dev/zero").await;
         assert_eq!(output.expect("just enough").len(), MAX_OUTPUT_BYTES);
     }
 
@@ -406,9 +417,17 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_command_that_hangs_is_ended() {
         for hangs in ["sleep 1000", "sh -c 'exec >&-; sleep 1000'"] {
-            let error = output_of(hangs).await.expect_err("no end");
+            let error = output(hangs).await.expect_err("no end");
             assert_eq!(error.to_string(), "it has not ended after 30 s", "{hangs}");
         }
+    }
+
+    /// So that it can be ended like any other program.
+    #[test]
+    fn a_command_has_no_signal_blocked() {
+        let free = "grep -q '^SigBlk:.0000000000000000$' /proc/self/status && echo yes";
+        let text = format!("FileDaemon {{ PKI Encryption = @|\"sh -c \\\"{free}\\\"\"\n}}");
+        assert!(is_on(&text), "{text}");
     }
 
     #[test]
