@@ -133,7 +133,7 @@ pub struct Backup {
     vms: Vec<Arc<SavedVm>>,
     selected: usize,
     mark: RunMark,
-    /// Whether [`Backup::record`] has come to its end: a later run may build on this one.
+    /// Whether [`Backup::record`] has entered the run into the chain, or there is none to enter it into.
     is_recorded: bool,
 }
 
@@ -350,8 +350,8 @@ impl Backup {
     }
 
     /// Removes the snapshots that no run after a good one can need, and all of a bad one, also if it was recorded, or of one that is
-    /// cancelled before this has ended; a good run is [recorded](Self::record) first, if it is not yet. What cannot be given back is reported as an
-    /// error notice.
+    /// cancelled before this has ended; a good run is [recorded](Self::record) first, if it is not yet. What cannot be given back is
+    /// reported as an error notice.
     ///
     /// # Errors
     ///
