@@ -8,10 +8,10 @@ use std::fs;
 
 use azure_vm_fd::backup::{self, Backup, Content, Error, Level, Outcome, Run};
 use azure_vm_fd::config::{NamePattern, Selection};
-use azure_vm_fd::document::{Document, ImageContent};
+use azure_vm_fd::document::Document;
 use azure_vm_fd::notice::Severity;
 use mock_server::{Action, Fault, Snapshot, SnapshotView};
-use support::{World, ledger, read_vm, run, scenario, small};
+use support::{World, bases, ledger, read_vm, run, scenario, small};
 
 /// The file names of a run with the epoch taken out.
 fn names(files: &[support::SavedFile]) -> Vec<String> {
@@ -43,24 +43,6 @@ fn incremental(number: u32, previous: u32) -> Run {
         previous: Some(run(previous).job),
         ..run(number)
     }
-}
-
-/// Of each image the run that it builds on, by the name of its disk.
-fn bases(files: &[support::SavedFile]) -> BTreeMap<String, Option<String>> {
-    let documents = files.iter().filter(|file| file.path.ends_with("_conf"));
-    let images = documents.flat_map(|file| {
-        let document: Document = serde_json::from_slice(&file.blocks[0].1).unwrap();
-        document.images
-    });
-    images
-        .map(|image| {
-            let base = match image.content {
-                ImageContent::Full => None,
-                ImageContent::Delta { base_job, .. } => Some(base_job),
-            };
-            (image.disk["name"].as_str().unwrap().to_owned(), base)
-        })
-        .collect()
 }
 
 /// The answer of Azure where a lock forbids to delete.

@@ -13,7 +13,7 @@ use azure_vm_fd::document::{Document, ImageContent, Slot};
 use azure_vm_fd::notice::Severity;
 use azure_vm_fd::private_folder::PrivateFolder;
 use mock_server::{Action, Change, Disk, Fault, MIB, Snapshot, Vm};
-use support::{GROUP, SavedFile, World, read_vm, run, scenario, small};
+use support::{GROUP, SavedFile, World, bases, read_vm, run, scenario, small};
 
 use Level::{Differential as D, Full as F, Incremental as I};
 
@@ -57,24 +57,6 @@ async fn save(world: &World, run: Run) -> BTreeMap<String, Option<String>> {
     let files = read(&mut backup).await;
     backup.finish(Outcome::Good).await.unwrap();
     bases(&files)
-}
-
-fn bases(files: &[SavedFile]) -> BTreeMap<String, Option<String>> {
-    files
-        .iter()
-        .filter(|file| file.path.ends_with("_conf"))
-        .flat_map(|file| {
-            let document: Document = serde_json::from_slice(&file.blocks[0].1).unwrap();
-            document.images
-        })
-        .map(|image| {
-            let base = match image.content {
-                ImageContent::Full => None,
-                ImageContent::Delta { base_job, .. } => Some(base_job),
-            };
-            (image.disk["name"].as_str().unwrap().to_owned(), base)
-        })
-        .collect()
 }
 
 /// A run of the VM `a` alone; the run that its disk builds on.

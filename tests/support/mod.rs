@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use azure_vm_fd::azure::{Azure, AzureConfig, Endpoints};
 use azure_vm_fd::backup::{self, Backup, Content, Level, Outcome, Run, VmBackup};
 use azure_vm_fd::config::{Selection, Transfer};
+use azure_vm_fd::document::{Document, ImageContent};
 use azure_vm_fd::notice::{Notices, Severity};
 use azure_vm_fd::pipeline::Limits;
 use azure_vm_fd::private_folder::PrivateFolder;
@@ -94,6 +95,25 @@ pub(crate) fn small(name: &str) -> Vm {
 
 pub(crate) fn scenario() -> Scenario {
     Scenario::new().network(GROUP, "vnet", &[("subnet-a", "10.0.0.0/24")])
+}
+
+/// Of each image the run that it builds on, by the name of its disk.
+pub(crate) fn bases(files: &[SavedFile]) -> BTreeMap<String, Option<String>> {
+    files
+        .iter()
+        .filter(|file| file.path.ends_with("_conf"))
+        .flat_map(|file| {
+            let document: Document = serde_json::from_slice(&file.blocks[0].1).unwrap();
+            document.images
+        })
+        .map(|image| {
+            let base = match image.content {
+                ImageContent::Full => None,
+                ImageContent::Delta { base_job, .. } => Some(base_job),
+            };
+            (image.disk["name"].as_str().unwrap().to_owned(), base)
+        })
+        .collect()
 }
 
 pub(crate) fn limits() -> Limits {
