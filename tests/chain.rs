@@ -12,7 +12,9 @@ use azure_vm_fd::config::Selection;
 use azure_vm_fd::document::{Document, ImageContent, Slot};
 use azure_vm_fd::notice::Severity;
 use azure_vm_fd::private_folder::PrivateFolder;
-use mock_server::{Action, Change, Disk, Fault, MIB, Snapshot, Vm};
+use mock_server::{
+    Action, Change, DEFAULT_SUBSCRIPTION, Disk, Fault, MIB, Snapshot, Subscription, Vm,
+};
 use support::{GROUP, SavedFile, World, bases, read_vm, run, scenario, small};
 
 use Level::{Differential as D, Full as F, Incremental as I};
@@ -231,6 +233,75 @@ async fn a_run_made_again_under_its_name_replaces_the_first_attempt() {
     assert_eq!(base(&world, next(2, I, 1)).await, job(1));
     assert_eq!(base(&world, next(3, I, 2)).await, job(2));
     assert_eq!(world.state().snapshots.len(), 3);
+    world.assert_settled();
+}
+
+/// One Plugin line saves a, the other b and c in another subscription, of which the second attempt leaves out c.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_line_clears_what_the_first_attempt_left_in_its_subscription() {
+    const OTHER: &str = "0f3c1b52-3b1c-4f7e-9c55-8a5b7a0e2d11";
+    let mut scenario = scenario().vm(small("a"));
+    for name in ["b", "c"] {
+        let mut vm = small(name);
+        vm.subscription = Some(OTHER.into());
+        scenario = scenario.vm(vm);
+    }
+    scenario.subscriptions = [DEFAULT_SUBSCRIPTION, OTHER]
+        .map(|id| Subscription {
+            id: id.into(),
+            display_name: String::new(),
+            tenant_id: None,
+        })
+        .into();
+    let world = World::new(scenario).await;
+    let line = async |run: &Run, line, vm: Option<&str>| {
+        let subscription = [DEFAULT_SUBSCRIPTION, OTHER][usize::from(line > 0)];
+        let mut options = options(&world, &run.client);
+        options.selection.vm = vm.map(str::to_owned);
+        let run = Run {
+            line,
+            ..run.clone()
+        };
+        let azure = world.azure_of(subscription);
+        let begun = Backup::begin(azure, run, options, world.notices.clone());
+        let mut backup = begun.await.unwrap();
+        let files = read(&mut backup).await;
+        (backup, bases(&files))
+    };
+    // Both lines; ended unless it dies.
+    let job_of = async |run: Run, second: Option<&str>, dies: bool| {
+        let (first, mut bases) = line(&run, 0, None).await;
+        let (second, more) = line(&run, 1, second).await;
+        bases.extend(more);
+        if !dies {
+            first.finish(Outcome::Good).await.unwrap();
+            second.finish(Outcome::Good).await.unwrap();
+        }
+        bases
+    };
+    let expected = |a, b, c| {
+        let names = ["a-os", "b-os", "c-os"].map(str::to_owned);
+        names.into_iter().zip([a, b, c]).collect::<BTreeMap<_, _>>()
+    };
+    let disks = || world.state().snapshots.len();
+
+    job_of(run(1), None, true).await;
+    assert_eq!(disks(), 3);
+    job_of(run(1), Some("b"), false).await;
+    assert_eq!(disks(), 2);
+    // Good here, and not for the Director, which begins it again.
+    let bases = job_of(next(2, I, 1), None, false).await;
+    assert_eq!(bases, expected(job(1), job(1), None));
+    let (first, _) = line(&next(2, I, 1), 0, None).await;
+    let tracked = fs::read_to_string(state_dir(&world, "prod-fd").join("tracker.json"));
+    assert!(tracked.unwrap().contains(&run(2).job));
+    assert_eq!(disks(), 5);
+    let (second, _) = line(&next(2, I, 1), 1, Some("b")).await;
+    first.finish(Outcome::Good).await.unwrap();
+    second.finish(Outcome::Good).await.unwrap();
+    assert_eq!(disks(), 4);
+    let bases = job_of(next(3, I, 2), None, false).await;
+    assert_eq!(bases, expected(job(2), job(2), None));
     world.assert_settled();
 }
 

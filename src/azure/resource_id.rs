@@ -56,6 +56,12 @@ impl ResourceId {
         self.component(1)
     }
 
+    /// Whether it is of this subscription, in whatever case that is written.
+    #[must_use]
+    pub fn is_in(&self, subscription: &str) -> bool {
+        self.subscription().eq_ignore_ascii_case(subscription)
+    }
+
     /// Resource group, as given.
     #[must_use]
     pub fn resource_group(&self) -> &str {

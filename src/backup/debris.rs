@@ -138,11 +138,13 @@ pub(super) async fn clear(
         ..
     } = context;
     let others = tracker.other_runs(run).await?;
+    let rival = others.rival(run);
+    let others = others.within(azure.subscription_id());
     let chain = context.recorded().await?;
     let listed = match azure.snapshots().await {
         Ok(listed) => Some(listed),
         Err(error) if error.is_cancelled() => return Err(Error::Cancelled),
-        Err(error) if had_attempt || others.dead.iter().any(|mark| mark.job == run.job) => {
+        Err(error) if had_attempt || others.is_dead(&run.job) => {
             let action = "list snapshots that an earlier attempt at this run may have left";
             return Err(Error::azure(action, error));
         }
@@ -166,7 +168,7 @@ pub(super) async fn clear(
             present: tags.job == run.job,
             unsaved: snapshot.is_unsaved,
             recorded: chain.holds(&snapshot.id),
-            dead: others.dead.iter().any(|mark| mark.job == tags.job),
+            dead: others.is_dead(&tags.job),
         };
         let mut fate = facts.fate();
         if matches!(fate, Fate::Keep | Fate::Adopt)
@@ -194,9 +196,12 @@ pub(super) async fn clear(
         }
     }
     // An earlier attempt at this very run that ended well here, and not for the Director.
-    let earlier = chain.run(&run.job).filter(|_| !others.is_alive(&run.job));
-    if let Some(earlier) = earlier {
-        let recorded: Vec<_> = ids(earlier).filter(|id| !clear.contains(id)).collect();
+    if !others.is_alive(&run.job) {
+        let recorded: Vec<_> = chain
+            .snapshots_of(&run.job)
+            .into_iter()
+            .filter(|id| id.is_in(azure.subscription_id()) && !clear.contains(id))
+            .collect();
         of_earlier_attempt.extend_from_slice(&recorded);
         clear.extend(recorded);
     }
@@ -224,10 +229,7 @@ pub(super) async fn clear(
                 state.note_epoch(&tags.vm, tags.epoch);
             }
             let recorded = state.chain_mut(&chain.key);
-            if earlier.is_some() {
-                recorded.runs.retain(|known| known.job != run.job);
-            }
-            recorded.forget(&clear);
+            recorded.withdraw(&run.job, &clear);
             recorded.forget(&vanished);
             for snapshot in &adopt {
                 recorded.adopt(snapshot);
@@ -250,7 +252,6 @@ pub(super) async fn clear(
             snapshots(clear.len())
         ));
     }
-    let rival = others.rival(run).cloned();
     // Without a list nobody knows what the dead have left; their marks must go on telling.
     let left = snapshot_set::delete(azure, &clear, notices).await;
     if left.is_empty() && listed.is_some() {
@@ -285,11 +286,6 @@ async fn is_orphan(azure: &Azure, snapshot: &OurSnapshot) -> bool {
     }
 }
 
-fn ids(run: &RunRecord) -> impl Iterator<Item = ResourceId> {
-    run.snapshots()
-        .filter_map(|snapshot| ResourceId::parse(&snapshot.id))
-}
-
 /// Recorded snapshots of this subscription that are not listed, with the names of their disks.
 fn vanished<'a>(
     chain: &'a Chain,
@@ -305,7 +301,7 @@ fn vanished<'a>(
         .iter()
         .flat_map(RunRecord::snapshots)
         .filter_map(|snapshot| Some((&*snapshot.name, ResourceId::parse(&snapshot.id)?)))
-        .filter(|(_, id)| id.subscription().eq_ignore_ascii_case(subscription))
+        .filter(|(_, id)| id.is_in(subscription))
         .filter(|(_, id)| !there.contains(&id.as_str().to_ascii_lowercase()))
         .collect()
 }

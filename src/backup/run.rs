@@ -193,7 +193,7 @@ impl Backup {
             Transfer::Blob(account) => Some(StagingContainer::open(&azure, account, &run).await?),
         };
         let tracker = Tracker::new(options.state.clone());
-        let mark = tracker.mark(&run).await?;
+        let mark = tracker.mark(&run, azure.subscription_id()).await?;
         let queue = ReadQueue::new(options.limits, azure.cancellation());
         let chain = Chain::new(ChainKey {
             client: run.client.clone(),
@@ -481,10 +481,7 @@ impl Backup {
         let Context { azure, notices, .. } = context;
         let job = &context.run.job;
         let mut gone = context.recorded().await?.snapshots_of(job);
-        gone.retain(|id| {
-            id.subscription()
-                .eq_ignore_ascii_case(azure.subscription_id())
-        });
+        gone.retain(|id| id.is_in(azure.subscription_id()));
         let hasty = azure.for_cleanup();
         let left = snapshot_set::delete(&hasty, &gone, notices).await;
         if snapshot_set::mark_unsaved(&hasty, &left, notices)
@@ -506,11 +503,10 @@ impl Backup {
     async fn prune(&self) -> Result<(), Error> {
         let context = &*self.context;
         let Context { azure, notices, .. } = context;
-        let subscription = azure.subscription_id();
         let present = &context.run.job;
         let mut gone = Vec::new();
         for mut surplus in context.recorded().await?.surplus(present) {
-            surplus.retain(|id| id.subscription().eq_ignore_ascii_case(subscription));
+            surplus.retain(|id| id.is_in(azure.subscription_id()));
             let left = snapshot_set::delete(azure, &surplus, notices).await;
             surplus.retain(|id| !left.contains(id));
             gone.append(&mut surplus);

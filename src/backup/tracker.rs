@@ -263,8 +263,8 @@ impl Tracker {
         open_file(&mut options, &self.folder.at(name))
     }
 
-    /// Marks `run` as running.
-    pub(super) async fn mark(&self, run: &Run) -> Result<RunMark, Error> {
+    /// Marks `run` as running, in a subscription.
+    pub(super) async fn mark(&self, run: &Run, subscription: &str) -> Result<RunMark, Error> {
         // Whoever looks for dead runs locks their marks for a moment; this one must not meet that.
         let _lock = self.lock().await?;
         let name = mark_name(run);
@@ -282,12 +282,13 @@ impl Tracker {
         }
         let mut mark = RunMark {
             job: run.job.clone(),
+            subscription: subscription.to_owned(),
             had_attempt: file.metadata().map_err(failed)?.len() > 0,
             tracker: self.clone(),
             name: name.clone().into(),
             file,
         };
-        mark.write(&MarkText::of(run, false)).map_err(failed)?;
+        mark.write(run, false).map_err(failed)?;
         Ok(mark)
     }
 
@@ -320,6 +321,7 @@ impl Tracker {
                 client,
                 job,
                 level,
+                subscription,
                 covers_nothing,
             } = text;
             if client != run.client || chain_name(&job) != chain_name(&run.job) {
@@ -333,6 +335,7 @@ impl Tracker {
             } else if is_dead {
                 let mark = RunMark {
                     job,
+                    subscription,
                     had_attempt: true,
                     tracker: self.clone(),
                     name,
@@ -340,7 +343,11 @@ impl Tracker {
                 };
                 runs.dead.push(mark);
             } else {
-                runs.alive.push((job, level));
+                runs.alive.push(AliveRun {
+                    job,
+                    level,
+                    subscription,
+                });
             }
         }
         Ok(runs)
@@ -352,27 +359,52 @@ impl Tracker {
 pub(super) struct OtherRuns {
     /// Marks of runs whose process is gone; held now, so that nobody else clears them too.
     pub(super) dead: Vec<RunMark>,
-    /// Unique names and levels of runs that are under way.
-    pub(super) alive: Vec<(String, Level)>,
+    alive: Vec<AliveRun>,
+}
+
+/// A run that is under way.
+#[derive(Debug)]
+struct AliveRun {
+    /// Unique name.
+    job: String,
+    level: Level,
+    subscription: String,
 }
 
 impl OtherRuns {
+    /// Those that work in a subscription. The Plugin lines of a job may work in several: what one does in its own says nothing of
+    /// what an earlier attempt left in another one.
+    pub(super) fn within(mut self, subscription: &str) -> Self {
+        let is_here = |other: &str| other.eq_ignore_ascii_case(subscription);
+        self.dead.retain(|mark| is_here(&mark.subscription));
+        self.alive.retain(|run| is_here(&run.subscription));
+        self
+    }
+
     /// Whether a run of this unique name is under way.
     pub(super) fn is_alive(&self, job: &str) -> bool {
-        self.alive.iter().any(|(alive, _)| alive == job)
+        self.alive.iter().any(|alive| alive.job == job)
+    }
+
+    /// Whether a run of this unique name died.
+    pub(super) fn is_dead(&self, job: &str) -> bool {
+        self.dead.iter().any(|mark| mark.job == job)
     }
 
     /// A run under way that `present`, which began later, cannot build on, but that the Director restores before
     /// `present` and instead of what `present` builds on, if it ends well.
-    pub(super) fn rival(&self, present: &Run) -> Option<&(String, Level)> {
-        self.alive.iter().find(|(job, level)| {
-            *job != present.job
+    /// Its unique name and level.
+    pub(super) fn rival(&self, present: &Run) -> Option<(String, Level)> {
+        let replaces = |run: &&AliveRun| {
+            run.job != present.job
                 && match present.level {
                     Level::Full => false,
-                    Level::Differential => *level == Level::Full,
-                    Level::Incremental => *level != Level::Incremental,
+                    Level::Differential => run.level == Level::Full,
+                    Level::Incremental => run.level != Level::Incremental,
                 }
-        })
+        };
+        let rival = self.alive.iter().find(replaces)?;
+        Some((rival.job.clone(), rival.level))
     }
 }
 
@@ -381,27 +413,19 @@ struct MarkText {
     client: String,
     job: String,
     level: Level,
+    /// Where its snapshots are.
+    subscription: String,
     /// The run is recorded: none of its snapshots is debris because of this mark.
-    #[serde(default)]
     covers_nothing: bool,
-}
-
-impl MarkText {
-    fn of(run: &Run, covers_nothing: bool) -> Self {
-        Self {
-            client: run.client.clone(),
-            job: run.job.clone(),
-            level: run.level,
-            covers_nothing,
-        }
-    }
 }
 
 /// The mark of a run. Dropping it frees the lock and leaves the file: the run counts as dead.
 #[derive(Debug)]
 pub(super) struct RunMark {
     /// The run's unique name.
-    pub(super) job: String,
+    job: String,
+    /// Where its snapshots are.
+    subscription: String,
     /// It was there before: an earlier attempt at the run did not come to its end.
     pub(super) had_attempt: bool,
     tracker: Tracker,
@@ -414,8 +438,7 @@ impl RunMark {
     /// The run is recorded, and still under way until it removes its mark.
     pub(super) async fn cover_nothing(&mut self, run: &Run) -> Result<(), Error> {
         let _lock = self.tracker.lock().await?;
-        let text = MarkText::of(run, true);
-        self.write(&text).map_err(|source| {
+        self.write(run, true).map_err(|source| {
             let shown = self.tracker.shown(&self.name);
             Error::tracker("change mark of run", &shown, source)
         })
@@ -431,8 +454,14 @@ impl RunMark {
         })
     }
 
-    fn write(&mut self, text: &MarkText) -> io::Result<()> {
-        let mut text = serde_json::to_vec(text)?;
+    fn write(&mut self, run: &Run, covers_nothing: bool) -> io::Result<()> {
+        let mut text = serde_json::to_vec(&MarkText {
+            client: run.client.clone(),
+            job: run.job.clone(),
+            level: run.level,
+            subscription: self.subscription.clone(),
+            covers_nothing,
+        })?;
         // Over what was there, up to its end: at no time is there less than a mark.
         let before = usize::try_from(self.file.metadata()?.len()).map_err(io::Error::other)?;
         text.resize(text.len().max(before), b' ');
@@ -468,6 +497,8 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
+
+    const HERE: &str = "75a0c7aa-4a0d-4cd1-8f0d-9d1b1a6d6a5e";
 
     impl Tracker {
         /// In a folder that is made if there is none.
@@ -614,7 +645,7 @@ mod tests {
                 let update = tracker.update(&notices, |state| state.reserve_epoch("vm", 1));
                 refused(update.await.unwrap_err());
             } else {
-                refused(tracker.mark(&run).await.unwrap_err());
+                refused(tracker.mark(&run, HERE).await.unwrap_err());
             }
             assert!(tracker.shown(name).is_symlink(), "{name}");
         }
@@ -627,27 +658,27 @@ mod tests {
         let tracker = Tracker::open(folder.path()).unwrap();
         drop(
             tracker
-                .mark(&run("job.2026-01-01_00.00.00_01"))
+                .mark(&run("job.2026-01-01_00.00.00_01"), HERE)
                 .await
                 .unwrap(),
         );
         drop(
             tracker
-                .mark(&run("other.2026-01-01_00.00.00_01"))
+                .mark(&run("other.2026-01-01_00.00.00_01"), HERE)
                 .await
                 .unwrap(),
         );
         let _alive = tracker
-            .mark(&run("job.2026-01-01_00.00.00_02"))
+            .mark(&run("job.2026-01-01_00.00.00_02"), HERE)
             .await
             .unwrap();
         let ended = tracker
-            .mark(&run("job.2026-01-01_00.00.00_03"))
+            .mark(&run("job.2026-01-01_00.00.00_03"), HERE)
             .await
             .unwrap();
         ended.remove().await.unwrap();
         let mut recorded = tracker
-            .mark(&run("job.2026-01-01_00.00.00_05"))
+            .mark(&run("job.2026-01-01_00.00.00_05"), HERE)
             .await
             .unwrap();
         recorded
@@ -655,7 +686,7 @@ mod tests {
             .await
             .unwrap();
         let padded = tracker
-            .mark(&run("job.2026-01-01_00.00.00_04"))
+            .mark(&run("job.2026-01-01_00.00.00_04"), HERE)
             .await
             .unwrap();
         // Still JSON, and far larger than any mark.
@@ -666,16 +697,15 @@ mod tests {
         drop(padded);
 
         let present = run("job.2026-01-02_00.00.00_01");
-        let _own = tracker.mark(&present).await.unwrap();
+        let _own = tracker.mark(&present, HERE).await.unwrap();
         let found = tracker.other_runs(&present).await.unwrap();
         let dead: Vec<_> = found.dead.iter().map(|mark| mark.job.as_str()).collect();
         assert_eq!(dead, ["job.2026-01-01_00.00.00_01"]);
-        let mut alive = found.alive.clone();
-        alive.sort_by(|a, b| a.0.cmp(&b.0));
-        let full = |job: &str| (job.to_owned(), Level::Full);
+        let mut alive: Vec<_> = found.alive.iter().map(|run| run.job.as_str()).collect();
+        alive.sort_unstable();
         let both = ["job.2026-01-01_00.00.00_02", "job.2026-01-01_00.00.00_05"];
-        assert_eq!(alive, both.map(full));
-        assert!(found.is_alive("job.2026-01-01_00.00.00_02"));
+        assert_eq!(alive, both);
+        assert!(both.iter().all(|job| found.is_alive(job)));
         let rival = |level| {
             found.rival(&Run {
                 level,
@@ -683,8 +713,10 @@ mod tests {
             })
         };
         assert_eq!(rival(Level::Full), None);
-        assert_eq!(rival(Level::Differential), found.alive.first());
-        assert_eq!(rival(Level::Incremental), found.alive.first());
+        for level in [Level::Differential, Level::Incremental] {
+            let (job, its_level) = rival(level).unwrap();
+            assert!(both.contains(&&*job) && its_level == Level::Full, "{job}");
+        }
         // While it is held, nobody else takes it for dead.
         assert!(tracker.other_runs(&present).await.unwrap().dead.is_empty());
         // Of a run that was recorded nothing is debris, and its mark of no use.
@@ -695,10 +727,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_known_of_runs_is_known_for_their_subscription() {
+        let folder = tempfile::tempdir().unwrap();
+        let tracker = Tracker::open(folder.path()).unwrap();
+        let elsewhere = "0f3c1b52-3b1c-4f7e-9c55-8a5b7a0e2d11";
+        let line = |line| Run { line, ..run("job") };
+        drop(tracker.mark(&line(0), HERE).await.unwrap());
+        let _alive = tracker.mark(&line(1), elsewhere).await.unwrap();
+        for (subscription, is_dead) in [(HERE.to_uppercase(), true), (elsewhere.into(), false)] {
+            let found = tracker.other_runs(&line(2)).await.unwrap();
+            let found = found.within(&subscription);
+            assert_eq!(found.is_dead("job"), is_dead, "{subscription}");
+            assert_eq!(found.is_alive("job"), !is_dead, "{subscription}");
+        }
+    }
+
+    #[tokio::test]
     async fn a_mark_that_somebody_holds_is_seen() {
         let folder = tempfile::tempdir().unwrap();
         let tracker = Tracker::open(folder.path()).unwrap();
-        let ended = tracker.mark(&run("job")).await.unwrap();
+        let ended = tracker.mark(&run("job"), HERE).await.unwrap();
         assert!(!ended.had_attempt);
         let path = tracker.shown(&ended.name);
         // A run of this name that begins now has the file open, and is about to lock it.
@@ -710,8 +758,8 @@ mod tests {
         removal.await.unwrap();
         assert!(!path.exists());
 
-        drop(tracker.mark(&run("job")).await.unwrap());
-        let again = tracker.mark(&run("job")).await.unwrap();
+        drop(tracker.mark(&run("job"), HERE).await.unwrap());
+        let again = tracker.mark(&run("job"), HERE).await.unwrap();
         assert!(again.had_attempt && path.exists());
         let other = Run {
             line: 1,
@@ -724,13 +772,13 @@ mod tests {
     async fn a_run_cannot_be_under_way_twice() {
         let folder = tempfile::tempdir().unwrap();
         let tracker = Tracker::open(folder.path()).unwrap();
-        let _first = tracker.mark(&run("job")).await.unwrap();
-        assert!(tracker.mark(&run("job")).await.is_err());
+        let _first = tracker.mark(&run("job"), HERE).await.unwrap();
+        assert!(tracker.mark(&run("job"), HERE).await.is_err());
         let second_line = Run {
             line: 1,
             ..run("job")
         };
-        let _second = tracker.mark(&second_line).await.unwrap();
+        let _second = tracker.mark(&second_line, HERE).await.unwrap();
         let found = tracker.other_runs(&second_line).await.unwrap();
         assert!(found.is_alive("job") && found.dead.is_empty());
         // Another Plugin line of the same run.

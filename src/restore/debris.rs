@@ -108,8 +108,7 @@ async fn clear_azure(azure: &Azure, folder: &DeadFolder, notices: &Notices) -> b
         return true;
     }
     let subscription = azure.subscription_id();
-    let is_here = |id: &ResourceId| id.subscription().eq_ignore_ascii_case(subscription);
-    let elsewhere: Vec<_> = made.iter().filter(|id| !is_here(id)).collect();
+    let elsewhere: Vec<_> = made.iter().filter(|id| !id.is_in(subscription)).collect();
     if let Some(first) = elsewhere.first() {
         let names = elsewhere.iter().map(|id| id.name().to_owned());
         notices.warning_once(format!(

@@ -71,7 +71,7 @@ impl Plan {
         let saved_id = json::text(saved, "/id")
             .and_then(ResourceId::parse)
             .ok_or_else(|| refuse("its configuration has no resource id".into()))?;
-        if !saved_id.subscription().eq_ignore_ascii_case(subscription) {
+        if !saved_id.is_in(subscription) {
             return Err(Error::Elsewhere {
                 vm: document.vm_name.clone(),
                 saved: saved_id.subscription().to_owned(),

@@ -171,6 +171,15 @@ impl World {
         Azure::new(config, self.cancel.clone()).unwrap()
     }
 
+    /// A client of another subscription than the usual one.
+    pub(crate) fn azure_of(&self, subscription: &str) -> Azure {
+        let config = AzureConfig {
+            subscription_id: subscription.to_owned(),
+            ..Self::config(self.emulator.http_url())
+        };
+        Azure::new(config, self.cancel.clone()).unwrap()
+    }
+
     /// What a client of the emulator at `base` is told.
     pub(crate) fn config(base: &str) -> AzureConfig {
         let url: url::Url = base.parse().unwrap();
