@@ -61,7 +61,7 @@ test:
 	RUST_TEST_THREADS=8 $(CARGO) test --workspace --locked
 
 # Failure tried thousands of times: all cells of the matrix of requests and faults, and a thousand random schedules of faults. Takes
-# a quarter of an hour.
+# half an hour.
 torture:
 	TORTURE=1 $(CARGO) test --locked -p azure-vm-fd --test torture -- --nocapture --test-threads 1
 

@@ -393,6 +393,7 @@ async fn a_list_that_breaks_is_asked_for_again() {
     );
     world.emulator.fault(list(Action::Reset).nth(5));
     world.emulator.fault(list(Action::RevokeSas).nth(8));
+    world.emulator.fault(list(Action::RevokeBaseSas).nth(11));
     world
         .emulator
         .fault(list(Action::Throttle { retry_after: None }).nth(10));

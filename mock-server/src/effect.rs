@@ -1,12 +1,11 @@
 //! What a fault does to a request and to its answer.
 use crate::{
     arm::{self, error::ArmError},
-    blob,
-    clock::{self, Instant},
+    blob, clock,
     faults::{Action, RetryAfter},
     message::{Body, Request, Response},
     service::{Area, Reply, Wire},
-    state::{World, grant::Grant},
+    state::World,
     token,
 };
 use std::{ops::Range, time::Duration};
@@ -56,12 +55,8 @@ pub(crate) fn before(
             token::expire(world, request);
             None
         }
-        Action::RevokeSas => {
-            end_sas(world, request, |grant, _now| grant.revoked = true);
-            None
-        }
-        Action::ExpireSas => {
-            end_sas(world, request, |grant, now| grant.expires = now);
+        ended @ (Action::RevokeSas | Action::ExpireSas | Action::RevokeBaseSas) => {
+            end_sas(world, request, ended);
             None
         }
         Action::Delay { .. }
@@ -86,25 +81,33 @@ enum Sas {
     Account(String),
 }
 
-/// The signature of the request's address, else of what it copies.
-fn sas(world: &World, request: &Request) -> Option<Sas> {
+/// The signature that a fault ends: of the base of a difference, or of the request's address, else of what it copies.
+fn sas(world: &World, request: &Request, fault: &Action) -> Option<Sas> {
+    let in_header = |name| {
+        let url = url::Url::parse(request.header(name)?).ok()?;
+        let path = url.path().to_owned();
+        world.grants.contains_key(&path).then_some(Sas::Grant(path))
+    };
+    if matches!(fault, Action::RevokeBaseSas) {
+        return in_header("x-ms-previous-snapshot-url");
+    }
     if world.grants.contains_key(&request.path) {
         return Some(Sas::Grant(request.path.clone()));
     }
     if let Some(signature) = request.query("sig") {
         return Some(Sas::Account(signature.to_owned()));
     }
-    let source = url::Url::parse(request.header("x-ms-copy-source")?).ok()?;
-    let path = source.path().to_owned();
-    world.grants.contains_key(&path).then_some(Sas::Grant(path))
+    in_header("x-ms-copy-source")
 }
 
-fn end_sas(world: &mut World, request: &Request, end: impl FnOnce(&mut Grant, Instant)) {
-    let now = world.now;
-    match sas(world, request) {
+fn end_sas(world: &mut World, request: &Request, fault: &Action) {
+    match sas(world, request, fault) {
         Some(Sas::Grant(path)) => {
             if let Some(grant) = world.grants.get_mut(&path) {
-                end(grant, now);
+                match fault {
+                    Action::ExpireSas => grant.expires = world.now,
+                    _ => grant.revoked = true,
+                }
             }
         }
         Some(Sas::Account(signature)) => {
@@ -140,7 +143,9 @@ pub(crate) fn is_felt(
         Action::Ignore { name } => {
             request.query(name).is_some() || request.headers.contains_key(name)
         }
-        Action::RevokeSas | Action::ExpireSas => sas(world, request).is_some(),
+        Action::RevokeSas | Action::ExpireSas | Action::RevokeBaseSas => {
+            sas(world, request, fault).is_some()
+        }
         Action::FailOperation { .. } | Action::NeverEnding => {
             has("azure-asyncoperation") || has("x-ms-copy-id")
         }
@@ -237,6 +242,7 @@ pub(crate) fn after(reply: &mut Reply, fault: Option<&Action>) {
             | Action::Ignore { .. }
             | Action::RevokeSas
             | Action::ExpireSas
+            | Action::RevokeBaseSas
             | Action::ExpireToken
             | Action::RotateSecret { .. }
             | Action::SkewClock { .. }

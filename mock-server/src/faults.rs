@@ -153,6 +153,8 @@ pub enum Action {
     RevokeSas,
     /// Lets this SAS run out, then answers 403.
     ExpireSas,
+    /// Withdraws the SAS of the base that a difference is asked against, then answers 403.
+    RevokeBaseSas,
     /// The long-running operation that the request starts ends as `Failed` (with HTTP 200).
     FailOperation {
         /// Error code.

@@ -140,6 +140,10 @@ fn needs_sas(kind: &Kind) -> bool {
     kind.operation.starts_with("Blob_") || kind.operation == "StorageBlob_StartCopy"
 }
 
+fn needs_base(kind: &Kind) -> bool {
+    kind.operation == "Blob_GetPageRangesDiff"
+}
+
 fn is_of_account(kind: &Kind) -> bool {
     let account = ["Container_", "StorageBlob_"];
     account.iter().any(|of| kind.operation.starts_with(of))
@@ -288,7 +292,8 @@ pub(crate) fn troubles() -> Vec<Trouble> {
         ),
         trouble("expired SAS", |_| Action::ExpireSas, needs_sas),
         trouble("revoked SAS", |_| Action::RevokeSas, needs_sas),
-        // One that ran out is answered alike.
+        // One that ran out is answered alike, here and below.
+        trouble("revoked SAS of base", |_| Action::RevokeBaseSas, needs_base),
         Trouble {
             way: Way::Signed,
             ..trouble(
