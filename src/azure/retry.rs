@@ -550,7 +550,8 @@ mod tests {
         assert!(send(&script, Method::GET).await.is_ok());
         let waits = waits(&script);
         assert!((90.5..100.0).contains(&waits[0]), "{waits:?}");
-        assert!((116.0..134.0).contains(&waits[1]), "{waits:?}");
+        // A date is compared with a clock that does not stop.
+        assert!((90.0..134.0).contains(&waits[1]), "{waits:?}");
         assert!((2.0..=4.01).contains(&waits[2]), "{waits:?}");
     }
 

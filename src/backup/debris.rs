@@ -28,14 +28,14 @@ pub(super) enum Fate {
 /// What is known of a snapshot.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Facts {
-    /// Its run is under way.
+    /// Its run is under way in this subscription.
     pub(super) alive: bool,
     /// Its run has the name of the present one.
     pub(super) present: bool,
     /// It says itself that its image is in no backup.
     pub(super) unsaved: bool,
     pub(super) recorded: bool,
-    /// Its run died, or failed and could not give it back.
+    /// Its run died in this subscription, or failed and could not give it back.
     pub(super) dead: bool,
 }
 
@@ -137,10 +137,12 @@ pub(super) async fn clear(
         tracker,
         ..
     } = context;
-    let others = tracker.other_runs(run).await?;
+    let others = tracker.other_runs(run, azure.subscription_id()).await?;
     let rival = others.rival(run);
-    let others = others.within(azure.subscription_id());
     let chain = context.recorded().await?;
+    // An earlier attempt at this very run that ended well here, and not for the Director.
+    let earlier = chain.run(&run.job).filter(|_| !others.is_alive(&run.job));
+    let others = others.within(azure.subscription_id());
     let listed = match azure.snapshots().await {
         Ok(listed) => Some(listed),
         Err(error) if error.is_cancelled() => return Err(Error::Cancelled),
@@ -195,13 +197,9 @@ pub(super) async fn clear(
             }
         }
     }
-    // An earlier attempt at this very run that ended well here, and not for the Director.
-    if !others.is_alive(&run.job) {
-        let recorded: Vec<_> = chain
-            .snapshots_of(&run.job)
-            .into_iter()
-            .filter(|id| id.is_in(azure.subscription_id()) && !clear.contains(id))
-            .collect();
+    // In all subscriptions, for what a line left that is no more would be a base otherwise.
+    if let Some(earlier) = earlier {
+        let recorded: Vec<_> = ids(earlier).filter(|id| !clear.contains(id)).collect();
         of_earlier_attempt.extend_from_slice(&recorded);
         clear.extend(recorded);
     }
@@ -229,7 +227,10 @@ pub(super) async fn clear(
                 state.note_epoch(&tags.vm, tags.epoch);
             }
             let recorded = state.chain_mut(&chain.key);
-            recorded.withdraw(&run.job, &clear);
+            if earlier.is_some() {
+                recorded.runs.retain(|known| known.job != run.job);
+            }
+            recorded.forget(&clear);
             recorded.forget(&vanished);
             for snapshot in &adopt {
                 recorded.adopt(snapshot);
@@ -284,6 +285,11 @@ async fn is_orphan(azure: &Azure, snapshot: &OurSnapshot) -> bool {
         }
         Err(error) => error.is_not_found(),
     }
+}
+
+fn ids(run: &RunRecord) -> impl Iterator<Item = ResourceId> {
+    run.snapshots()
+        .filter_map(|snapshot| ResourceId::parse(&snapshot.id))
 }
 
 /// Recorded snapshots of this subscription that are not listed, with the names of their disks.

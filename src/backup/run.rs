@@ -229,10 +229,15 @@ impl Backup {
             }
         };
         if let Some(staging) = &context.staging {
-            let others = context.tracker.other_runs(&context.run).await?;
-            staging
-                .clear_debris(&context.azure, &others, &context.notices)
-                .await?;
+            let Context {
+                azure,
+                run,
+                tracker,
+                notices,
+                ..
+            } = &context;
+            let others = tracker.other_runs(run, azure.subscription_id()).await?;
+            staging.clear_debris(azure, &others, notices).await?;
         }
         context.chain = Arc::new(context.recorded().await?);
         if context.run.level != Level::Full {

@@ -3,11 +3,11 @@
 //! ```text
 //! <state_dir>/tracker.json    epochs and chains; replaced atomically under a lock
 //! <state_dir>/tracker.lock    held while the file is read, changed and replaced, also by other processes
-//! <state_dir>/<hash>.run      one per Plugin line of a run; locked as long as its process lives
+//! <state_dir>/<hash>.run      one per Plugin line of a run and its subscription; locked as long as its process lives
 //! ```
 //!
 //! A mark whose lock is free belongs to a run that died (kill -9, power loss), or failed and could not give everything back; its
-//! snapshots are debris. Of a run that is recorded it says nothing any more: what that did not save, and could not delete, says so
+//! snapshots in this subscription are debris. Of a run that is recorded it says nothing any more: what that did not save, and could not delete, says so
 //! itself by a tag. Marks come and go under the lock of the tracker file, so whoever holds one is seen. What is known by neither
 //! file is not: then the folder was lost or the job comes from another daemon, and the tags of the snapshots decide. Folder and files
 //! are private to the daemon's user.
@@ -267,7 +267,7 @@ impl Tracker {
     pub(super) async fn mark(&self, run: &Run, subscription: &str) -> Result<RunMark, Error> {
         // Whoever looks for dead runs locks their marks for a moment; this one must not meet that.
         let _lock = self.lock().await?;
-        let name = mark_name(run);
+        let name = mark_name(run, subscription);
         let failed = |source| self.failed("mark run as running in", &name, source);
         let file = self.open_or_make(&name).map_err(failed)?;
         match file.try_lock() {
@@ -292,10 +292,15 @@ impl Tracker {
         Ok(mark)
     }
 
-    /// The marks of other runs of the same chain as `run`; other Plugin lines of the same job are among them.
-    pub(super) async fn other_runs(&self, run: &Run) -> Result<OtherRuns, Error> {
+    /// The marks of other runs of the same chain as `run`, which works in `subscription`; other Plugin lines of the same job are
+    /// among them.
+    pub(super) async fn other_runs(
+        &self,
+        run: &Run,
+        subscription: &str,
+    ) -> Result<OtherRuns, Error> {
         let _lock = self.lock().await?;
-        let own = mark_name(run);
+        let own = mark_name(run, subscription);
         let failed = |source| self.failed("list state folder", "", source);
         let mut runs = OtherRuns::default();
         for entry in fs::read_dir(self.folder.at("")).map_err(failed)? {
@@ -478,8 +483,11 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-fn mark_name(run: &Run) -> String {
-    let identity = [&*run.client, &run.job, &run.line.to_string()].join("\n");
+/// Also of its subscription: a line that works in another one in the next attempt must not hide what it left.
+fn mark_name(run: &Run, subscription: &str) -> String {
+    let line = run.line.to_string();
+    let subscription = subscription.to_ascii_lowercase();
+    let identity = [&*run.client, &run.job, &line, &subscription].join("\n");
     format!("{}.run", short_hash(&identity))
 }
 
@@ -504,6 +512,10 @@ mod tests {
         /// In a folder that is made if there is none.
         fn open(dir: &Path) -> io::Result<Self> {
             PrivateFolder::make(dir).map(Self::new)
+        }
+
+        async fn others(&self, run: &Run) -> OtherRuns {
+            self.other_runs(run, HERE).await.unwrap()
         }
     }
 
@@ -635,7 +647,7 @@ mod tests {
         };
         let notices = Notices::default();
         let run = run("job");
-        for name in [FILE, NEXT, LOCK, &mark_name(&run)] {
+        for name in [FILE, NEXT, LOCK, &mark_name(&run, HERE)] {
             let tracker = Tracker::open(&at(&format!("of {name}"))).unwrap();
             symlink(at("elsewhere/x"), tracker.shown(name)).unwrap();
             if name == FILE || name == NEXT {
@@ -698,7 +710,7 @@ mod tests {
 
         let present = run("job.2026-01-02_00.00.00_01");
         let _own = tracker.mark(&present, HERE).await.unwrap();
-        let found = tracker.other_runs(&present).await.unwrap();
+        let found = tracker.others(&present).await;
         let dead: Vec<_> = found.dead.iter().map(|mark| mark.job.as_str()).collect();
         assert_eq!(dead, ["job.2026-01-01_00.00.00_01"]);
         let mut alive: Vec<_> = found.alive.iter().map(|run| run.job.as_str()).collect();
@@ -718,25 +730,29 @@ mod tests {
             assert!(both.contains(&&*job) && its_level == Level::Full, "{job}");
         }
         // While it is held, nobody else takes it for dead.
-        assert!(tracker.other_runs(&present).await.unwrap().dead.is_empty());
+        assert!(tracker.others(&present).await.dead.is_empty());
         // Of a run that was recorded nothing is debris, and its mark of no use.
         let name = recorded.name.clone();
         drop(recorded);
-        assert!(tracker.other_runs(&present).await.unwrap().dead.is_empty());
+        assert!(tracker.others(&present).await.dead.is_empty());
         assert!(!tracker.shown(name).exists());
     }
 
     #[tokio::test]
-    async fn what_is_known_of_runs_is_known_for_their_subscription() {
+    async fn what_is_known_of_a_run_is_known_for_a_subscription() {
         let folder = tempfile::tempdir().unwrap();
         let tracker = Tracker::open(folder.path()).unwrap();
         let elsewhere = "0f3c1b52-3b1c-4f7e-9c55-8a5b7a0e2d11";
-        let line = |line| Run { line, ..run("job") };
-        drop(tracker.mark(&line(0), HERE).await.unwrap());
-        let _alive = tracker.mark(&line(1), elsewhere).await.unwrap();
+        drop(tracker.mark(&run("job"), HERE).await.unwrap());
+        // The same line of the next attempt, in another subscription.
+        let alive = tracker.mark(&run("job"), elsewhere).await.unwrap();
+        assert!(!alive.had_attempt);
+        let line = Run {
+            line: 1,
+            ..run("job")
+        };
         for (subscription, is_dead) in [(HERE.to_uppercase(), true), (elsewhere.into(), false)] {
-            let found = tracker.other_runs(&line(2)).await.unwrap();
-            let found = found.within(&subscription);
+            let found = tracker.others(&line).await.within(&subscription);
             assert_eq!(found.is_dead("job"), is_dead, "{subscription}");
             assert_eq!(found.is_alive("job"), !is_dead, "{subscription}");
         }
@@ -765,7 +781,7 @@ mod tests {
             line: 1,
             ..run("job")
         };
-        assert!(tracker.other_runs(&other).await.unwrap().is_alive("job"));
+        assert!(tracker.others(&other).await.is_alive("job"));
     }
 
     #[tokio::test]
@@ -779,7 +795,7 @@ mod tests {
             ..run("job")
         };
         let _second = tracker.mark(&second_line, HERE).await.unwrap();
-        let found = tracker.other_runs(&second_line).await.unwrap();
+        let found = tracker.others(&second_line).await;
         assert!(found.is_alive("job") && found.dead.is_empty());
         // Another Plugin line of the same run.
         let present = Run {
