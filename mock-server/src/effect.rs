@@ -104,9 +104,10 @@ fn end_sas(world: &mut World, request: &Request, fault: &Action) {
     match sas(world, request, fault) {
         Some(Sas::Grant(path)) => {
             if let Some(grant) = world.grants.get_mut(&path) {
-                match fault {
-                    Action::ExpireSas => grant.expires = world.now,
-                    _ => grant.revoked = true,
+                if matches!(fault, Action::ExpireSas) {
+                    grant.expires = world.now;
+                } else {
+                    grant.revoked = true;
                 }
             }
         }
