@@ -7,10 +7,10 @@
 //! ```
 //!
 //! A mark whose lock is free belongs to a run that died (kill -9, power loss), or failed and could not give everything back; its
-//! snapshots in this subscription are debris. Of a run that is recorded it says nothing any more: what that did not save, and could not delete, says so
-//! itself by a tag. Marks come and go under the lock of the tracker file, so whoever holds one is seen. What is known by neither
-//! file is not: then the folder was lost or the job comes from another daemon, and the tags of the snapshots decide. Folder and files
-//! are private to the daemon's user.
+//! snapshots in the subscription of the mark are debris. Of a run that is recorded it says nothing any more: what that did not save,
+//! and could not delete, says so itself by a tag. Marks come and go under the lock of the tracker file, so whoever holds one is seen.
+//! What is known by neither file is not: then the folder was lost or the job comes from another daemon, and the tags of the snapshots
+//! decide. Folder and files are private to the daemon's user.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
