@@ -86,7 +86,7 @@ mod tests {
 
     use http::{Method, Request};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpSocket};
     use tokio_util::sync::CancellationToken;
 
     use super::super::outgoing::{Anonymous, Outgoing};
@@ -175,9 +175,10 @@ mod tests {
     async fn a_name_without_an_address_is_named_and_tried_again_like_a_refused_connection() {
         let client = Client::new();
         let port = served().await;
-        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        // Nobody listens there.
+        let closed = TcpSocket::new_v4().unwrap();
+        closed.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let nobody = closed.local_addr().unwrap().port();
-        drop(closed);
 
         // From the start, and for good.
         let refused = client.get(0, Method::GET, nobody).await.unwrap_err();

@@ -478,12 +478,18 @@ mod tests {
         assert_eq!(error.kind, TransportErrorKind::Broken);
     }
 
+    /// An address where nobody listens as long as it is held.
+    fn closed() -> TcpSocket {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        socket
+    }
+
     #[tokio::test]
     async fn addresses_without_a_server_are_told_apart() {
         let transport = by_way_of(Matcher::builder().build());
-        let refused = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let refused = closed();
         let address = refused.local_addr().unwrap();
-        drop(refused);
         let error = get(&transport, &format!("http://{address}/"))
             .await
             .unwrap_err();
@@ -559,9 +565,8 @@ mod tests {
     async fn some_hosts_are_reached_without_the_proxy() {
         let dead = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let transport = proxied(dead.local_addr().unwrap(), "");
-        let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let nobody = closed();
         let local = format!("https://{}/", nobody.local_addr().unwrap());
-        drop(nobody);
         let error = get(&transport, &local).await.unwrap_err();
         assert!(error.text.contains("refused"), "{}", error.text);
         let listed = get(&transport, "https://direct.invalid/").await;

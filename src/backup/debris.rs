@@ -62,7 +62,7 @@ impl Facts {
 pub(super) struct Found {
     /// Snapshots of an earlier attempt at this very run that could not be deleted.
     pub(super) of_earlier_attempt: Vec<ResourceId>,
-    /// A run under way that keeps this one from building on anything: see [`OtherRuns::rival`](super::tracker::OtherRuns::rival).
+    /// A run under way that keeps this one from building on anything: see [`OtherRuns::rival`](super::marks::OtherRuns::rival).
     pub(super) rival: Option<(String, Level)>,
     /// All snapshots of the subscription as they were listed; none if they could not be.
     pub(super) snapshots: Vec<Value>,

@@ -21,6 +21,7 @@ mod changes;
 mod debris;
 mod difference;
 mod digests;
+mod ending;
 mod error;
 mod export;
 mod exported;
@@ -30,6 +31,8 @@ pub mod fuzzing;
 mod held;
 mod image;
 mod inventory;
+mod marks;
+mod plan;
 mod retention;
 mod run;
 mod select;
@@ -55,12 +58,12 @@ pub use self::image::DiskImage;
 pub use self::inventory::{
     KnownSnapshot, OwnSnapshot, delete_snapshot, known_snapshots, own_snapshots,
 };
+pub use self::plan::{PlannedDisk, PlannedEntry, VmPlan};
 pub use self::run::Backup;
 pub use self::staging_blob::STAGING_CONTAINER;
 pub use self::vm::VmBackup;
 
 use crate::config::{Selection, Transfer};
-use crate::document::Slot;
 use crate::pipeline::Limits;
 use crate::private_folder::PrivateFolder;
 
@@ -138,47 +141,6 @@ pub enum Outcome {
     Good,
     /// Failed or cancelled.
     Bad,
-}
-
-/// What a run would save of one VM, by listing alone.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VmPlan {
-    /// The VM's name.
-    pub name: String,
-    /// Its resource group.
-    pub resource_group: String,
-    /// Its UUID, lower case with dashes; empty if Azure's list gives none.
-    pub uuid: String,
-    /// The entries a run would write, in their order.
-    pub entries: Vec<PlannedEntry>,
-    /// The disks behind the images, in the same order.
-    pub disks: Vec<PlannedDisk>,
-    /// Why the VM could not be saved; then `entries` is empty.
-    pub refusal: Option<String>,
-}
-
-/// One file that a run would write.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PlannedEntry {
-    /// Catalog name; the epoch in it is the present time.
-    pub path: String,
-    /// Size in bytes: of an image the disk's size, an upper bound of what would be sent.
-    pub size: u64,
-}
-
-/// One disk that a run would save.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PlannedDisk {
-    /// The managed disk's name.
-    pub name: String,
-    /// Where it sits.
-    pub slot: Slot,
-    /// Size in bytes.
-    pub size: u64,
-    /// e.g. `Premium_LRS`; empty if Azure named none.
-    pub sku: String,
-    /// What would be saved of it, and why: `level Full`, `changes since run ...`, or why there are none to be had.
-    pub reason: String,
 }
 
 /// One file for the catalog.

@@ -1,35 +1,26 @@
-//! One run: its VMs one after the other, and what is recorded or given back at its end.
+//! One run: its VMs one after the other.
 
 use std::collections::VecDeque;
 use std::panic;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use futures_util::future::join_all;
-use futures_util::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::chain::{Base, Chain, ChainKey, RunRecord};
+use super::chain::{Base, Chain, ChainKey};
 use super::difference::KnownBases;
+use super::marks::RunMark;
 use super::select::{Listed, select};
 use super::staging_blob::{self, StagingContainer};
 use super::tags::chain_name;
-use super::tracker::{RunMark, State, Tracker};
+use super::tracker::Tracker;
 use super::vm::{PreparedVm, SavedVm, VmBackup};
-use super::{
-    Error, Level, Options, Outcome, PlannedDisk, PlannedEntry, Run, VmPlan, debris, digests,
-    export, snapshot_set,
-};
+use super::{Error, Level, Options, Run, debris, snapshot_set};
 use crate::azure::{Azure, ResourceId};
-use crate::catalog;
-use crate::config::{Selection, Transfer};
+use crate::config::Transfer;
 use crate::notice::{Notices, some_of, with_causes};
 use crate::pipeline::ReadQueue;
-use crate::private_folder::PrivateFolder;
-
-/// VMs whose configuration is read at the same time for a plan: two or more requests each, far below Azure's limits.
-const PLANS_AT_ONCE: usize = 8;
 
 /// What all parts of a run share.
 #[derive(Clone, Debug)]
@@ -40,7 +31,7 @@ pub(super) struct Context {
     pub(super) notices: Notices,
     pub(super) tracker: Tracker,
     /// The earlier runs of the job, as known when this one began, after the debris was cleared.
-    chain: Arc<Chain>,
+    pub(super) chain: Arc<Chain>,
     /// What was listed of their snapshots.
     pub(super) bases: Arc<KnownBases>,
     /// A run of the job under way that keeps this one from building on anything, and its level.
@@ -100,7 +91,7 @@ impl Context {
         unsaved.extend(left);
     }
 
-    fn unsaved(&self) -> Vec<ResourceId> {
+    pub(super) fn unsaved(&self) -> Vec<ResourceId> {
         let unsaved = self.unsaved.lock().unwrap_or_else(PoisonError::into_inner);
         unsaved.clone()
     }
@@ -112,7 +103,7 @@ impl Context {
     }
 }
 
-fn base(chain: &Chain, run: &Run, vm: &str, disk: &str) -> Result<Option<Base>, String> {
+pub(super) fn base(chain: &Chain, run: &Run, vm: &str, disk: &str) -> Result<Option<Base>, String> {
     if run.level == Level::Full {
         return Ok(None);
     }
@@ -126,15 +117,15 @@ fn base(chain: &Chain, run: &Run, vm: &str, disk: &str) -> Result<Option<Base>, 
 /// A running backup.
 #[derive(Debug)]
 pub struct Backup {
-    context: Arc<Context>,
+    pub(super) context: Arc<Context>,
     waiting: VecDeque<Listed>,
     /// The next VM, prepared while the last image of the present one is read.
     ahead: Option<Ahead>,
-    vms: Vec<Arc<SavedVm>>,
-    selected: usize,
-    mark: RunMark,
+    pub(super) vms: Vec<Arc<SavedVm>>,
+    pub(super) selected: usize,
+    pub(super) mark: RunMark,
     /// Whether [`Backup::record`] has entered the run into the chain, or there is none to enter it into.
-    is_recorded: bool,
+    pub(super) is_recorded: bool,
 }
 
 /// A VM being prepared in the background.
@@ -147,33 +138,6 @@ struct Ahead {
 }
 
 impl Backup {
-    /// What a run would save of `selection`, by the tracker in the folder `state`, if there is one. Reads only: no snapshot, no access,
-    /// no state.
-    ///
-    /// # Errors
-    ///
-    /// Nothing selected, a named VM missing, Azure's refusal. A single VM that cannot be saved is a
-    /// [`VmPlan::refusal`], not an error.
-    pub async fn plan(
-        azure: &Azure,
-        run: &Run,
-        selection: &Selection,
-        state: Option<&PrivateFolder>,
-        notices: &Notices,
-    ) -> Result<Vec<VmPlan>, Error> {
-        let selected = select(listed(azure).await?, selection, notices)?;
-        let chain = planned_chain(azure, run, state, notices).await?;
-        let epoch = seconds(SystemTime::now());
-        let mut plans = stream::iter(selected)
-            .map(|vm| plan_vm(azure, &chain, run, epoch, vm))
-            .buffered(PLANS_AT_ONCE);
-        let mut planned = Vec::new();
-        while let Some(plan) = plans.next().await {
-            planned.push(plan?);
-        }
-        Ok(planned)
-    }
-
     /// Lists and selects the VMs, and clears the debris of dead predecessors of this job.
     ///
     /// # Errors
@@ -311,106 +275,6 @@ impl Backup {
         }
     }
 
-    /// The first half of a good end, on which depends whether later runs may build on this one: records what was saved, once
-    /// nothing is left under the name of the run that could pass for it. What is given back comes in
-    /// [`finish`](Self::finish); that may take long, and a good run shall not be forgotten over it.
-    ///
-    /// # Errors
-    ///
-    /// No VM could be saved; the run could not be recorded; a snapshot of what is not saved stays and says nothing of it. The
-    /// run must then end as a bad one.
-    pub async fn record(&mut self) -> Result<(), Error> {
-        if self.is_recorded {
-            return Ok(());
-        }
-        self.end_ahead().await;
-        let context = Arc::clone(&self.context);
-        let (saved, lost): (Vec<_>, Vec<_>) =
-            self.vms.iter().cloned().partition(|vm| vm.is_complete());
-        for vm in &lost {
-            context.notices.error(format!(
-                "virtual machine {} (resource group {}) is not saved: not all of its images were read",
-                vm.candidate.name, vm.candidate.resource_group
-            ));
-        }
-        if saved.is_empty() {
-            return Err(Error::NothingSaved {
-                selected: self.selected,
-            });
-        }
-        if context.run.keep_snapshots {
-            self.remove(&lost).await;
-            let Context { azure, notices, .. } = &*context;
-            if azure.cancellation().is_cancelled() {
-                return Err(Error::Cancelled);
-            }
-            snapshot_set::mark_unsaved(&azure.for_cleanup(), &context.unsaved(), notices).await?;
-            self.vms = saved;
-            self.enter().await?;
-            self.is_recorded = true;
-            return self.mark.cover_nothing(&context.run).await;
-        }
-        self.is_recorded = true;
-        Ok(())
-    }
-
-    /// Removes the snapshots that no run after a good one can need, and all of a bad one, also if it was recorded, or of one that is
-    /// cancelled before this has ended; a good run is [recorded](Self::record) first, if it is not yet. What cannot be given back is
-    /// reported as an error notice.
-    ///
-    /// # Errors
-    ///
-    /// As for [`record`](Self::record), and the tracker cannot be used.
-    pub async fn finish(mut self, outcome: Outcome) -> Result<(), Error> {
-        let recorded = match outcome {
-            Outcome::Good => self.record().await,
-            Outcome::Bad => Ok(()),
-        };
-        self.end_ahead().await;
-        let context = Arc::clone(&self.context);
-        if self.is_recorded && context.run.keep_snapshots {
-            self.give_back(&self.vms).await;
-            let is_lost = || outcome == Outcome::Bad || context.azure.cancellation().is_cancelled();
-            let mut ended = Ok(());
-            if !is_lost() {
-                ended = self.prune().await;
-            }
-            if is_lost() {
-                ended = self.withdraw().await;
-            }
-            self.mark.remove().await?;
-            return recorded.and(ended);
-        }
-        self.remove(&self.vms).await;
-        if context.unsaved().is_empty() {
-            self.mark.remove().await?;
-        }
-        recorded
-    }
-
-    /// Ends the preparation of the next VM. What it made belongs to the run.
-    async fn end_ahead(&mut self) {
-        if let Some(ahead) = self.ahead.take() {
-            ahead.stop.cancel();
-            if let Some(Ok(prepared)) = joined(ahead.task).await {
-                self.vms.push(prepared.vm);
-            }
-        }
-    }
-
-    async fn give_back(&self, vms: &[Arc<SavedVm>]) {
-        let notices = &self.context.notices;
-        join_all(vms.iter().map(|vm| vm.give_back_all(notices))).await;
-    }
-
-    /// Gives back what is held of VMs that are not saved, and deletes their snapshots.
-    async fn remove(&self, vms: &[Arc<SavedVm>]) {
-        let Context { azure, notices, .. } = &*self.context;
-        self.give_back(vms).await;
-        let left = snapshot_set::delete(&azure.for_cleanup(), &snapshots_of(vms), notices).await;
-        self.context.note_unsaved(left);
-    }
-
     /// Prepares the next VM as soon as the present one reads its last image, so that its first chunks are there when
     /// they are needed; not earlier, since a snapshot should be as young as it can be.
     fn prepare_ahead(&mut self, at_last_image: &CancellationToken) {
@@ -441,92 +305,19 @@ impl Backup {
         });
     }
 
-    /// Enters the run into the chain.
-    async fn enter(&self) -> Result<(), Error> {
-        let Context {
-            run,
-            tracker,
-            notices,
-            ..
-        } = &*self.context;
-        let record = RunRecord {
-            job: run.job.clone(),
-            level: run.level,
-            started: self.context.started,
-            previous: self.context.previous().map(str::to_owned),
-            full: self.context.full().map(str::to_owned),
-            vms: self.vms.iter().map(|vm| vm.record()).collect(),
-        };
-        let key = &self.context.chain.key;
-        let has_changes = self.vms.iter().any(|vm| vm.has_changes);
-        let overtaken = tracker
-            .update(notices, |state| {
-                let chain = state.chain_mut(key);
-                let overtaken = has_changes
-                    .then_some(record.previous.as_deref())
-                    .flatten()
-                    .and_then(|previous| {
-                        Some(overtaken(chain.rival(run.level, previous)?, previous))
-                    });
-                chain.record(record);
-                overtaken
-            })
-            .await?;
-        if let Some(overtaken) = overtaken {
-            notices.warning(overtaken);
+    /// Ends the preparation of the next VM. What it made belongs to the run.
+    pub(super) async fn end_ahead(&mut self) {
+        if let Some(ahead) = self.ahead.take() {
+            ahead.stop.cancel();
+            if let Some(Ok(prepared)) = joined(ahead.task).await {
+                self.vms.push(prepared.vm);
+            }
         }
-        Ok(())
-    }
-
-    /// Deletes what is recorded of this run, also what earlier Plugin lines have saved in this subscription: the Director calls it
-    /// failed or cancelled, so nothing will build on it. What cannot be deleted is marked as not saved, for a later run to delete;
-    /// what cannot be marked either stays recorded, and is surplus then.
-    async fn withdraw(&self) -> Result<(), Error> {
-        let context = &*self.context;
-        let Context { azure, notices, .. } = context;
-        let job = &context.run.job;
-        let mut gone = context.recorded().await?.snapshots_of(job);
-        gone.retain(|id| id.is_in(azure.subscription_id()));
-        let hasty = azure.for_cleanup();
-        let left = snapshot_set::delete(&hasty, &gone, notices).await;
-        if snapshot_set::mark_unsaved(&hasty, &left, notices)
-            .await
-            .is_err()
-        {
-            gone.retain(|id| !left.contains(id));
-        }
-        context
-            .tracker
-            .update(notices, |state| {
-                state.chain_mut(&context.chain.key).withdraw(job, &gone);
-            })
-            .await
-    }
-
-    /// Deletes the snapshots of earlier runs that no later run can need. What cannot be deleted stays recorded and is
-    /// tried again by the next run; so does what another Plugin line made in another subscription.
-    async fn prune(&self) -> Result<(), Error> {
-        let context = &*self.context;
-        let Context { azure, notices, .. } = context;
-        let present = &context.run.job;
-        let mut gone = Vec::new();
-        for mut surplus in context.recorded().await?.surplus(present) {
-            surplus.retain(|id| id.is_in(azure.subscription_id()));
-            let left = snapshot_set::delete(azure, &surplus, notices).await;
-            surplus.retain(|id| !left.contains(id));
-            gone.append(&mut surplus);
-        }
-        context
-            .tracker
-            .update(notices, |state| {
-                state.chain_mut(&context.chain.key).settle(present, &gone);
-            })
-            .await
     }
 }
 
 /// All VMs of the subscription.
-async fn listed(azure: &Azure) -> Result<Vec<Listed>, Error> {
+pub(super) async fn listed(azure: &Azure) -> Result<Vec<Listed>, Error> {
     let listed = azure
         .virtual_machines()
         .await
@@ -537,123 +328,6 @@ async fn listed(azure: &Azure) -> Result<Vec<Listed>, Error> {
 /// What is listed too poorly to be saved is an error of that VM, like any other that its preparation may meet.
 async fn prepare(context: &Context, vm: &Listed) -> Result<PreparedVm, Error> {
     PreparedVm::prepare(context, vm.candidate()?).await
-}
-
-/// The chain as a run would find it, by tracker and tags; nothing is written.
-async fn planned_chain(
-    azure: &Azure,
-    run: &Run,
-    state: Option<&PrivateFolder>,
-    notices: &Notices,
-) -> Result<Chain, Error> {
-    // An estimate has a job name of its own; that of the run it would build on tells the job.
-    let name = run.previous.as_deref().unwrap_or(&run.job);
-    let key = ChainKey {
-        client: run.client.clone(),
-        job: chain_name(name).to_owned(),
-    };
-    if run.level == Level::Full {
-        return Ok(Chain::new(key));
-    }
-    let state = state.map_or_else(|| Ok(State::default()), State::peek);
-    let state = state.unwrap_or_else(|error| {
-        notices.warning(with_causes(&error));
-        State::default()
-    });
-    let mut chain = state.chain(&key);
-    let listed = azure
-        .snapshots()
-        .await
-        .map_err(|source| Error::azure("list snapshots", source))?;
-    for snapshot in debris::of_chain(&listed, &chain, run) {
-        if snapshot.is_unsaved {
-            chain.forget(std::slice::from_ref(&snapshot.id));
-        } else if !chain.holds(&snapshot.id) {
-            chain.adopt(&snapshot);
-        }
-    }
-    Ok(chain)
-}
-
-async fn plan_vm(
-    azure: &Azure,
-    chain: &Chain,
-    run: &Run,
-    epoch: u64,
-    vm: Listed,
-) -> Result<VmPlan, Error> {
-    let mut plan = VmPlan {
-        name: vm.name().to_owned(),
-        resource_group: vm.resource_group().to_owned(),
-        uuid: String::new(),
-        entries: Vec::new(),
-        disks: Vec::new(),
-        refusal: None,
-    };
-    let candidate = match vm.candidate() {
-        Ok(candidate) => candidate,
-        Err(error) => {
-            plan.refusal = Some(with_causes(&error));
-            return Ok(plan);
-        }
-    };
-    plan.uuid.clone_from(&candidate.uuid);
-    let export = match export::read(azure, candidate).await {
-        Ok(export) => export,
-        Err(error) if error.is_cancelled() => return Err(Error::Cancelled),
-        Err(error) => {
-            plan.refusal = Some(with_causes(&error));
-            return Ok(plan);
-        }
-    };
-    let mut entry = |path, size| plan.entries.push(PlannedEntry { path, size });
-    entry(catalog::label(&candidate.uuid, &candidate.name), 0);
-    entry(
-        catalog::document(&candidate.uuid, epoch),
-        export.document_size(candidate, run, epoch),
-    );
-    for (position, disk) in export.disks.iter().enumerate() {
-        let file = catalog::image_file(epoch, position.checked_sub(1));
-        entry(catalog::image(&candidate.uuid, &file), disk.size);
-    }
-    entry(
-        catalog::digests(&candidate.uuid, epoch),
-        digests::most_bytes(export.disks.iter().map(|disk| disk.size)),
-    );
-    plan.disks = export
-        .disks
-        .iter()
-        .map(|disk| PlannedDisk {
-            name: disk.name().to_owned(),
-            slot: disk.slot,
-            size: disk.size,
-            sku: disk.sku().to_owned(),
-            reason: match base(chain, run, &candidate.uuid, &disk.unique_id) {
-                Ok(None) => "level Full".to_owned(),
-                Ok(Some(base)) => format!("changes since run {}", base.job),
-                Err(reason) => format!("no changes to be had: {reason}"),
-            },
-        })
-        .collect();
-    Ok(plan)
-}
-
-fn snapshots_of(vms: &[Arc<SavedVm>]) -> Vec<ResourceId> {
-    vms.iter()
-        .flat_map(|vm| vm.disks.iter())
-        .map(|disk| disk.snapshot.clone())
-        .collect()
-}
-
-/// Of a run that builds on `previous`, and of `rival`, which was not there when it began.
-fn overtaken(rival: &RunRecord, previous: &str) -> String {
-    format!(
-        "run {} of this job, level {}, began and ended while this run was under way, which builds on run {previous} nevertheless: \
-         to restore this point in time, take run {previous}, those that it builds on, and this one \
-         (Maximum Concurrent Jobs = 1 in the Job resource prevents this)",
-        rival.job,
-        rival.level.as_str()
-    )
 }
 
 /// The result of a task that nobody aborts; a panic in it goes on here.

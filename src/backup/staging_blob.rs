@@ -11,10 +11,10 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::exported::ExportedImage;
+use super::marks::OtherRuns;
 use super::run::Context;
 use super::snapshot_set::OpenSnapshot;
 use super::tags::{chain_name, short_hash};
-use super::tracker::OtherRuns;
 use super::{Error, Run};
 use crate::azure::blob_copy::{BlobCopy, CopyStatus};
 use crate::azure::connection_string::ConnectionString;

@@ -111,7 +111,6 @@ fn start(
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::PermissionsExt;
     use std::path::Path;
 
     use super::*;
@@ -121,8 +120,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for (name, script) in scripts {
             let file = folder.path().join(name);
-            fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
-            fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+            // By another process: a program that is open for writing cannot be run, and a child that a test beside this one starts
+            // just then has for a moment what is open here.
+            let write = "printf '#!/bin/sh\n%s\n' \"$1\" > \"$0\" && chmod 755 \"$0\"";
+            let mut writer = std::process::Command::new("/bin/sh");
+            writer.args(["-c", write]).arg(&file).arg(script);
+            assert!(writer.status().unwrap().success());
         }
         folder
     }

@@ -20,6 +20,7 @@ mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{LazyLock, Mutex};
 use std::thread;
@@ -87,8 +88,8 @@ fn try_cell(cell: &Cell, saved: &Saved) -> Result<Played, String> {
 
 /// Of a hundred cells so many may not fire, since requests vary in number, and answers in their bodies.
 const MAY_NOT_FIRE: usize = 2;
-/// So many more, since a sample of less than a hundred may be unlucky.
-const UNLUCKY: usize = 3;
+/// So many more of a sample: there it may be that they are most of those that were drawn.
+const UNLUCKY: usize = 8;
 
 #[test]
 fn every_request_times_every_fault() {
@@ -159,7 +160,8 @@ fn every_request_times_every_fault() {
     });
     let silent: Vec<_> = silent.map(|cell| cell.name()).collect();
     assert!(silent.is_empty(), "not fired:\n{}", silent.join("\n"));
-    let may_not_fire = cells.len() * MAY_NOT_FIRE / 100 + UNLUCKY;
+    let unlucky = if is_whole { 0 } else { UNLUCKY };
+    let may_not_fire = cells.len() * MAY_NOT_FIRE / 100 + unlucky;
     assert!(
         picked.is_some() || not_fired.len() <= may_not_fire,
         "{} cells did not fire",
@@ -167,24 +169,19 @@ fn every_request_times_every_fault() {
     );
 }
 
-/// Schedules of the ordinary test.
-const FEW: usize = 12;
+/// Seeds of the ordinary test: the same ones each time.
+const FEW: Range<u64> = 0..12;
+/// How many are drawn for the long one.
 const MANY: usize = 1000;
 
 #[test]
 fn several_faults_in_one_job() {
     let began = Instant::now();
     let (saved, kinds) = &*REHEARSED;
-    let seeds: Vec<u64> = match seed() {
-        Some(seed) => vec![seed],
-        None => {
-            let many = if env::var_os("TORTURE").is_some() {
-                MANY
-            } else {
-                FEW
-            };
-            (0..many).map(|_| fastrand::u64(..1_000_000)).collect()
-        }
+    let seeds: Vec<u64> = match (seed(), env::var_os("TORTURE")) {
+        (Some(seed), _) => vec![seed],
+        (None, Some(_)) => (0..MANY).map(|_| fastrand::u64(..1_000_000)).collect(),
+        (None, None) => FEW.collect(),
     };
     let outcomes = side_by_side(&seeds, |seed| {
         let mut rng = fastrand::Rng::with_seed(*seed);
@@ -198,7 +195,7 @@ fn several_faults_in_one_job() {
             "TORTURE_SEED={seed}: {scene:?}, {way:?}, {}: {outcome:?}",
             told.join(", ")
         );
-        if outcome.is_err() || seeds.len() != FEW {
+        if outcome.is_err() || !FEW.eq(seeds.iter().copied()) {
             println!("{line}");
         }
         (outcome, line)
@@ -226,9 +223,9 @@ fn seed() -> Option<u64> {
     env::var("TORTURE_SEED").ok()?.parse().ok()
 }
 
-/// Keeps so many that each kind and each trouble is there.
+/// Keeps so many that each kind and each trouble is there: the same ones each time.
 fn sample(cells: &mut Vec<Cell>) {
-    fastrand::shuffle(cells);
+    fastrand::Rng::with_seed(1).shuffle(cells);
     let (mut kinds, mut troubles) = (BTreeSet::new(), BTreeSet::new());
     cells.retain(|cell| {
         let kind = kinds.insert((cell.kind.scene, cell.kind.operation.clone()));

@@ -22,12 +22,15 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
 };
 use tokio_rustls::TlsAcceptor;
 
 /// How soon it is noticed that connections are refused, and that they are not any more.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
+
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1024;
 
 /// Longest request body: what a control client may write to a disk at once.
 const MAX_BODY: usize = 256 << 20;
@@ -66,6 +69,18 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
         .map_err(|source| Error::Listen { address, source })
 }
 
+/// Takes an address without listening: connections are refused.
+fn reserve(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    // Connections to it may still be open.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
+}
+
 fn address(listener: &TcpListener) -> Result<SocketAddr, Error> {
     let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
     listener.local_addr().map_err(|source| Error::Listen {
@@ -87,15 +102,18 @@ impl Gate {
         self.service.outage.is_refused(self.service.clock.now())
     }
 
-    /// Listens on `address` again when it is time.
+    /// Listens on `address` again when it is time. Until then nobody else can.
     async fn reopen(&self, address: SocketAddr) -> TcpListener {
         loop {
-            tokio::time::sleep(LOOK_AGAIN).await;
-            if !self.is_refused()
-                && let Ok(listener) = TcpListener::bind(address).await
-            {
-                return listener;
+            let reserved = reserve(address);
+            while self.is_refused() {
+                tokio::time::sleep(LOOK_AGAIN).await;
             }
+            match reserved.and_then(|socket| socket.listen(BACKLOG)) {
+                Ok(listener) => return listener,
+                Err(error) => tracing::warn!(%error, %address, "listen again"),
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
         }
     }
 

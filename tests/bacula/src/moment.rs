@@ -14,12 +14,15 @@ use crate::bench::Bench;
 /// Whatever takes longer hangs.
 pub const HANG: Duration = Duration::from_secs(120);
 
+/// What a restore asks for when all its images are staged.
+const BEHIND_STAGING: &str = "Disks_CreateOrUpdate";
+
 /// A moment of a job.
 #[derive(Clone, Copy, Debug)]
 pub enum Moment {
     /// After this request of all that the emulator counts took effect, before its answer.
     Request(u64),
-    /// When this many bytes of images are in the working directory.
+    /// When more than this many bytes of images are in the working directory, or all of them.
     Staged(u64),
 }
 
@@ -35,14 +38,15 @@ pub fn number(name: &str) -> Result<Option<u64>> {
 }
 
 impl Bench {
-    /// Counts from zero, and lets Azure stand still from the moment on.
+    /// Counts from zero, and lets Azure stand still from the moment on, or from what follows it.
     pub fn hold_at(&self, moment: Moment) {
         let emulator = self.cloud.emulator();
         emulator.reset_counters();
-        if let Moment::Request(number) = moment {
-            let never = Action::delay(Duration::from_secs(3600));
-            emulator.fault(Fault::new("*", never).from(number));
-        }
+        let never = Action::delay(Duration::from_secs(3600));
+        emulator.fault(match moment {
+            Moment::Request(number) => Fault::new("*", never).from(number),
+            Moment::Staged(_) => Fault::new(BEHIND_STAGING, never),
+        });
     }
 
     /// Waits until the job is there; `false` if it ended before.
@@ -61,6 +65,7 @@ impl Bench {
                 Moment::Staged(bytes) => {
                     let folder = self.sandbox.file_daemon_directory();
                     bytes_below(&folder.join("azure-vm/restore")) > bytes
+                        || self.cloud.emulator().counters().requests(BEHIND_STAGING) > 0
                 }
             };
             if is_there {

@@ -7,6 +7,8 @@ use std::io::Read as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -395,13 +397,17 @@ struct Ports {
 }
 
 /// Three free ports below Linux's range for outgoing connections (from 32768 on), so that no connection takes one
-/// between the choice and the daemon's start. Sandboxes start their search at different places.
+/// between the choice and the daemon's start. The sandboxes of a process take turns, so none takes one of another whose daemon is yet
+/// to start, or starts again; those of several processes begin at different places.
 fn free_ports() -> Result<Ports> {
-    const FIRST: u16 = 20_000;
-    const COUNT: u16 = 12_000;
-    let start = u16::from_le_bytes(random::<2>()?) % COUNT;
+    const FIRST: u32 = 20_000;
+    const COUNT: u32 = 12_000;
+    static TURN: OnceLock<AtomicU32> = OnceLock::new();
+    let begin = u16::from_le_bytes(random()?).into();
+    let turn = TURN.get_or_init(|| AtomicU32::new(begin));
     let mut free = (0..COUNT)
-        .map(|step| FIRST + (start + step) % COUNT)
+        .map(|_| FIRST + turn.fetch_add(1, Relaxed) % COUNT)
+        .filter_map(|port| u16::try_from(port).ok())
         .filter(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok());
     let mut next = || free.next().context("find a free loopback port");
     Ok(Ports {

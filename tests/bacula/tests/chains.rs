@@ -93,6 +93,9 @@ fn play(generation: Generation, seed: u64) -> Result<()> {
 fn cancelled(bench: &Bench, level: &str) -> Result<JobReport> {
     let emulator = bench.cloud.emulator();
     emulator.reset_counters();
+    // It cannot end well before the cancel.
+    let never = Action::delay(Duration::from_secs(3600));
+    emulator.fault(Fault::new("Snapshots_RevokeAccess", never));
     emulator.set_link(Link {
         latency: Duration::from_millis(20),
         bandwidth: Some(MIB / 8),
@@ -102,7 +105,10 @@ fn cancelled(bench: &Bench, level: &str) -> Result<JobReport> {
     while emulator.counters().of("Blob_Get").bytes_out == 0 && asked.elapsed() < CLEAN_LIMIT {
         std::thread::sleep(Duration::from_millis(20));
     }
-    let report = bench.sandbox.cancel(id);
+    let cancelled = Instant::now();
+    bench.sandbox.ask(&format!("cancel jobid={id} yes"))?;
+    emulator.clear_faults();
+    let report = bench.sandbox.wait(id, cancelled);
     emulator.set_link(Link::default());
     report
 }

@@ -204,11 +204,12 @@ fn strict_proxy() -> Result<(u16, Receiver<String>)> {
             let Ok(mut stream) = stream else { continue };
             let mut lines = BufReader::new(&stream).lines().map_while(Result::ok);
             let head: Vec<_> = lines.by_ref().take_while(|line| !line.is_empty()).collect();
-            // Whoever asks may be gone by now, and so may the test.
-            drop(stream.write_all(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n"));
+            // Told before it is answered: whoever has the answer finds what was told. The test may be gone by now, and so may
+            // whoever asks.
             if asked.send(head.join("\n")).is_err() {
                 return;
             }
+            drop(stream.write_all(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n"));
         }
     });
     Ok((port, requests))
