@@ -55,17 +55,17 @@ emulator:
 	@ldd target/emulator/azure-emulator 2>&1 | grep -E 'statically linked|not a dynamic executable'
 
 # Most of the time of the tests goes by in waiting, for daemons and for polls: many more of them at once than there are cores.
-# What is drawn by chance is the same each time, so that a change is judged by what it does; without the seed, and in `make torture`,
-# it is new.
+# Properties are tried with the same cases each time, so that a change is judged by what it does; `make torture` draws new ones.
 test:
 	@tests/bacula/install-deps tests
 	$(CARGO) build --locked -p azure-vm-fd --lib
 	PROPTEST_RNG_SEED=1 RUST_TEST_THREADS=8 $(CARGO) test --workspace --locked
 
-# Failure tried thousands of times: all cells of the matrix of requests and faults, and a thousand random schedules of faults. Takes
-# half an hour.
+# Failure tried thousands of times: all cells of the matrix of requests and faults, and a thousand random schedules of faults; and new
+# cases for the properties and the chains of runs. Takes half an hour.
 torture:
 	TORTURE=1 $(CARGO) test --locked -p azure-vm-fd --test torture -- --nocapture --test-threads 1
+	CHAIN_SEEDS=50 $(CARGO) test --locked -p azure-vm-fd --lib --test host_abi -- --nocapture
 
 # Real daemons that are killed, cancelled, made to panic and loaded, at random moments; about half an hour. A failure names its seed.
 torture-daemons:

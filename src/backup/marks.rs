@@ -257,8 +257,8 @@ fn mark_name(run: &Run, subscription: &str) -> String {
 mod tests {
     use std::io::Write as _;
     use std::os::unix::fs::symlink;
-    use std::time::Duration;
 
+    use super::super::tracker::LOCK_PAUSE;
     use super::*;
 
     const HERE: &str = "75a0c7aa-4a0d-4cd1-8f0d-9d1b1a6d6a5e";
@@ -400,7 +400,7 @@ mod tests {
         // A run of this name that begins now has the file open, and is about to lock it.
         let beginning = tracker.lock().await.unwrap();
         let mut removal = Box::pin(ended.remove());
-        let waits = tokio::time::timeout(Duration::from_millis(40), &mut removal).await;
+        let waits = tokio::time::timeout(LOCK_PAUSE * 2, &mut removal).await;
         assert!(waits.is_err() && path.exists());
         drop(beginning);
         removal.await.unwrap();

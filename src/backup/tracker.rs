@@ -35,7 +35,7 @@ const DAMAGED: &str = "tracker.damaged.json";
 const LARGEST: u64 = 256 << 20;
 /// The lock is held for the time of one small file's replacement; another holder that takes longer is stuck.
 const LOCK_PATIENCE: Duration = Duration::from_secs(30);
-const LOCK_PAUSE: Duration = Duration::from_millis(20);
+pub(super) const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// The tracker of one state folder.
 #[derive(Clone, Debug)]

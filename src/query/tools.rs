@@ -123,7 +123,7 @@ mod tests {
             // By another process: a program that is open for writing cannot be run, and a child that a test beside this one starts
             // just then has for a moment what is open here.
             let write = "printf '#!/bin/sh\n%s\n' \"$1\" > \"$0\" && chmod 755 \"$0\"";
-            let mut writer = std::process::Command::new("/bin/sh");
+            let mut writer = Command::new("/bin/sh");
             writer.args(["-c", write]).arg(&file).arg(script);
             assert!(writer.status().unwrap().success());
         }

@@ -20,6 +20,7 @@ mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{LazyLock, Mutex};
@@ -88,8 +89,8 @@ fn try_cell(cell: &Cell, saved: &Saved) -> Result<Played, String> {
 
 /// Of a hundred cells so many may not fire, since requests vary in number, and answers in their bodies.
 const MAY_NOT_FIRE: usize = 2;
-/// So many more of a sample: there it may be that they are most of those that were drawn.
-const UNLUCKY: usize = 8;
+/// So many more of a sample, which is less than a hundred.
+const UNLUCKY: usize = 3;
 
 #[test]
 fn every_request_times_every_fault() {
@@ -169,8 +170,8 @@ fn every_request_times_every_fault() {
     );
 }
 
-/// Seeds of the ordinary test: the same ones each time.
-const FEW: Range<u64> = 0..12;
+/// Seeds of the ordinary test, the same ones each time. They draw every scene and every way.
+const FEW: Range<u64> = 1..13;
 /// How many are drawn for the long one.
 const MANY: usize = 1000;
 
@@ -223,9 +224,13 @@ fn seed() -> Option<u64> {
     env::var("TORTURE_SEED").ok()?.parse().ok()
 }
 
-/// Keeps so many that each kind and each trouble is there: the same ones each time.
+/// Keeps so many that each kind and each trouble is there: the same ones each time, also where a scene has made a request more.
 fn sample(cells: &mut Vec<Cell>) {
-    fastrand::Rng::with_seed(1).shuffle(cells);
+    cells.sort_by_cached_key(|cell| {
+        let mut hasher = DefaultHasher::new();
+        cell.name().hash(&mut hasher);
+        hasher.finish()
+    });
     let (mut kinds, mut troubles) = (BTreeSet::new(), BTreeSet::new());
     cells.retain(|cell| {
         let kind = kinds.insert((cell.kind.scene, cell.kind.operation.clone()));

@@ -29,6 +29,9 @@ use tokio_rustls::TlsAcceptor;
 /// How soon it is noticed that connections are refused, and that they are not any more.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
+/// What the system refused may be had a little later.
+const TRY_AGAIN: Duration = Duration::from_millis(50);
+
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 1024;
 
@@ -102,7 +105,7 @@ impl Gate {
         self.service.outage.is_refused(self.service.clock.now())
     }
 
-    /// Listens on `address` again when it is time. Until then nobody else can.
+    /// Listens on `address` again when it is time. Until then no other emulator, which asks for any free port, gets this one.
     async fn reopen(&self, address: SocketAddr) -> TcpListener {
         loop {
             let reserved = reserve(address);
@@ -111,9 +114,11 @@ impl Gate {
             }
             match reserved.and_then(|socket| socket.listen(BACKLOG)) {
                 Ok(listener) => return listener,
-                Err(error) => tracing::warn!(%error, %address, "listen again"),
+                Err(error) => {
+                    tracing::warn!(%error, %address, "listen again");
+                    tokio::time::sleep(TRY_AGAIN).await;
+                }
             }
-            tokio::time::sleep(LOOK_AGAIN).await;
         }
     }
 
@@ -141,7 +146,7 @@ impl Gate {
                 Some(Err(error)) => {
                     // Out of descriptors, for example; others may be closed meanwhile.
                     tracing::warn!(%error, "accept a connection");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    tokio::time::sleep(TRY_AGAIN).await;
                     continue;
                 }
             };

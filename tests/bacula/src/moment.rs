@@ -22,6 +22,8 @@ const BEHIND_STAGING: &str = "Disks_CreateOrUpdate";
 pub enum Moment {
     /// After this request of all that the emulator counts took effect, before its answer.
     Request(u64),
+    /// When this range of a disk has been read, before its answer.
+    Read(u64),
     /// When more than this many bytes of images are in the working directory, or all of them.
     Staged(u64),
 }
@@ -45,6 +47,7 @@ impl Bench {
         let never = Action::delay(Duration::from_secs(3600));
         emulator.fault(match moment {
             Moment::Request(number) => Fault::new("*", never).from(number),
+            Moment::Read(number) => Fault::new("Blob_Get", never).from(number),
             Moment::Staged(_) => Fault::new(BEHIND_STAGING, never),
         });
     }
@@ -61,6 +64,9 @@ impl Bench {
             let is_there = match moment {
                 Moment::Request(number) => {
                     self.cloud.emulator().counters().all_requests() >= number
+                }
+                Moment::Read(number) => {
+                    self.cloud.emulator().counters().requests("Blob_Get") >= number
                 }
                 Moment::Staged(bytes) => {
                     let folder = self.sandbox.file_daemon_directory();

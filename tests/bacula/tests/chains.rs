@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use bacula_bench::{
-    Bench, Generation, JOB, JobReport, RESTORED, RestoreRequest, on_both_generations,
+    Bench, Generation, JOB, JobReport, Moment, RESTORED, RestoreRequest, on_both_generations,
 };
 use fastrand::Rng;
 use life::{Disks, Life, TAG, disks_of};
-use mock_server::{Action, Change, Disk, Fault, Link, MIB, Scenario, Vm};
+use mock_server::{Action, Change, Disk, Fault, MIB, Scenario, Vm};
 
 const ROUNDS: u32 = 8;
 const RESTORES: usize = 3;
@@ -57,7 +57,7 @@ fn play(generation: Generation, seed: u64) -> Result<()> {
         let disks = life.look();
         let held = our_snapshots(&bench);
         let report = match rng.u8(..8) {
-            0 => cancelled(&bench, asked)?,
+            0 => cancelled(&bench, asked, disks.len())?,
             1 => {
                 let refusal = Action::error(404, "BlobNotFound");
                 emulator.fault(Fault::new("Blob_Get", refusal).from(rng.u64(1..6)));
@@ -89,28 +89,22 @@ fn play(generation: Generation, seed: u64) -> Result<()> {
     Ok(())
 }
 
-/// A run that is cancelled in the middle of an image.
-fn cancelled(bench: &Bench, level: &str) -> Result<JobReport> {
-    let emulator = bench.cloud.emulator();
-    emulator.reset_counters();
-    // It cannot end well before the cancel.
-    let never = Action::delay(Duration::from_secs(3600));
-    emulator.fault(Fault::new("Snapshots_RevokeAccess", never));
-    emulator.set_link(Link {
-        latency: Duration::from_millis(20),
-        bandwidth: Some(MIB / 8),
-    });
+/// A run that is cancelled in the middle of an image, if it reads one.
+fn cancelled(bench: &Bench, level: &str, disks: usize) -> Result<JobReport> {
+    // Before the images come the footers of all disks.
+    let moment = Moment::Read(u64::try_from(disks)? + 1);
+    bench.hold_at(moment);
     let id = bench.sandbox.start_backup(JOB, level)?;
+    let in_time = bench.wait_for(id, moment)?;
     let asked = Instant::now();
-    while emulator.counters().of("Blob_Get").bytes_out == 0 && asked.elapsed() < CLEAN_LIMIT {
-        std::thread::sleep(Duration::from_millis(20));
+    if in_time {
+        bench.sandbox.ask(&format!("cancel jobid={id} yes"))?;
     }
-    let cancelled = Instant::now();
-    bench.sandbox.ask(&format!("cancel jobid={id} yes"))?;
-    emulator.clear_faults();
-    let report = bench.sandbox.wait(id, cancelled);
-    emulator.set_link(Link::default());
-    report
+    bench.cloud.emulator().clear_faults();
+    let report = bench.sandbox.wait(id, asked)?;
+    let expected = if in_time { 'A' } else { 'T' };
+    ensure!(report.status == expected, "{}", report.log);
+    Ok(report)
 }
 
 /// Waits until nothing is open and a run that was not good has left no snapshot beside those that were `held`: the

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use bacula_bench::{
-    Bench, Generation, HANG, JOB, RESTORED, RestoreRequest, Use, leftovers, mebibytes, number,
-    on_both_generations,
+    Bench, Generation, HANG, JOB, Moment, RESTORED, RestoreRequest, Use, leftovers, mebibytes,
+    number, on_both_generations,
 };
 use mock_server::{Action, Disk, Fault, MIB, Scenario, Vm};
 
@@ -105,14 +105,11 @@ fn at_rest(bench: &Bench, before: Option<Use>) -> Result<Use> {
 fn round(bench: &Bench) -> Result<()> {
     let Bench { sandbox, cloud } = bench;
     let emulator = cloud.emulator();
-    emulator.reset_counters();
-    emulator.fault(Fault::new("Blob_Get", Action::delay(Duration::from_secs(3600))).from(2));
-    let started = Instant::now();
+    // The first is the footer.
+    let moment = Moment::Read(2);
+    bench.hold_at(moment);
     let id = sandbox.start_backup(JOB, "Full")?;
-    while emulator.counters().requests("Blob_Get") < 2 {
-        ensure!(started.elapsed() < HANG, "nothing was read");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    ensure!(bench.wait_for(id, moment)?, "nothing was read");
     emulator.clear_faults();
     let cancelled = sandbox.cancel(id)?;
     ensure!(cancelled.status == 'A', "{}", cancelled.log);
