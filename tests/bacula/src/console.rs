@@ -1,8 +1,10 @@
 //! Jobs by way of `bconsole`, results from the catalog.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
-use std::process::{Command, Stdio};
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -101,6 +103,55 @@ impl RestoreRequest {
     }
 }
 
+/// A command of the console itself. It shows what it reads, and reads it when what came before is answered.
+const LAST: &str = "@echo all is answered";
+
+/// How long the console may take to end when it has said everything. One of 15.0 in some thousands takes a minute: it waits for a thread
+/// that has missed its call (`stop_watchdog`).
+const LEAVE: Duration = Duration::from_secs(2);
+
+/// What the console said.
+struct Answers {
+    text: String,
+    /// Else it ended before the last command.
+    are_complete: bool,
+}
+
+fn read_answers(output: &mut BufReader<ChildStdout>) -> Result<Answers> {
+    let mut text = String::new();
+    loop {
+        let mut line = Vec::new();
+        if output.read_until(b'\n', &mut line)? == 0 {
+            return Ok(Answers {
+                text,
+                are_complete: false,
+            });
+        }
+        let line = String::from_utf8_lossy(&line);
+        if let Some((prompt, _)) = line.split_once(LAST) {
+            text.push_str(prompt);
+            return Ok(Answers {
+                text,
+                are_complete: true,
+            });
+        }
+        text.push_str(&line);
+    }
+}
+
+/// Lets a console end, or ends it.
+fn end(child: &mut Child) -> Result<ExitStatus> {
+    let asked = Instant::now();
+    while asked.elapsed() < LEAVE {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    child.kill()?;
+    Ok(child.wait()?)
+}
+
 impl Sandbox {
     /// Sends `commands` to `bconsole` and returns what it says.
     ///
@@ -108,11 +159,7 @@ impl Sandbox {
     ///
     /// `bconsole` cannot be run, fails, or takes longer than `limit`.
     pub fn console(&self, commands: &str, limit: Duration) -> Result<String> {
-        let mut command = Command::new("timeout");
-        // `timeout` ends a console that waits for an answer that never comes.
-        command.arg(limit.as_secs().max(1).to_string());
-        command.arg(self.programs.path("bconsole"));
-        let mut child = command
+        let mut child = Command::new(self.programs.path("bconsole"))
             .arg("-n")
             .arg("-c")
             .arg(self.root().join("bconsole.conf"))
@@ -121,17 +168,26 @@ impl Sandbox {
             .spawn()
             .context("start bconsole")?;
         let mut input = child.stdin.take().context("bconsole has no input")?;
+        let output = child.stdout.take().context("bconsole has no output")?;
+        let mut output = BufReader::new(output);
         // The commands are short: they fit into the pipe before the first answer is read.
-        input.write_all(commands.as_bytes())?;
+        writeln!(input, "{}\n{LAST}", commands.trim_end())?;
         drop(input);
-        let output = child.wait_with_output()?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let (said, answers) = mpsc::channel();
+        thread::spawn(move || {
+            drop(said.send(read_answers(&mut output)));
+            // It takes its leave.
+            io::copy(&mut output, &mut io::sink())
+        });
+        let answers = answers.recv_timeout(limit);
+        let status = end(&mut child)?;
+        let answers = answers.with_context(|| format!("bconsole took longer than {limit:?}"))??;
         ensure!(
-            output.status.success(),
-            "bconsole ended with {}:\n{text}",
-            output.status
+            answers.are_complete || status.success(),
+            "bconsole ended with {status}:\n{}",
+            answers.text
         );
-        Ok(text)
+        Ok(answers.text)
     }
 
     /// Runs a backup job and waits for its end. `level` is Bacula's word: `Full`, `Incremental`, `Differential`.
