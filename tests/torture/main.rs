@@ -224,7 +224,7 @@ fn seed() -> Option<u64> {
     env::var("TORTURE_SEED").ok()?.parse().ok()
 }
 
-/// Keeps so many that each kind and each trouble is there: the same ones each time, also where a scene has made a request more.
+/// Keeps so many that each kind and each trouble is there: the same ones each time (of one toolchain), also where a scene has made a request more.
 fn sample(cells: &mut Vec<Cell>) {
     cells.sort_by_cached_key(|cell| {
         let mut hasher = DefaultHasher::new();

@@ -22,7 +22,7 @@ const BEHIND_STAGING: &str = "Disks_CreateOrUpdate";
 pub enum Moment {
     /// After this request of all that the emulator counts took effect, before its answer.
     Request(u64),
-    /// When this range of a disk has been read, before its answer.
+    /// When so many ranges of blobs have been asked for, footers among them, before the answer to the last.
     Read(u64),
     /// When more than this many bytes of images are in the working directory, or all of them.
     Staged(u64),

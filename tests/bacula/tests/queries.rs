@@ -14,9 +14,10 @@ on_both_generations!(
     every_page_of_vms_is_listed
 );
 
+/// Longest time that a listing may take.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Longest time that an answer may take; bconsole is given up after [`LIMIT`].
+/// Longest time that an answer may take.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 fn bench(generation: Generation) -> Result<Bench> {

@@ -190,7 +190,7 @@ fn cancel(
         Work::Restore => bench.sandbox.start_restore(&restore_of(full))?,
     };
     let in_time = bench.wait_for(id, moment)?;
-    if !in_time || matches!(moment, Moment::Request(_)) {
+    if !in_time || !matches!(moment, Moment::Staged(_)) {
         // What is asked for from now on is answered; what was asked for before is not.
         emulator.clear_faults();
     }

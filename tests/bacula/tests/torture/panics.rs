@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use bacula_bench::{
-    Bench, Cloud, Generation, HANG, JOB, JobDefinition, JobReport, RESTORED, RestoreRequest,
-    leftovers, number, on_both_generations,
+    Bench, Cloud, Generation, HANG, JOB, JobDefinition, JobReport, Moment, RESTORED,
+    RestoreRequest, leftovers, number, on_both_generations,
 };
-use mock_server::{Action, Disk, Fault, MIB, Scenario, Vm};
+use mock_server::{Disk, MIB, Scenario, Vm};
 
 on_both_generations!(a_panic_fails_one_job_and_the_daemon_and_the_others_live);
 
@@ -71,16 +71,12 @@ fn panic_in(
     is_restore: bool,
 ) -> Result<JobReport> {
     let emulator = bench.cloud.emulator();
-    emulator.reset_counters();
     // It gets no answer, and is under way all the while.
-    let never = Action::delay(Duration::from_secs(3600));
-    emulator.fault(Fault::new("Blob_Get", never).from(2));
+    let moment = Moment::Read(2);
+    bench.hold_at(moment);
     let started = Instant::now();
     let other = bench.sandbox.start_backup(OTHER, "Full")?;
-    while emulator.counters().requests("Blob_Get") < 2 {
-        ensure!(started.elapsed() < HANG, "nothing was read");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    ensure!(bench.wait_for(other, moment)?, "nothing was read");
     emulator.clear_faults();
     let file = bench.sandbox.file_daemon_directory().join("azure-vm/panic");
     // Jobs are numbered one after the other.
