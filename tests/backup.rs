@@ -581,6 +581,31 @@ async fn snapshots_that_a_failed_preparation_leaves_are_cleared_by_the_next_run(
     world.assert_settled();
 }
 
+/// That there is no token for its deletion does not say that a snapshot is gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_404_of_the_token_service_hides_no_snapshot() {
+    let world = World::new(scenario().vm(small("a"))).await;
+    let mut backup = world.begin(run(1)).await.unwrap();
+    let not_found = Action::error(404, "ResourceNotFound");
+    for (operation, action) in [
+        (
+            "Snapshots_GrantAccess",
+            Action::error(403, "AuthorizationFailed"),
+        ),
+        ("Snapshots_Delete", Action::ExpireToken),
+        ("Token", not_found),
+    ] {
+        world.emulator.fault(Fault::new(operation, action));
+    }
+    assert!(backup.next_vm().await.unwrap().is_none());
+    backup.finish(Outcome::Bad).await.unwrap();
+    let left = &world.state().snapshots[0].name;
+    let errors = world.take_notices().remove(&Severity::Error).unwrap();
+    let named = |error: &String| error.contains(&format!("delete snapshot {left}"));
+    assert!(errors.iter().any(named), "{errors:?}");
+    assert_eq!(marks(&world), 1);
+}
+
 /// A good run of the VMs a and b, of which it saves only b, and can neither delete nor forget the snapshot of a: the name of that.
 async fn saves_b_only(world: &World) -> String {
     let refused = Action::error(403, "AuthorizationFailed");

@@ -121,8 +121,19 @@ impl ServicePrincipal {
 
     /// Says in plain words what the codes of Microsoft Entra ID mean ("Microsoft Entra authentication and
     /// authorization error codes"). A service in trouble (429, 5xx) writes such codes, too, and refuses nobody.
+    ///
+    /// Whatever status it refuses with, that tells nothing of the resource that is asked for with the token: a 404 must not look as
+    /// if that were gone.
     fn explain_refusal(&self, error: &Error) -> Error {
-        if !matches!(error.status(), Some(400 | 401 | 403)) {
+        let is_refusal = matches!(
+            error.kind(),
+            ErrorKind::NotFound
+                | ErrorKind::Unauthorized
+                | ErrorKind::Forbidden
+                | ErrorKind::Conflict
+                | ErrorKind::Refused
+        );
+        if !is_refusal {
             return error.clone();
         }
         let Some(number) = aadsts(error.message()) else {
@@ -563,6 +574,15 @@ mod tests {
             );
             assert!(text.contains(expected), "{text}");
             assert!(!text.contains("secret+1"), "{text}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_of_whatever_status_is_one_of_the_credentials() {
+        for status in [400, 401, 403, 404, 405, 409, 410, 412, 416] {
+            let fixture = Fixture::new(vec![answer(status, &[], "no such page")]);
+            let error = fixture.token().await.expect_err("refused");
+            assert_eq!(error.kind(), ErrorKind::Unauthorized, "{status}");
         }
     }
 

@@ -87,7 +87,7 @@ fn try_cell(cell: &Cell, saved: &Saved) -> Result<Played, String> {
     Try::new(cell.kind.scene, cell.trouble.way).play(vec![cell.fault()], saved)
 }
 
-/// Of a hundred cells so many may not fire, since requests vary in number, and answers in their bodies.
+/// Of a hundred cells, and of a hundred schedules, so many may not fire, since requests vary in number, and answers in their bodies.
 const MAY_NOT_FIRE: usize = 2;
 /// So many more of a sample, which is less than a hundred.
 const UNLUCKY: usize = 3;
@@ -217,7 +217,12 @@ fn several_faults_in_one_job() {
         silent.len(),
     );
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(silent.is_empty(), "no fault fired:\n{}", silent.join("\n"));
+    // Of a cancelled job, for one, the number of requests varies. Of the few of the ordinary test, none may be silent.
+    assert!(
+        silent.len() <= seeds.len() * MAY_NOT_FIRE / 100,
+        "no fault fired:\n{}",
+        silent.join("\n")
+    );
 }
 
 fn seed() -> Option<u64> {
