@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::arm::Subject;
 use super::generated::compute::{self, VirtualMachine};
 use super::readiness::{Readiness, provisioning_failure, provisioning_state};
-use super::{Azure, Error, ErrorKind, ResourceId};
+use super::{Azure, Error, ResourceId};
 
 impl Azure {
     /// All virtual machines of the subscription, every page of the list.
@@ -111,11 +111,7 @@ impl Azure {
                 drop(finished.map_err(Error::of_accepted)?);
             }
             // Perhaps made by an earlier attempt whose answer was lost: then it has the disk that it was to have.
-            Err(error)
-                if error.kind() == ErrorKind::Conflict
-                    && error.status() == Some(412)
-                    && error.is_repeated() =>
-            {
+            Err(error) if error.status() == Some(412) && error.is_repeated() => {
                 let found = self.virtual_machine(id).await.map_err(Error::of_accepted)?;
                 if os_disk(&found).is_none_or(|disk| Some(disk) != os_disk(wanted)) {
                     return Err(error);

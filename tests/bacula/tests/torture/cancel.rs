@@ -200,6 +200,7 @@ fn cancel(
     }
     let cancelled = Instant::now();
     bench.sandbox.ask(&format!("cancel jobid={id} yes"))?;
+    // What stood behind the staging until now asks for nothing any more.
     emulator.clear_faults();
     let report = bench.sandbox.wait(id, cancelled)?;
     let ended = cancelled.elapsed();
